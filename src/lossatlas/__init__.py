@@ -1,0 +1,89 @@
+"""The geometry of neural-network loss landscapes.
+
+One noun, ``Objective(model, loss, data)``: the loss as a function of the flat parameters. Everything else says where
+to look and what to measure there; numbers leave as ``xarray.Dataset``. Names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lossatlas import plot as plot
+    from lossatlas import zoo as zoo
+    from lossatlas.claims import Claim as Claim
+    from lossatlas.connectivity.barrier import barrier as barrier
+    from lossatlas.curvature.lanczos import top_eigenpairs as top_eigenpairs
+    from lossatlas.curvature.operators import hessian as hessian
+    from lossatlas.curvature.power import power_iteration as power_iteration
+    from lossatlas.curvature.spectrum import spectrum as spectrum
+    from lossatlas.curves import Segment as Segment
+    from lossatlas.directions import between as between
+    from lossatlas.directions import orthonormalise as orthonormalise
+    from lossatlas.directions import random_directions as random_directions
+    from lossatlas.errors import LossAtlasError as LossAtlasError
+    from lossatlas.objective import Objective as Objective
+    from lossatlas.regions import Region as Region
+    from lossatlas.regions import line as line
+    from lossatlas.regions import plane as plane
+    from lossatlas.report import report as report
+    from lossatlas.robustness import robustness as robustness
+    from lossatlas.surface import surface as surface
+    from lossatlas.trajectory import Recorder as Recorder
+    from lossatlas.trajectory import Trajectory as Trajectory
+
+_HOME = {
+    "Objective": "objective",
+    "line": "regions",
+    "plane": "regions",
+    "Region": "regions",
+    "Segment": "curves",
+    "random_directions": "directions",
+    "between": "directions",
+    "orthonormalise": "directions",
+    "Recorder": "trajectory",
+    "Trajectory": "trajectory",
+    "surface": "surface",
+    "hessian": "curvature.operators",
+    "top_eigenpairs": "curvature.lanczos",
+    "power_iteration": "curvature.power",
+    "spectrum": "curvature.spectrum",
+    "barrier": "connectivity.barrier",
+    "robustness": "robustness",
+    "Claim": "claims",
+    "report": "report",
+    "LossAtlasError": "errors",
+}
+_MODULES = ("plot", "zoo")
+
+__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"lossatlas.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"lossatlas.{name}")
+    else:
+        raise AttributeError(f"module 'lossatlas' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Importing the module ``lossatlas.surface`` would bind it as ``lossatlas.surface`` and hide the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,167 @@
+"""The map between a flat point theta in R^n and the named tensors of a module, and the blocks of its entries."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lossatlas.errors import CheckpointError, DirectionError, InputError
+
+Blocks = Literal["filter", "layer", "model"]
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor's place in theta: the slice ``[start, stop)``, its shape, and the axis that counts its filters.
+
+    ``filter_axis`` is 0 for linear and convolution weights, 1 for transposed convolutions, and ``None`` for
+    tensors with fewer than two dimensions: biases, scales of norms, scalars.
+    """
+
+    name: str
+    start: int
+    shape: tuple[int, ...]
+    filter_axis: int | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.size
+
+
+class ParameterSpace:
+    """theta in R^n: the selected parameters of ``module``, in the order of ``named_parameters``, flattened and joined.
+
+    Parameters
+    ----------
+    module : the network. Parameters that require no gradient stay fixed and are not part of theta;
+        tied parameters are one tensor and are counted once.
+    select : glob or globs over the parameters' names (``"*.weight"``, ``["layer4.*", "fc.*"]``);
+        ``None`` selects all.
+
+    Raises
+    ------
+    InputError : nothing trainable is selected, or a parameter is sparse, quantised or not yet initialised.
+
+    Examples
+    --------
+    >>> space = ParameterSpace(nn.Linear(3, 2))
+    >>> space.n, [entry.name for entry in space.entries]
+    (8, ['weight', 'bias'])
+    """
+
+    def __init__(self, module: nn.Module, select: str | Sequence[str] | None = None) -> None:
+        chosen = dict(_selected(module, select))
+        transposed = _transposed_weights(module)
+        entries, start = [], 0
+        for name, parameter in chosen.items():
+            axis = None if parameter.ndim < 2 else (1 if id(parameter) in transposed else 0)
+            entries.append(Entry(name, start, tuple(parameter.shape), axis))
+            start = entries[-1].stop
+        self.entries: tuple[Entry, ...] = tuple(entries)
+        self.n: int = start
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Theta ``(n,)`` from named tensors; the other names in ``tensors`` are passed over."""
+        missing = [entry.name for entry in self.entries if entry.name not in tensors]
+        if missing:
+            raise CheckpointError(f"{len(missing)} parameters are missing: {_first(missing)}.")
+        wrong = [e for e in self.entries if tuple(tensors[e.name].shape) != e.shape]
+        if wrong:
+            listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.shape}" for e in wrong[:5])
+            raise CheckpointError(f"{len(wrong)} parameters have another shape: {listed}.")
+        return torch.cat([tensors[entry.name].detach().reshape(-1) for entry in self.entries])
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Named views into ``theta`` ``(n,)``: no copy is made, and gradients flow back into ``theta``."""
+        return {e.name: theta[e.start : e.stop].view(e.shape) for e in self.entries}
+
+    def check(self, vector: Tensor, what: str = "point") -> Tensor:
+        """``vector`` itself, or a ``DirectionError`` unless it is a finite floating tensor of shape ``(n,)``."""
+        if not isinstance(vector, Tensor) or not vector.is_floating_point():
+            raise DirectionError(
+                f"The {what} must be a floating-point tensor of {self.n} numbers, got {_kind(vector)}."
+            )
+        if tuple(vector.shape) != (self.n,):
+            raise DirectionError(
+                f"The {what} has shape {tuple(vector.shape)}, but this objective has {self.n} parameters: "
+                f"give a tensor of shape ({self.n},), from this model and this selection of parameters."
+            )
+        if not bool(torch.isfinite(vector).all()):
+            raise DirectionError(
+                f"The {what} holds NaN or infinite numbers: check the file or the training it comes from."
+            )
+        return vector
+
+    def block_sum(self, vector: Tensor, by: Blocks) -> Tensor:
+        """``(n,)``: at each entry the sum of ``vector`` over the entry's block.
+
+        A block is a filter (one output unit of a weight; a tensor with fewer than two dimensions is one block),
+        a layer (one tensor) or the whole model.
+        """
+        if by == "model":
+            return vector.sum().expand(self.n)
+        return torch.cat([_sums(vector[e.start : e.stop], e, by).reshape(-1) for e in self.entries])
+
+    def one_dimensional(self) -> Tensor:
+        """``(n,)`` bool: the entries of tensors with fewer than two dimensions (biases, scales of norms)."""
+        return torch.cat([torch.full((e.size,), e.filter_axis is None) for e in self.entries])
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+
+def _sums(flat: Tensor, entry: Entry, by: Blocks) -> Tensor:
+    whole = flat.view(entry.shape)
+    if by == "layer" or entry.filter_axis is None:
+        return whole.sum().expand(entry.shape)
+    others = [axis for axis in range(whole.ndim) if axis != entry.filter_axis]
+    return whole.sum(dim=others, keepdim=True).expand(entry.shape)
+
+
+def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator[tuple[str, nn.Parameter]]:
+    globs = ["*"] if select is None else [select] if isinstance(select, str) else list(select)
+    named = list(module.named_parameters())
+    for pattern in globs:
+        matched = [(name, p) for name, p in named if fnmatch.fnmatchcase(name, pattern)]
+        if not any(p.requires_grad for _, p in matched):
+            state = "are all frozen (requires_grad=False)" if matched else "do not exist"
+            raise InputError(
+                f"Trainable parameters that match {pattern!r} {state}; this model's parameters are "
+                f"{_first([name for name, _ in named])}."
+            )
+    for name, parameter in named:
+        if parameter.requires_grad and any(fnmatch.fnmatchcase(name, pattern) for pattern in globs):
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise InputError(f"The parameter {name} has no shape yet: run one batch through the lazy model first.")
+            if parameter.layout != torch.strided or parameter.is_complex():
+                raise InputError(
+                    f"The parameter {name} is {_kind(parameter)}: only dense real parameters are supported."
+                )
+            yield name, parameter
+
+
+def _transposed_weights(module: nn.Module) -> set[int]:
+    return {id(m.weight) for m in module.modules() if isinstance(m, _TRANSPOSED)}
+
+
+def _first(names: Sequence[str], k: int = 5) -> str:
+    shown = ", ".join(names[:k]) or "none"
+    return shown + (f" and {len(names) - k} more" if len(names) > k else "")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

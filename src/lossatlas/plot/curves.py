@@ -1,0 +1,201 @@
+"""Training histories, one-dimensional slices, profiles between two networks, and weight noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lossatlas.plot.style import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    band,
+    errors,
+    labels,
+    legend_above,
+    panels,
+    short_data,
+    styled,
+)
+from lossatlas.uncertainty import plus_minus
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lossatlas.plot.style import FloatArray
+
+
+def values(dataset: xr.Dataset, name: str) -> FloatArray:
+    return dataset[name].to_numpy().astype(float)
+
+
+def log_if_wide(axes: Axes, *curves: FloatArray, ratio: float = 20.0) -> None:
+    """A logarithmic y axis where positive values span more than `ratio`; otherwise a linear one."""
+    everything = np.concatenate([curve[np.isfinite(curve)].ravel() for curve in curves])
+    if everything.size and everything.min() > 0 and everything.max() > ratio * everything.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+@styled
+def history(*datasets: xr.Dataset) -> Figure:
+    """Loss, accuracy and gradient norm while training, of one network or several.
+
+    Faint: each mini-batch. Markers: test data (solid) and training data (dashed), ± one standard error.
+    The line through the gradient norms is a running mean over 1/25 of the steps.
+    """
+    has_accuracy = any("test_accuracy" in d or "train_accuracy" in d for d in datasets)
+    figure, axes = panels(2 + has_accuracy, height=2.7)
+    for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
+        _epochs(axes[0], dataset, "loss", k, label)
+        if has_accuracy:
+            _epochs(axes[1], dataset, "accuracy", k, label)
+        _steps(axes[0], dataset, "loss", k)
+        _steps(axes[-1], dataset, "gradient_norm", k)
+    named = ["loss", *(["accuracy"] if has_accuracy else []), "gradient norm (mini-batch)"]
+    for panel, name in zip(axes, named, strict=True):
+        panel.set(xlabel="epoch", ylabel=name)
+    for panel in (axes[0], axes[-1]):
+        log_if_wide(panel, *(np.asarray(line.get_ydata(), float) for line in panel.lines), ratio=8)
+    if axes[0].get_legend_handles_labels()[1]:
+        legend_above(figure, axes[0])
+    return figure
+
+
+def _epochs(axes: Axes, dataset: xr.Dataset, quantity: str, k: int, label: str) -> None:
+    for split, line in (("train", "--"), ("test", "-")):
+        name = f"{split}_{quantity}"
+        if name in dataset:
+            axes.errorbar(
+                values(dataset, "epoch"),
+                values(dataset, name),
+                yerr=errors(dataset, name),
+                color=COLOURS[k % len(COLOURS)],
+                linestyle=line,
+                marker=MARKERS[k % len(MARKERS)],
+                markersize=3.5,
+                markerfacecolor="white" if split == "train" else None,
+                label=f"{label}, {split}",
+            )
+
+
+def _steps(axes: Axes, dataset: xr.Dataset, name: str, k: int) -> None:
+    if name not in dataset or not dataset.sizes["step"]:
+        return
+    step = values(dataset, "step")
+    last_epoch = dataset["epoch"].max().item() if dataset.sizes.get("epoch") else 1
+    x, y = step / max(step.max(), 1) * last_epoch, values(dataset, name)
+    colour, window = COLOURS[k % len(COLOURS)], len(step) // 25
+    axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.6, zorder=1)
+    if name == "gradient_norm" and window > 1:
+        mean = np.convolve(y, np.full(window, 1 / window), mode="valid")
+        axes.plot(x[window // 2 :][: len(mean)], mean, color=colour, zorder=3)
+
+
+@styled
+def line(*datasets: xr.Dataset) -> Figure:
+    """Loss (and accuracy) along one direction, with a band of one standard error; one slice or several."""
+    has_accuracy = any("accuracy" in d for d in datasets)
+    figure, axes = panels(1 + has_accuracy, height=2.6, width=6.3 if has_accuracy else 4.2)
+    for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
+        look = {"colour": COLOURS[k % len(COLOURS)], "label": label, "linestyle": "-" if k % 2 == 0 else "--"}
+        for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
+            if name in dataset:
+                band(panel, values(dataset, "alpha"), dataset, name, **look)
+    for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
+        panel.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
+        panel.set(xlabel=r"$\alpha$ (multiples of the direction)", ylabel=name)
+    log_if_wide(axes[0], *(values(d, "loss") for d in datasets))
+    legend_above(figure, axes[0])
+    return figure
+
+
+@styled
+def barrier(*datasets: xr.Dataset) -> Figure:
+    """Loss and error on the way between two networks, the chord between the ends, and the barrier's height.
+
+    The height drawn is the one of the Dataset's own definition.
+    """
+    has_error = any("accuracy" in d for d in datasets)
+    figure, axes = panels(1 + has_error, height=3.0, width=6.3 if has_error else 4.2)
+    for k, dataset in enumerate(datasets):
+        colour, label = COLOURS[k % len(COLOURS)], short_data(dataset)
+        _profile(axes[0], dataset, "loss", "barrier", "t_max", colour, label)
+        if "accuracy" in dataset:
+            with_error = dataset.assign(error=1 - dataset["accuracy"])
+            if "accuracy_stderr" in dataset:
+                with_error["error_stderr"] = dataset["accuracy_stderr"]
+            _profile(axes[1], with_error, "error", "barrier_error", "t_max_error", colour, label)
+    for panel, name in zip(axes, ("loss", "error (1 − accuracy)"), strict=False):
+        panel.set(xlabel=r"$t$  (0: first network, 1: second network)", ylabel=name, xlim=(0, 1))
+    legend_above(figure, axes[0], columns=2)
+    return figure
+
+
+def _profile(axes: Axes, dataset: xr.Dataset, name: str, height: str, where: str, colour: str, label: str) -> None:
+    t, y = values(dataset, "t"), values(dataset, name)
+    said = label
+    if height in dataset:
+        stderr = float(dataset[f"{height}_stderr"]) if f"{height}_stderr" in dataset else None
+        said = f"{label}: barrier {plus_minus(float(dataset[height]), stderr)}" if name == "loss" else label
+    band(axes, t, dataset, name, colour, label=said)
+    axes.plot(t[[0, -1]], y[[0, -1]], color=colour, linestyle="--", linewidth=0.8)
+    if height in dataset and where in dataset:
+        top, rise = float(dataset[where]), float(dataset[height])
+        peak = float(np.interp(top, t, y))
+        arrow = {"arrowstyle": "<->", "color": colour, "shrinkA": 0, "shrinkB": 0, "linewidth": 0.8}
+        axes.annotate("", xy=(top, peak), xytext=(top, peak - rise), arrowprops=arrow)
+
+
+@styled
+def robustness(*datasets: xr.Dataset) -> Figure:
+    """Loss and accuracy against the size of Gaussian weight noise: draws faint, mean ± one standard error.
+
+    The horizontal axis is logarithmic above the smallest positive sigma and linear below it: 0 has a place.
+    """
+    has_accuracy = any("accuracy" in d for d in datasets)
+    figure, axes = panels(1 + has_accuracy, height=2.8, width=6.3 if has_accuracy else 4.2)
+    for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
+        for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
+            if name in dataset:
+                _noise(panel, dataset, name, k, label)
+    relative = {str(d.attrs.get("relative", "none")) for d in datasets}
+    unit = " (fraction of each filter's norm)" if relative == {"filter"} else ""
+    positive = np.concatenate([values(d, "sigma")[values(d, "sigma") > 0] for d in datasets])
+    for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
+        _sigma_axis(panel, positive)
+        panel.set(xlabel=rf"weight noise $\sigma${unit}", ylabel=name)
+    log_if_wide(axes[0], *(values(d, "loss") for d in datasets), ratio=8)
+    legend_above(figure, axes[0])
+    return figure
+
+
+def _noise(axes: Axes, dataset: xr.Dataset, name: str, k: int, label: str) -> None:
+    colour, sigma = COLOURS[k % len(COLOURS)], values(dataset, "sigma")
+    if f"{name}_draws" in dataset:
+        draws = dataset[f"{name}_draws"].transpose("sigma", "draw").to_numpy()
+        axes.plot(sigma, draws, color=colour, alpha=0.25, linewidth=0.6, zorder=1)
+    axes.errorbar(
+        sigma,
+        values(dataset, name),
+        yerr=errors(dataset, name),
+        color=colour,
+        marker=MARKERS[k % len(MARKERS)],
+        linestyle="-" if k % 2 == 0 else "--",
+        capsize=2,
+        label=label,
+    )
+
+
+def _sigma_axis(axes: Axes, positive: FloatArray) -> None:
+    if positive.size:
+        axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.6)
+        ticks = [0.0, *np.unique(positive)]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)

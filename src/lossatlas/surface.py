@@ -1,0 +1,77 @@
+"""Loss surfaces: an objective on a region."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from lossatlas.directions import cosine, normalisation
+from lossatlas.objective import Evaluation, Objective
+from lossatlas.regions import Region
+
+
+def surface(objective: Objective, region: Region, *, progress: bool = True) -> xr.Dataset:
+    """L(center + alpha d_1 + beta d_2) at every point of the region's grid, with the metrics.
+
+    Returns
+    -------
+    Dataset over ``("alpha",)`` or ``("alpha", "beta")``: ``loss`` with ``loss_stderr``, the standard error of the mean
+    over the data's examples (the same examples at every point, so differences between points are surer than their
+    errors suggest), and each metric likewise. A cell whose loss is not finite holds that NaN or infinity, and
+    ``attrs["n_nonfinite"]`` counts them. ``attrs`` also tell how the directions are normalised (measured, not
+    asserted), their lengths and their cosine.
+
+    Raises ``NonFiniteLoss`` when the loss is not finite at the model's own point, ``DirectionError`` for a region of
+    another model.
+    """
+    objective.space.check(region.center, "region's center")
+    objective.require_finite()
+    started = time.perf_counter()
+    cells = [
+        objective.evaluate(region.point(*index))
+        for index in tqdm(
+            region.indices(),
+            total=int(np.prod(region.shape)),
+            desc="surface",
+            disable=not progress,
+            leave=False,
+        )
+    ]
+    dataset = xr.Dataset(
+        {name: (region.dims, values.reshape(region.shape)) for name, values in _columns(cells).items()},
+        coords=dict(zip(region.dims, region.coordinates, strict=True)),
+        attrs={"kind": "surface"} | objective.provenance() | _geometry(objective, region),
+    )
+    dataset.attrs["n_evaluations"] = len(cells)
+    dataset.attrs["n_nonfinite"] = int((~np.isfinite(dataset["loss"])).sum())
+    dataset.attrs["seconds"] = time.perf_counter() - started
+    return dataset
+
+
+def _columns(cells: list[Evaluation]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    columns = {"loss": [c.loss for c in cells], "loss_stderr": [c.loss_stderr for c in cells]}
+    for name in cells[0].metrics:
+        columns[name] = [c.metrics[name][0] for c in cells]
+        columns[f"{name}_stderr"] = [c.metrics[name][1] for c in cells]
+    return {name: np.array(values) for name, values in columns.items()}
+
+
+def _geometry(objective: Objective, region: Region) -> dict[str, object]:
+    norms = torch.linalg.vector_norm(region.directions.double(), dim=1)
+    center = torch.linalg.vector_norm(region.center.double())
+    scaling, one_d = normalisation(objective.space, region.center, region.directions[0])
+    found: dict[str, object] = {
+        "region": ("line", "plane")[len(norms) - 1],
+        "normalisation": scaling,
+        "one_d": one_d,
+        "direction_norms": norms.tolist(),
+        "relative_norms": (norms / center).tolist(),
+        "center_is_model": int(torch.equal(region.center, objective.point)),
+    }
+    if len(norms) == 2:
+        found["cosine"] = cosine(*region.directions)
+    return found

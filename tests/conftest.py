@@ -1,0 +1,53 @@
+"""What every test shares: quiet libraries, and the parts of the system that some tests need.
+
+A test marked ``needs("latex")`` is skipped, with its reason, where LaTeX is absent. Where the environment variable
+``LOSSATLAS_REQUIRE`` lists the part (``latex,chromium``), the test fails instead: no machine that promises a part
+passes over its tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Before torch and matplotlib are imported, and for the processes that tests start: the workers share the cores, so each
+# computes with one thread, and no figure opens a window.
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def _programs(*names: str) -> Callable[[], bool]:
+    return lambda: all(shutil.which(name) for name in names)
+
+
+PARTS: dict[str, tuple[Callable[[], bool], str]] = {
+    "latex": (_programs("latexmk", "pdflatex"), "apt install texlive-latex-recommended lmodern latexmk"),
+    "chromium": (_programs("chromium"), "apt install chromium"),
+    "poppler": (_programs("pdftoppm", "pdftotext"), "apt install poppler-utils"),
+    "fashion-mnist": (Path("/usr/share/datasets/fashion-mnist").is_dir, "apt install dataset-fashion-mnist"),
+}
+
+
+def required() -> set[str]:
+    """The parts that this machine promises to have."""
+    return {part.strip() for part in os.environ.get("LOSSATLAS_REQUIRE", "").split(",") if part.strip()}
+
+
+def pytest_configure() -> None:
+    if unknown := required() - set(PARTS):
+        raise pytest.UsageError(f"LOSSATLAS_REQUIRE names {sorted(unknown)}; the parts are {sorted(PARTS)}.")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for part in (part for marker in item.iter_markers("needs") for part in marker.args):
+        is_there, remedy = PARTS[part]
+        if is_there():
+            continue
+        if part in required():
+            pytest.fail(f"{part} is absent, but LOSSATLAS_REQUIRE lists it: {remedy}", pytrace=False)
+        pytest.skip(f"{part} is absent: {remedy}")

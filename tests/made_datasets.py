@@ -1,0 +1,353 @@
+"""Synthetic Datasets of every kind, from seeded numpy: what the measuring code returns, untrained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+SHARED: dict[str, Any] = {
+    "data": "fashion-mnist test, 10,000 examples",
+    "model": "SimpleCNN",
+    "n_parameters": 809_034,
+    "n_examples": 10_000,
+    "dtype": "float32",
+    "batch_norm": "none in the model",
+    "lossatlas": "0.1.0",
+    "torch": "2.13.0",
+    "model_fingerprint": "5f0c9a7be1d2",
+    "data_fingerprint": "91be44a0c3aa",
+    "stderr_over": "examples",
+    "seconds": 12.5,
+}
+
+
+def attributes(kind: str, **own: Any) -> dict[str, Any]:
+    return SHARED | {"kind": kind} | own
+
+
+def without(dataset: xr.Dataset, *metrics: str) -> xr.Dataset:
+    """The same Dataset without these variables and their errors."""
+    gone = [str(name) for name in dataset.data_vars if str(name).startswith(metrics)]
+    return dataset.drop_vars(gone)
+
+
+def history(network: str = "A", seed: int = 1, epochs: int = 6, steps_per_epoch: int = 469) -> xr.Dataset:
+    generator = np.random.default_rng(seed)
+    step = np.arange(0, epochs * steps_per_epoch, 10)
+    progress = step / steps_per_epoch
+    epoch = np.arange(1, epochs + 1)
+    train = 0.19 + 0.47 * np.exp(-0.75 * (epoch - 1)) + generator.normal(0, 0.004, epochs)
+    test = 0.262 + 0.14 * np.exp(-0.8 * (epoch - 1)) + generator.normal(0, 0.004, epochs)
+    train_accuracy, test_accuracy = 1 - 0.36 * train, 1 - 0.37 * test
+    return xr.Dataset(
+        {
+            "loss": ("step", (0.2 + 1.9 * np.exp(-3 * progress)) * generator.gamma(12, 1 / 12, len(step))),
+            "gradient_norm": ("step", (0.8 + np.exp(-2 * progress)) * generator.gamma(8, 1 / 8, len(step))),
+            "learning_rate": ("step", np.full(len(step), 0.01)),
+            "train_loss": ("epoch", train),
+            "train_loss_stderr": ("epoch", np.full(epochs, 0.0019)),
+            "train_accuracy": ("epoch", train_accuracy),
+            "train_accuracy_stderr": ("epoch", np.sqrt(train_accuracy * (1 - train_accuracy) / 60_000)),
+            "test_loss": ("epoch", test),
+            "test_loss_stderr": ("epoch", np.full(epochs, 0.0052)),
+            "test_accuracy": ("epoch", test_accuracy),
+            "test_accuracy_stderr": ("epoch", np.sqrt(test_accuracy * (1 - test_accuracy) / 10_000)),
+        },
+        coords={"step": step, "epoch": epoch},
+        attrs=attributes(
+            "history",
+            network=network,
+            name=f"history_{network.lower()}",
+            seed=seed,
+            optimizer="SGD, lr 0.01, momentum 0.9",
+            batch_size=128,
+            epochs=epochs,
+        ),
+    )
+
+
+def _bowl(network: str, *coordinates: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A loss surface with a minimum near the origin and a plateau with a ripple far from it."""
+    stretch = 9.0 if network == "A" else 13.0
+    skew = sum(c * (1 + 0.3 * k) for k, c in enumerate(coordinates))
+    radius = sum(c**2 * (1 + 0.9 * k) for k, c in enumerate(coordinates))
+    bowl: np.ndarray[Any, Any] = 0.27 + stretch * radius**1.3 * (1 + 0.25 * np.sin(3 * skew)) + 0.02 * skew**2
+    return bowl
+
+
+def _measured(loss: np.ndarray[Any, Any], n: int = 10_000) -> dict[str, np.ndarray[Any, Any]]:
+    accuracy = np.clip(0.9 * np.exp(-0.35 * np.maximum(loss - 0.27, 0)) + 0.002, 0.1, 1)
+    return {
+        "loss": loss,
+        "loss_stderr": 0.02 * loss**0.9,
+        "accuracy": accuracy,
+        "accuracy_stderr": np.sqrt(accuracy * (1 - accuracy) / n),
+    }
+
+
+def _slice(network: str, region: str, **own: Any) -> dict[str, Any]:
+    return attributes(
+        "surface",
+        network=network,
+        name=f"{region}_{network.lower()}",
+        region=region,
+        seed=0,
+        normalisation="filter",
+        one_d="zero",
+        n_nonfinite=0,
+        **own,
+    )
+
+
+def line(network: str = "A", steps: int = 51) -> xr.Dataset:
+    alpha = np.linspace(-1, 1, steps)
+    return xr.Dataset(
+        {name: ("alpha", values) for name, values in _measured(_bowl(network, alpha)).items()},
+        coords={"alpha": alpha},
+        attrs=_slice(
+            network,
+            "line",
+            direction_norms=[21.4],
+            relative_norms=[0.998],
+            n_evaluations=steps,
+            directions="random",
+        ),
+    )
+
+
+def plane(network: str = "A", steps: int = 25, nonfinite: bool = False) -> xr.Dataset:
+    alpha, beta = np.linspace(-1, 1, steps), np.linspace(-1, 1, steps)
+    loss = _bowl(network, *np.meshgrid(alpha, beta, indexing="ij"))
+    if nonfinite:
+        loss[-4:, -3:], loss[0, 0] = np.nan, np.inf
+    dataset = xr.Dataset(
+        {name: (("alpha", "beta"), values) for name, values in _measured(loss).items()},
+        coords={"alpha": alpha, "beta": beta},
+        attrs=_slice(
+            network,
+            "plane",
+            direction_norms=[21.4, 21.4],
+            relative_norms=[0.998, 0.998],
+            cosine=1.2e-9,
+            n_evaluations=steps**2,
+            directions="random",
+        ),
+    )
+    dataset.attrs["n_nonfinite"] = int((~np.isfinite(loss)).sum())
+    return dataset
+
+
+def principal_plane(network: str = "A", steps: int = 25) -> xr.Dataset:
+    """The plane of the two principal components; `trajectory` ends at its origin."""
+    alpha, beta = np.linspace(-3, 12, steps), np.linspace(-4.5, 3, steps - 4)
+    a, b = np.meshgrid(alpha, beta, indexing="ij")
+    loss = 0.27 + 0.012 * a**2 + 0.05 * b**2 + 0.002 * np.abs(a) ** 3 / 12
+    dataset = xr.Dataset(
+        {name: (("alpha", "beta"), values) for name, values in _measured(loss).items()},
+        coords={"alpha": alpha, "beta": beta},
+        attrs=_slice(
+            network,
+            "plane",
+            direction_norms=[1.0, 1.0],
+            relative_norms=[0.047, 0.047],
+            cosine=0.0,
+            n_evaluations=loss.size,
+            directions="principal components",
+        ),
+    )
+    dataset.attrs |= {"normalisation": "none", "name": f"principal_plane_{network.lower()}"}
+    return dataset
+
+
+def trajectory(network: str = "A", snapshots: int = 29, losses: bool = True) -> xr.Dataset:
+    generator = np.random.default_rng(3)
+    rest = np.linspace(1, 0, snapshots)
+    alpha, beta = 10.5 * rest**1.6, -3.9 * np.sin(np.pi * rest) * rest**0.3
+    off_plane = 2.4 * np.sin(2 * np.pi * rest) ** 2 * (0.4 + rest)
+    plane_loss = 0.27 + 0.012 * alpha**2 + 0.05 * beta**2 + 0.002 * np.abs(alpha) ** 3 / 12
+    k = np.arange(1, 11)
+    walk = 1 / np.sin(np.pi * k / (2 * snapshots)) ** 2
+    everything = (1 / np.sin(np.pi * np.arange(1, snapshots) / (2 * snapshots)) ** 2).sum()
+    explained = np.array([0.831, 0.094, 0.031, 0.014, 0.008, 0.005, 0.004, 0.003, 0.002, 0.002])
+    variables = {
+        "explained_variance_ratio": ("component", explained),
+        "random_walk_ratio": ("component", walk / everything),
+        "step": ("snapshot", np.arange(snapshots) * 100),
+        "alpha": ("snapshot", alpha),
+        "beta": ("snapshot", beta),
+        "off_plane_distance": ("snapshot", off_plane),
+        "distance": ("snapshot", np.sqrt(alpha**2 + beta**2 + off_plane**2)),
+        "sign_flip_two": ("draw", generator.normal(0.76, 0.035, 200).clip(0.5, 0.95)),
+    }
+    if losses:
+        variables["plane_loss"] = ("snapshot", plane_loss)
+        variables["loss"] = ("snapshot", plane_loss * (1 - 0.04 * off_plane))
+    return xr.Dataset(
+        variables,
+        coords={"component": k},
+        attrs=attributes(
+            "trajectory",
+            network=network,
+            name=f"trajectory_{network.lower()}",
+            n_snapshots=snapshots,
+            center="last",
+        ),
+    )
+
+
+def spectrum(network: str = "A", negative: bool = True, stderr: bool = True) -> xr.Dataset:
+    generator = np.random.default_rng(11 if network == "A" else 12)
+    largest = 13.1 if network == "A" else 15.8
+    top = largest * np.array([1, 0.71, 0.58, 0.46, 0.39, 0.33, 0.27, 0.24, 0.2, 0.17])
+    bottom = np.array([-0.41, -0.33, -0.27, -0.22, -0.2, -0.17, -0.15, -0.13, -0.12, -0.11])
+    values = np.stack([top, bottom if negative else np.linspace(1e-3, 2e-3, 10)])
+    dataset = xr.Dataset(
+        {
+            "eigenvalue": (("end", "rank"), values),
+            "residual": (("end", "rank"), np.abs(values) * generator.uniform(1e-4, 9e-4, values.shape)),
+            "eigenvalue_stderr": (("end", "rank"), 0.046 * np.abs(values)),
+        },
+        coords={"end": ["top", "bottom"], "rank": np.arange(10)},
+        attrs=attributes(
+            "spectrum",
+            network=network,
+            name=f"spectrum_{network.lower()}",
+            products=57,
+            tol=1e-3,
+            converged=1,
+        ),
+    )
+    return dataset if stderr else dataset.drop_vars("eigenvalue_stderr")
+
+
+def power_iteration(network: str = "A", batches: str = "changing") -> xr.Dataset:
+    generator = np.random.default_rng(7)
+    iteration = np.arange(1, 16)
+    limit = 13.1 if network == "A" else 15.8
+    values = limit * (1 - 0.35 * np.exp(-0.9 * iteration))
+    if batches == "changing":
+        values = values * 1.17 * generator.lognormal(0, 0.13, len(iteration))
+    return xr.Dataset(
+        {"eigenvalue": ("iteration", values)},
+        coords={"iteration": iteration},
+        attrs=attributes(
+            "power_iteration",
+            network=network,
+            name=f"power_{batches}_{network.lower()}",
+            batches=batches,
+            batch_size=256,
+        ),
+    )
+
+
+def barrier(split: str = "test", height: float = 1.5) -> xr.Dataset:
+    t = np.linspace(0, 1, 21)
+    n, low = (10_000, 0.27) if split == "test" else (60_000, 0.19)
+    loss = low + 0.01 * t + height * np.sin(np.pi * t) ** 2
+    accuracy = 0.9 - 0.45 * np.sin(np.pi * t) ** 2 * min(height, 1.5) / 1.5
+    accuracy_stderr = np.sqrt(accuracy * (1 - accuracy) / n)
+    top = int((loss - (loss[0] + t * (loss[-1] - loss[0]))).argmax())
+    return xr.Dataset(
+        {
+            "loss": ("t", loss),
+            "loss_stderr": ("t", 1.1 * loss / np.sqrt(n)),
+            "accuracy": ("t", accuracy),
+            "accuracy_stderr": ("t", accuracy_stderr),
+            "error": ("t", 1 - accuracy),
+            "barrier": loss[top] - (low + 0.01 * t[top]),
+            "barrier_stderr": 1.2 * loss[top] / np.sqrt(n),
+            "t_max": t[top],
+            "barrier_error": 0.9 - accuracy[top],
+            "barrier_error_stderr": accuracy_stderr[top],
+            "t_max_error": t[top],
+        },
+        coords={"t": t},
+        attrs=attributes(
+            "barrier",
+            name=f"barrier_{split}",
+            definition="entezari",
+            curve="Segment",
+            data=f"fashion-mnist {split}, {n:,} examples",
+            n_examples=n,
+        ),
+    )
+
+
+def robustness(network: str = "A", relative: str = "none", draws: int = 5, fall: float = 1.0) -> xr.Dataset:
+    generator = np.random.default_rng(21 if network == "A" else 22)
+    sigma = np.array([0, 0.01, 0.02, 0.05, 0.1])
+    steepness = fall * (1.0 if network == "A" else 1.3)
+    loss = 0.2708 + steepness * (60 * sigma**2 + 3.5e4 * sigma**4)
+    accuracy = np.clip(0.8996 - steepness * (8 * sigma**1.6 + 300 * sigma**3), 0.1, 1)
+    spread = sigma[:, None] * generator.normal(0, 1, (len(sigma), draws))
+    loss_draws, accuracy_draws = (
+        loss[:, None] * np.exp(2.5 * spread),
+        np.clip(accuracy[:, None] - 0.8 * spread, 0.05, 1),
+    )
+    return xr.Dataset(
+        {
+            "loss": ("sigma", loss_draws.mean(1)),
+            "loss_stderr": ("sigma", np.hypot(loss_draws.std(1, ddof=1) / np.sqrt(draws), 0.005)),
+            "accuracy": ("sigma", accuracy_draws.mean(1)),
+            "accuracy_stderr": ("sigma", np.hypot(accuracy_draws.std(1, ddof=1) / np.sqrt(draws), 0.003)),
+            "loss_draws": (("sigma", "draw"), loss_draws),
+            "accuracy_draws": (("sigma", "draw"), accuracy_draws),
+        },
+        coords={"sigma": sigma, "draw": np.arange(draws)},
+        attrs=attributes(
+            "robustness",
+            network=network,
+            name=f"robustness_{relative}_{network.lower()}",
+            relative=relative,
+            draws=draws,
+            seed=0,
+        ),
+    )
+
+
+def comparison() -> xr.Dataset:
+    rows = [
+        ("test accuracy, network A", 0.8996, 0.9012, 0.003, "another seed of the random numbers"),
+        (
+            "largest Hessian eigenvalue, network A",
+            13.0,
+            13.1,
+            0.6,
+            "15 power iterations, changing batches there",
+        ),
+        ("barrier of the test loss", 1.6, 1.5, 0.02, "5 batches there, all examples here"),
+        ("accuracy at weight noise 0.1", 0.38, 0.399, float("nan"), "one draw there; no error was given"),
+    ]
+    quantity, published, ours, stderr, reason = zip(*rows, strict=True)
+    return xr.Dataset(
+        {
+            "published": ("quantity", list(published)),
+            "ours": ("quantity", list(ours)),
+            "ours_stderr": ("quantity", list(stderr)),
+            "reason": ("quantity", list(reason)),
+        },
+        coords={"quantity": list(quantity)},
+        attrs=attributes("comparison", source="a published report", title="Published numbers beside ours"),
+    )
+
+
+def study() -> list[xr.Dataset]:
+    """What a whole study of two networks hands over."""
+    both = [
+        make(network)
+        for network in "AB"
+        for make in (line, plane, principal_plane, trajectory, spectrum, power_iteration, robustness)
+    ]
+    return [
+        history("A", 1),
+        history("B", 2),
+        *both,
+        power_iteration("A", "fixed"),
+        robustness("A", "filter"),
+        robustness("B", "filter"),
+        barrier("train"),
+        barrier("test"),
+        comparison(),
+    ]
