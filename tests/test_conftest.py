@@ -14,7 +14,7 @@ CONFTEST = Path(__file__).with_name("conftest.py")
 
 @pytest.fixture
 def outcome(tmp_path):
-    """Run one marked test on a machine without any program, with LOSSATLAS_REQUIRE as given; return pytest's last line."""
+    """Run one marked test where no program exists, with LOSSATLAS_REQUIRE as given; return what pytest prints."""
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = needs\n")
     (tmp_path / "test_one.py").write_text("import pytest\n@pytest.mark.needs('latex')\ndef test(): pass\n")

@@ -45,7 +45,9 @@ def test_every_link_inside_the_project_resolves(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
 def test_every_name_of_the_library_exists(document):
     """``la.name`` or ``la.zoo.name`` anywhere, code included."""
-    for name in re.findall(r"\b(?:la|lossatlas)\.((?:zoo\.|plot\.)?[A-Za-z_]\w*)\b(?!\.[a-z])", document.read_text(encoding="utf-8")):
+    for name in re.findall(
+        r"\b(?:la|lossatlas)\.((?:zoo\.|plot\.)?[A-Za-z_]\w*)\b(?!\.[a-z])", document.read_text(encoding="utf-8")
+    ):
         thing = lossatlas
         for part in name.split("."):
             assert hasattr(thing, part), f"lossatlas.{name} does not exist"
@@ -54,6 +56,8 @@ def test_every_name_of_the_library_exists(document):
 
 @pytest.mark.parametrize("document", [ROOT / "docs" / "seeds.md", ROOT / "docs" / "map.md"], ids=by_name)
 def test_every_file_named_in_the_tour_exists(document):
-    """A name in backquotes that ends like a file of the project stands in the project, under src/lossatlas if nowhere else."""
-    for name in re.findall(r"`((?:src/|tests/|notebooks/|docs/|[a-z_]+/)[\w./-]*\.(?:py|ipynb|md|html|tex))`", prose(document)):
+    """A path in backquotes that ends like a file of the project stands in the project, or under src/lossatlas."""
+    for name in re.findall(
+        r"`((?:src/|tests/|notebooks/|docs/|[a-z_]+/)[\w./-]*\.(?:py|ipynb|md|html|tex))`", prose(document)
+    ):
         assert (ROOT / name).is_file() or (ROOT / "src" / "lossatlas" / name).is_file(), f"{name} does not exist"

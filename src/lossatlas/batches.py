@@ -50,7 +50,7 @@ class Batches:
         dtype: torch.dtype | None = None,
         weight: Callable[[Any], float] | None = None,
     ) -> None:
-        self._place = lambda batch: _map(batch, lambda t: _cast(t, device, dtype))
+        self._place: Callable[[Any], Any] = lambda batch: _map(batch, lambda t: _cast(t, device, dtype))
         self._source = _source(data, batch_size)
         with preserved_rng(torch.device(device)):
             self.weights, self.fingerprint = self._first_pass(weight or leading_size)
@@ -156,7 +156,7 @@ def digest(batch: Any) -> str:
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """The tensor's contents, whatever its type."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def describe(batch: Any) -> str:

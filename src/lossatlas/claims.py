@@ -34,7 +34,8 @@ FRANKLE_THRESHOLD = 0.02  # Frankle et al. 2020: instability below 2 % of error 
 class Claim:
     """A hypothesis with the statistic that was computed, its value and 95 % interval, and the verdict.
 
-    `detail` says how it was computed and how far it reaches; `kind` is the kind of Dataset it is about.
+    `detail` says how it was computed and how far it reaches, `basis` what the interval is, `kind` which kind of
+    Dataset the claim is about.
     """
 
     hypothesis: str
@@ -44,21 +45,22 @@ class Claim:
     verdict: Verdict
     detail: str
     kind: str = ""
+    basis: str = "normal 95 % interval"
 
     @property
     def sentence(self) -> str:
         """The claim in one sentence, the verdict first."""
         return (
             f"{self.verdict.capitalize()}: {self.hypothesis[0].lower()}{self.hypothesis[1:]} "
-            f"({self.statistic}: {number(self.value)}, 95 % interval {interval_text(self.interval)})."
+            f"({self.statistic}: {number(self.value)}, {self.basis} {interval_text(self.interval)})."
         )
 
 
 def verdict(bounds: Interval, threshold: float, direction: Literal["above", "below"] = "above") -> Verdict:
     """What an interval says about "the quantity is above (below) the threshold".
 
-    Supported where the whole interval lies beyond the threshold, contradicted where none of it does,
-    undecided otherwise, and where the interval is not known.
+    Supported where the whole interval lies beyond the threshold, contradicted where it lies wholly short of it (or
+    is a single number, the threshold itself), undecided otherwise and where the interval is not known.
 
     >>> verdict((0.2, 0.4), 0), verdict((-0.4, -0.2), 0), verdict((-0.1, 0.3), 0)
     ('supported', 'contradicted', 'undecided')
@@ -68,7 +70,8 @@ def verdict(bounds: Interval, threshold: float, direction: Literal["above", "bel
         low, high, threshold = -high, -low, -threshold
     if low > threshold:
         return "supported"
-    return "contradicted" if high <= threshold else "undecided"
+    exactly_there = low == high == threshold
+    return "contradicted" if high < threshold or exactly_there else "undecided"
 
 
 def barrier_height(dataset: xr.Dataset) -> Claim:
@@ -132,7 +135,7 @@ def slice_minimum(dataset: xr.Dataset) -> Claim | None:
     others[at_centre] = np.nan
     if not np.isfinite(others).any():
         return None
-    lowest = {dim: int(index) for dim, index in others.argmin(...).items()}  # type: ignore[arg-type, union-attr]
+    lowest = {dim: int(index) for dim, index in others.argmin(...).items()}
     value = float(loss[lowest] - loss[at_centre])
     noise = math.nan if stderr is None else math.hypot(float(stderr[lowest]), float(stderr[at_centre]))
     bounds = normal_interval(value, noise)
@@ -145,9 +148,10 @@ def slice_minimum(dataset: xr.Dataset) -> Claim | None:
         interval=bounds,
         verdict=verdict(bounds, 0.0),
         detail=f"Lowest other loss {number(float(loss[lowest]))} at {where}, {number(float(loss[at_centre]))} at the "
-        f"centre; {loss.size - skipped} finite cells{f', {skipped} left out' if skipped else ''}. The standard error "
-        "treats the two losses as if they came from different examples, which makes the interval wide; on the "
-        f"examples themselves, {_data(dataset)}, the difference is exact. A slice shows few of the directions.",
+        f"centre; {loss.size - skipped} finite cells{f', {skipped} left out' if skipped else ''}. On these very examples "
+        f"({_data(dataset)}) the difference is exact: the centre is {'' if value > 0 else 'not '}the lowest of the slice. "
+        "The interval is for the population, and wide: its standard error treats the two losses as if from different "
+        "examples. A slice shows few of all directions.",
         kind="surface",
     )
 
@@ -158,7 +162,7 @@ def no_negative_curvature(dataset: xr.Dataset) -> Claim:
     bounds = (value - residual, value + residual)
     return Claim(
         hypothesis=f"The Hessian at the trained point of {_who(dataset)} has no negative eigenvalue",
-        statistic="smallest eigenvalue ± solver residual, threshold 0",
+        statistic="smallest eigenvalue, threshold 0",
         value=value,
         interval=bounds,
         verdict=verdict(bounds, 0.0),
@@ -166,6 +170,7 @@ def no_negative_curvature(dataset: xr.Dataset) -> Claim:
         "eigenvalue (residual bound), so a wholly negative one proves a negative eigenvalue; a positive one is as "
         f"good as the solver's reach to the end of the spectrum. On {_data(dataset)}.",
         kind="spectrum",
+        basis="solver's residual bound",
     )
 
 
@@ -183,7 +188,7 @@ def sharpness_difference(a: xr.Dataset, b: xr.Dataset) -> Claim:
         "examples only."
     )
     return Claim(
-        hypothesis=f"{_who(a).capitalize()} and {_who(b)} differ in sharpness (largest Hessian eigenvalue)",
+        hypothesis=f"{_capital(_who(a))} and {_who(b)} differ in sharpness (largest Hessian eigenvalue)",
         statistic="absolute difference of the largest eigenvalues, threshold 0",
         value=value,
         interval=bounds,
@@ -191,6 +196,7 @@ def sharpness_difference(a: xr.Dataset, b: xr.Dataset) -> Claim:
         detail=f"{plus_minus(first, error_a)} and {plus_minus(second, error_b)}; residuals {number(residual_a, 2)} "
         f"and {number(residual_b, 2)} widen the interval. {scope}",
         kind="spectrum",
+        basis="normal 95 % interval widened by the residuals" if known else "solver's residual bound",
     )
 
 
@@ -199,7 +205,7 @@ def sharper_generalises_worse(sharpness: Sequence[float], test: Sequence[float],
 
     The interval is tau less and plus the largest |tau| that the two-sided permutation test at 5 % does not reject, cut
     to [-1, 1]: it lies above 0 exactly where the test rejects "no association" for a positive one. With fewer than
-    five networks that test can reject nothing, so the verdict is undecided.
+    five networks the test can reject nothing: the interval is [-1, 1] and the verdict undecided.
 
     >>> sharper_generalises_worse([13.0, 15.6], [0.270, 0.281]).verdict
     'undecided'
@@ -223,6 +229,7 @@ def sharper_generalises_worse(sharpness: Sequence[float], test: Sequence[float],
         detail=f"{why} The permutation test takes every measured value as exact; the interval is the tau that was "
         "found, less and plus the largest tau that chance leaves unrejected at 5 %.",
         kind="spectrum",
+        basis="not rejected at 5 %:",
     )
 
 
@@ -242,14 +249,14 @@ def beyond_random_walk(dataset: xr.Dataset) -> Claim:
     return Claim(
         hypothesis="The first two principal components explain more of the road of "
         f"{_who(dataset)} than a random walk's would",
-        statistic="share of the variance minus its median under random signs (interval: 2.5 to 97.5 % of the draws), "
-        "threshold 0",
+        statistic="share of the variance minus its median under random signs of the steps, threshold 0",
         value=value,
         interval=bounds,
         verdict=verdict(bounds, 0.0),
         detail=f"{observed:.1%} observed over {dataset.attrs.get('n_snapshots', '?')} snapshots; {draws}; {walk:.1%} for "
         "an isotropic random walk of as many steps (Antognini & Sohl-Dickstein 2018). One run of training.",
         kind="trajectory",
+        basis="95 % of the draws",
     )
 
 
@@ -295,7 +302,11 @@ def noise_costs_accuracy(dataset: xr.Dataset, points: float = 1.0) -> Claim | No
     bounds = [normal_interval(*drop) for drop in drops]
     verdicts = [verdict(each, points) for each in bounds]
     k = verdicts.index("supported") if "supported" in verdicts else len(positive) - 1
-    smallest = "the smallest" if "supported" in verdicts else "the largest, none of them supporting it,"
+    smallest = (
+        f"the smallest of the {len(positive)} tested sigmas at which this is supported"
+        if "supported" in verdicts
+        else f"the largest of the {len(positive)} tested sigmas; none supports this"
+    )
     return Claim(
         hypothesis=f"Weight noise of sigma = {positive[k]:g}{_relative(dataset)} lowers the accuracy of {_who(dataset)} by "
         f"more than {_points(points)}",
@@ -303,7 +314,7 @@ def noise_costs_accuracy(dataset: xr.Dataset, points: float = 1.0) -> Claim | No
         value=drops[k][0],
         interval=bounds[k],
         verdict=verdicts[k],
-        detail=f"Sigma is {smallest} of the {len(positive)} tested. On {_data(dataset)}, "
+        detail=f"It is {smallest}. On {_data(dataset)}, "
         f"{dataset.attrs.get('draws', '?')} draws; the two accuracies are treated as if from different examples.",
         kind="robustness",
     )
@@ -334,24 +345,34 @@ def _alone(dataset: xr.Dataset) -> Iterator[Claim]:
 
 
 def _across(every: list[xr.Dataset]) -> Iterator[Claim]:
-    """Claims that compare networks; a Dataset without a `network` takes no part."""
-    spectra = _by_network(every, "spectrum")
-    sharpness = {network: _eigenvalue(dataset, "top")[0] for network, dataset in spectra.items()}
-    yield from (sharpness_difference(spectra[a], spectra[b]) for a, b in combinations(spectra, 2))
+    """Claims that compare networks on the same data; a Dataset without a `network` takes no part."""
     histories = _by_network(every, "history")
-    both = [network for network in spectra if network in histories]
+    for spectra in _comparable(every, "spectrum"):
+        sharpness = {network: _eigenvalue(dataset, "top")[0] for network, dataset in spectra.items()}
+        yield from (sharpness_difference(spectra[a], spectra[b]) for a, b in combinations(spectra, 2))
+        yield from _generalisation(sharpness, histories)
+        for noisy in _comparable(every, "robustness"):
+            for a, b in combinations([network for network in noisy if network in sharpness], 2):
+                claim = sharper_less_robust((sharpness[a], sharpness[b]), noisy[a], noisy[b])
+                yield from [claim] if claim is not None else []
+
+
+def _generalisation(sharpness: dict[str, float], histories: dict[str, xr.Dataset]) -> Iterator[Claim]:
     for name, quantity, sign in (("test_loss", "test loss", 1), ("test_accuracy", "test error", -1)):
-        named = [network for network in both if name in histories[network]]
+        named = [network for network in sharpness if network in histories and name in histories[network]]
         if len(named) > 1:
             last = [sign * float(histories[network][name][-1]) for network in named]
             yield sharper_generalises_worse([sharpness[network] for network in named], last, quantity)
-    for relative in sorted(
-        {str(d.attrs.get("relative", "none")) for d in every if d.attrs.get("kind") == "robustness"}
-    ):
-        noisy = _by_network([d for d in every if str(d.attrs.get("relative", "none")) == relative], "robustness")
-        for a, b in combinations([network for network in noisy if network in sharpness], 2):
-            claim = sharper_less_robust((sharpness[a], sharpness[b]), noisy[a], noisy[b])
-            yield from [claim] if claim is not None else []
+
+
+def _comparable(every: list[xr.Dataset], kind: str) -> list[dict[str, xr.Dataset]]:
+    """The Datasets of a kind by network, apart for each data set and each kind of noise."""
+    groups = sorted({_setting(dataset) for dataset in every if dataset.attrs.get("kind") == kind})
+    return [_by_network([d for d in every if _setting(d) == group], kind) for group in groups]
+
+
+def _setting(dataset: xr.Dataset) -> tuple[str, str]:
+    return str(dataset.attrs.get("data", "")), str(dataset.attrs.get("relative", "none"))
 
 
 def _by_network(every: list[xr.Dataset], kind: str) -> dict[str, xr.Dataset]:
@@ -359,7 +380,7 @@ def _by_network(every: list[xr.Dataset], kind: str) -> dict[str, xr.Dataset]:
 
 
 def _kendall(x: Any, y: Any) -> tuple[float, float, float]:
-    """tau-b, its exact two-sided p-value, and the largest |tau| whose p-value is above 0.05."""
+    """Kendall's tau-b, its exact two-sided p-value, and the largest |tau| with a p-value above 0.05 (2 if all have)."""
     tied = len(set(x.tolist())) < len(x) or len(set(y.tolist())) < len(y)
     if tied:
         return _kendall_by_permuting(x, y)
@@ -380,7 +401,7 @@ def _kendall_by_permuting(x: Any, y: Any) -> tuple[float, float, float]:
 
     observed = tau(y)
     if not math.isfinite(observed):
-        return math.nan, 1.0, 1.0
+        return math.nan, 1.0, 2.0
     test = stats.permutation_test((y,), tau, permutation_type="pairings", vectorized=False, rng=0)
     null = np.abs(np.asarray(test.null_distribution, float))
     return observed, float(test.pvalue), _largest_unrejected(null, np.full(null.size, 1 / null.size))
@@ -388,11 +409,11 @@ def _kendall_by_permuting(x: Any, y: Any) -> tuple[float, float, float]:
 
 def _largest_unrejected(taus: Any, weights: Any) -> float:
     kept = [tau for tau in np.unique(np.round(taus, 12)) if weights[taus >= tau - 1e-9].sum() > LEVEL]
-    return float(max(kept))
+    return 2.0 if len(kept) == len(np.unique(np.round(taus, 12))) else float(max(kept))
 
 
 def _change(dataset: xr.Dataset, name: str, sigma: float, scale: float = 1.0) -> tuple[float, float]:
-    """scale (value at sigma - value at 0) with its standard error, the two taken as independent."""
+    """Scale (value at sigma - value at 0) with its standard error, the two taken as independent."""
     noisy, clean = dataset.sel(sigma=sigma), dataset.sel(sigma=0.0)
     errors = [_scalar(at, f"{name}_stderr") for at in (noisy, clean)]
     return scale * (float(noisy[name]) - float(clean[name])), abs(scale) * math.hypot(*errors)
@@ -412,6 +433,10 @@ def _scalar(dataset: xr.Dataset, name: str) -> float:
 def _zero(coordinate: Any) -> int | None:
     nearest = int(np.abs(coordinate).argmin())
     return nearest if abs(coordinate[nearest]) <= 1e-9 * max(np.abs(coordinate).max(), 1e-300) else None
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _who(dataset: xr.Dataset) -> str:

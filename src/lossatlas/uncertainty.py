@@ -68,7 +68,7 @@ def interval(bounds: tuple[float, float]) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return DASH
     width = high - low
-    if width <= 0 or max(abs(low), abs(high)) >= 1e5 or width < 1e-4:
+    if width < 1e-9 or max(abs(low), abs(high)) >= 1e5:
         return f"[{number(low)}, {number(high)}]"
-    decimals = max(2 - math.floor(math.log10(width)), 0)
+    decimals = max((2 if width >= 0.01 else 1) - math.floor(math.log10(width)), 0)
     return f"[{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−")

@@ -148,11 +148,12 @@ class _Krylov:
         """Ritz values (ascending), their coordinates in the basis (columns), residuals |beta_m s_mi| + rounding."""
         values, weights = eigh_tridiagonal(np.array(self._diagonal), np.array(self._off[:-1]))
         leading_out = 0.0 if self.size == self._operator.n else self._off[-1]
-        return values, weights, np.abs(leading_out * weights[-1]) + self.rounding
+        residuals: NDArray[np.float64] = np.abs(leading_out * weights[-1]) + self.rounding
+        return values, weights, residuals
 
     def combine(self, weights: NDArray[np.float64]) -> Tensor:
         """The unit vectors ``(k, n)`` with these coordinates in the basis."""
-        vectors = torch.from_numpy(weights.T.copy()).to(self._basis) @ self._basis[: self.size]
+        vectors: Tensor = torch.from_numpy(weights.T.copy()).to(self._basis) @ self._basis[: self.size]
         return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
 
     def _orthogonal(self, vector: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossatlas.errors import ConfigError, InputError
@@ -117,7 +117,7 @@ def mlp(
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     sizes = [in_features, *widths]
     with _weights_from(seed):
-        for number, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+        for number, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes), start=1):
             layers[f"fc{number}"] = nn.Linear(fan_in, fan_out)
             layers[f"{activation}{number}"] = _ACTIVATIONS[activation]()
         layers[f"fc{len(sizes)}"] = nn.Linear(sizes[-1], classes)
@@ -165,7 +165,7 @@ class _Subsample(nn.Module):
         self.new_channels = new_channels
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return F.pad(inputs[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.new_channels))
+        return nn.functional.pad(inputs[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.new_channels))
 
 
 class _Block(nn.Module):
@@ -180,8 +180,8 @@ class _Block(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = F.relu(self.bn1(self.conv1(inputs)))
-        return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(inputs))
+        hidden = nn.functional.relu(self.bn1(self.conv1(inputs)))
+        return nn.functional.relu(self.bn2(self.conv2(hidden)) + self.shortcut(inputs))
 
 
 class ResNet20(nn.Sequential):

@@ -1,0 +1,7 @@
+"""``python -m lossatlas`` is the command line."""
+
+from __future__ import annotations
+
+from lossatlas.cli import main
+
+main()

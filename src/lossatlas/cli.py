@@ -1,0 +1,336 @@
+"""The command line: one thin command a verb. Heavy imports wait until a command runs.
+
+Exit codes: 0 done; 2 the input; 3 a missing tool that was asked for; 4 a numerical failure; 130 interrupted, and the
+same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+from lossatlas import __version__
+from lossatlas.errors import ConvergenceWarning, LossAtlasError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from lossatlas.objective import Objective
+    from lossatlas.report import Report
+
+app = cyclopts.App(
+    name="lossatlas",
+    help="The geometry of neural-network loss landscapes: maps, curvature, roads, barriers, and an honest report.",
+    version=__version__,
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+Target = Annotated[
+    str, Parameter(help="path/to/file.py:function or package.module:function, which returns an Objective")
+]
+Out = Annotated[Path, Parameter(help="the folder for results; made if it does not exist")]
+Quiet = Annotated[bool, Parameter(help="no progress bars", negative="")]
+
+
+def main() -> None:
+    """Run the command line; every foreseen failure is one line on stderr and an exit code."""
+    sys.exit(_guarded(lambda: app(exit_on_error=False, print_error=False, help_on_error=False)))
+
+
+@app.command
+def study(
+    *,
+    preset: Annotated[
+        str, Parameter(help="digits (embedded data), fashion (the second seed) or mnist (the first)")
+    ] = "digits",
+    config: Annotated[Path | None, Parameter(help="a YAML file that changes the preset")] = None,
+    set_: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--set", help="key=value, may be repeated: --set train.epochs=3", negative="", consume_multiple=False
+        ),
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="the study's folder; runs/PRESET by default")] = None,
+    show_config: Annotated[bool, Parameter(help="print the resolved configuration and stop", negative="")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train two networks on real data, measure their landscape, and report. Interrupted, it goes on where it was."""
+    from lossatlas.study.config import resolve
+
+    resolved = resolve(preset, config, set_ or ())
+    if show_config:
+        import yaml
+
+        print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), end="")
+        return
+    from lossatlas.study.run import run
+
+    _print_report(run(resolved, out or Path("runs") / resolved.preset, progress=not quiet, say=print))
+
+
+@app.command
+def surface(
+    target: Target,
+    /,
+    *,
+    out: Out,
+    dims: Annotated[Literal[1, 2], Parameter(help="a line or a plane")] = 2,
+    steps: Annotated[int, Parameter(help="points on each axis; an odd number has the model on the grid")] = 25,
+    span: Annotated[float, Parameter(help="half-width of each axis, in lengths of the direction")] = 1.0,
+    norm: Annotated[Literal["filter", "layer", "model"], Parameter(help="how directions are scaled")] = "filter",
+    one_d: Annotated[Literal["zero", "scale"] | None, Parameter(help="biases and norms: held fixed, or varied")] = None,
+    seed: Annotated[int, Parameter(help="of the random directions")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """The loss on a random line or plane through the model, with standard errors."""
+
+    def compute(objective: Objective) -> xr.Dataset:
+        import lossatlas as la
+
+        directions = la.random_directions(objective, dims, seed=seed, norm=norm, one_d=one_d)
+        if dims == 1:
+            region = la.line(objective.point, directions[0], span=span, steps=steps)
+        else:
+            region = la.plane(objective.point, directions[0], directions[1], span=span, steps=steps)
+        return la.surface(objective, region, progress=not quiet).assign_attrs(directions="random", seed=seed)
+
+    _measure("surface", target, out, compute)
+
+
+@app.command
+def spectrum(
+    target: Target,
+    /,
+    *,
+    out: Out,
+    k: Annotated[int, Parameter(name=["-k", "--k"], help="eigenvalues at each end")] = 10,
+    tol: Annotated[float, Parameter(help="relative residual to reach")] = 1e-3,
+    max_products: Annotated[int | None, Parameter(help="Hessian-vector products to spend at most")] = None,
+    seed: Annotated[int, Parameter(help="of the start vector")] = 0,
+) -> None:
+    """The largest and the smallest eigenvalues of the Hessian, with residuals and standard errors."""
+
+    def compute(objective: Objective) -> xr.Dataset:
+        import lossatlas as la
+
+        return la.spectrum(objective, k, tol=tol, max_products=max_products, seed=seed)
+
+    _measure("spectrum", target, out, compute)
+
+
+@app.command
+def connect(
+    target: Target,
+    a: Annotated[Path, Parameter(help="weights of the one model (.safetensors or .pt)")],
+    b: Annotated[Path, Parameter(help="weights of the other")],
+    /,
+    *,
+    out: Out,
+    definition: Annotated[Literal["entezari", "frankle", "draxler"], Parameter(help="of the barrier")] = "entezari",
+    steps: Annotated[int, Parameter(help="points on the line")] = 25,
+    batch_norm: Annotated[
+        Literal["frozen", "recompute", "batch"] | None,
+        Parameter(help="statistics along the line; recomputed by default"),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """The barrier on the straight line between two trained models, in loss and in error."""
+
+    def compute(objective: Objective) -> xr.Dataset:
+        import lossatlas as la
+
+        segment = la.Segment(objective.point_of(a), objective.point_of(b))
+        return la.barrier(
+            objective, segment, definition=definition, steps=steps, batch_norm=batch_norm, progress=not quiet
+        )
+
+    _measure("barrier", target, out, compute)
+
+
+@app.command
+def robustness(
+    target: Target,
+    /,
+    *,
+    out: Out,
+    sigmas: Annotated[str, Parameter(help="standard deviations of the noise, with commas")] = "0,0.01,0.02,0.05,0.1",
+    relative: Annotated[
+        Literal["none", "filter"], Parameter(help="absolute noise, or relative to filter norms")
+    ] = "none",
+    draws: Annotated[int, Parameter(help="draws of the noise")] = 10,
+    seed: Annotated[int, Parameter(help="of the draws")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Loss and accuracy under Gaussian weight noise, with standard errors."""
+    values = _numbers(sigmas)
+
+    def compute(objective: Objective) -> xr.Dataset:
+        import lossatlas as la
+
+        return la.robustness(objective, values, relative=relative, draws=draws, seed=seed, progress=not quiet)
+
+    _measure("robustness", target, out, compute)
+
+
+@app.command
+def trajectory(
+    snapshots: Annotated[Path, Parameter(help="the folder of a Recorder")],
+    /,
+    *,
+    out: Out,
+    target: Annotated[str | None, Parameter(help="an Objective, for the loss along the road and on its plane")] = None,
+    steps: Annotated[int, Parameter(help="points on each axis of the principal plane")] = 25,
+    quiet: Quiet = False,
+) -> None:
+    """Principal components of a training run's snapshots beside random-walk nulls, and the loss on their plane."""
+    from lossatlas.study.folder import make_folder
+    from lossatlas.trajectory import Trajectory
+
+    road = Trajectory.load(snapshots)
+    objective = _objective(target) if target is not None else None
+    _write(make_folder(out), "trajectory", road.analyse(objective, progress=not quiet))
+    if objective is not None:
+        import lossatlas as la
+
+        plane = la.surface(objective, road.plane(steps=steps), progress=not quiet)
+        _write(out, "road", plane.assign_attrs(directions="principal components"))
+
+
+@app.command
+def report(
+    folder: Annotated[Path, Parameter(help="a folder with results (*.nc), or a study's folder")],
+    /,
+    *,
+    title: Annotated[str, Parameter(help="of the report")] = "Loss landscape report",
+    pdf: Annotated[bool, Parameter(help="insist on report.pdf: fail where no LaTeX is installed", negative="")] = False,
+) -> None:
+    """report.html and report.tex (report.pdf where LaTeX is installed) from the results in a folder."""
+    import xarray as xr
+
+    from lossatlas.errors import InputError, MissingToolError
+    from lossatlas.report import report as write_report
+
+    files = [file for file in sorted({*folder.glob("*.nc"), *folder.glob("results/*.nc")}) if file.name != "study.nc"]
+    if not files:
+        raise InputError(
+            f"{folder} holds no results (*.nc): run surface, spectrum, connect, robustness or study first."
+        )
+    written = write_report([xr.load_dataset(file) for file in files], folder, title=title)
+    _print_report(written)
+    if pdf and written.pdf is None:
+        raise MissingToolError(written.message)
+
+
+@app.command
+def doctor() -> None:
+    """What is installed, what is missing, and what each missing part is for."""
+    import shutil
+    from importlib.metadata import version
+
+    import torch
+
+    threads = torch.get_num_threads()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none (the CPU is used)"
+    rows = [("lossatlas", __version__), ("torch", f"{version('torch')}, {threads} threads"), ("GPU", device)]
+    rows.append(
+        ("LaTeX", shutil.which("latexmk") or "none: report.tex is written, report.pdf is not (install latexmk)")
+    )
+    rows += [(name, _dataset_place(name)) for name in ("mnist", "fashion-mnist", "cifar10")]
+    for name, value in rows:
+        print(f"{name:14s} {value}")
+
+
+def _dataset_place(name: str) -> str:
+    from lossatlas.zoo import find
+
+    place = find(name)
+    return str(place) if place else "not on this disk: downloaded when first asked for (or set LOSSATLAS_DATA)"
+
+
+def _measure(name: str, target: str, out: Path, compute: Callable[[Objective], xr.Dataset]) -> None:
+    from lossatlas.study.folder import make_folder
+
+    objective = _objective(target)
+    existed = out.exists()
+    make_folder(out)
+    try:
+        dataset = compute(objective)
+    except BaseException:
+        if not existed:
+            out.rmdir()  # it is still empty: nothing half-written stays behind
+        raise
+    _write(out, name, dataset)
+
+
+def _objective(target: str) -> Objective:
+    from lossatlas.target import load_objective
+
+    return load_objective(target)
+
+
+def _write(out: Path, name: str, dataset: xr.Dataset) -> None:
+    from lossatlas import plot
+    from lossatlas.checkpoints import replacing
+    from lossatlas.study.folder import save
+
+    save(dataset.assign_attrs(name=name), out / f"{name}.nc")
+    for suffix in (".png", ".pdf"):
+        with replacing(out / f"{name}{suffix}") as temporary:
+            plot.figure(dataset).savefig(temporary)
+    print(plot.summary(dataset))
+    print(f"{out / name}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder.")
+
+
+def _print_report(written: Report) -> None:
+    for name in ("html", "tex", "pdf"):
+        path = getattr(written, name)
+        if path is not None:
+            print(f"report.{name}: {path}")
+    if written.message:
+        print(written.message)
+
+
+def _numbers(text: str) -> list[float]:
+    from lossatlas.errors import ConfigError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--sigmas {text!r} is no list of numbers: give them with commas, like 0,0.01,0.1.") from None
+
+
+def _guarded(command: Callable[[], object]) -> int:
+    """Run a command; the exit code, with one line on stderr where it failed."""
+    warnings.showwarning = _show_warning
+    try:
+        command()
+    except LossAtlasError as error:
+        return _fail(str(error), error.exit_code)
+    except cyclopts.CycloptsError as error:
+        return _fail(" ".join(str(error).split()), 2)
+    except OSError as error:  # a full disk, a file system that went away
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it was", 130)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"lossatlas: error: {message}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, ConvergenceWarning):
+        print(f"lossatlas: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Run a study: every step once, in order, resumable, then the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import xarray as xr
+
+from lossatlas import zoo
+from lossatlas.checkpoints import replacing
+from lossatlas.report import Report, report
+from lossatlas.study.config import StudyConfig
+from lossatlas.study.folder import StudyFolder
+from lossatlas.study.published import comparison
+from lossatlas.study.steps import STEPS, Material
+
+
+def run(
+    config: StudyConfig, out: Path, *, progress: bool = True, say: Callable[[str], None] = lambda line: None
+) -> Report:
+    """Train, measure and report as ``config`` says, in the folder ``out``.
+
+    A step whose result is in the folder is not done again, and training goes on after its last finished epoch, so a
+    run that was interrupted or killed continues where it was. Raises ``DataError`` when the data cannot be had,
+    ``ConfigError`` for an impossible configuration and ``OutputError`` for a folder of another study, in all three
+    cases before anything is written.
+    """
+    data = zoo.load(config.dataset, root=config.data_root, progress=progress)
+    zoo.network(config.train.network, shape=data.shape, **config.train.options)
+    folder = StudyFolder(out, config)
+    with folder.locked():
+        material = Material(config, data, folder.path, progress)
+        results = {}
+        for index, (name, step) in enumerate(STEPS.items(), start=1):
+            started, known = time.perf_counter(), folder.has(name)
+            results[name] = folder.once(name, lambda step=step: step(material))  # type: ignore[misc]
+            spent = "done before" if known else f"{time.perf_counter() - started:.1f} s"
+            say(f"[{index:2d}/{len(STEPS)}] {name:20s} {spent}")
+        table = comparison(config.preset, results)
+        return _finish(config, folder.path, results | ({"comparison": table} if table is not None else {}))
+
+
+def _finish(config: StudyConfig, out: Path, results: dict[str, xr.Dataset]) -> Report:
+    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in results.items()})
+    with replacing(out / "study.nc") as temporary:
+        tree.to_netcdf(temporary, engine="netcdf4")
+    return report(list(results.values()), out, title=_title(config), setup=_setup(config))
+
+
+def _title(config: StudyConfig) -> str:
+    return f"The loss landscape of {config.train.network} on {config.dataset}"
+
+
+def _setup(config: StudyConfig) -> dict[str, str]:
+    """The configuration as the rows of the report's set-up table."""
+    t = config.train
+    return {
+        "Preset": config.preset,
+        "Data set": config.dataset,
+        "Network": t.network,
+        "Seeds of the two networks": f"A: {t.seeds[0]}, B: {t.seeds[1]}",
+        "Optimiser": f"{t.optimizer}, learning rate {t.learning_rate:g}, momentum {t.momentum:g}, "
+        f"weight decay {t.weight_decay:g}, schedule {t.schedule or 'constant'}",
+        "Epochs, batch size": f"{t.epochs}, {t.batch_size}",
+        "Snapshots": f"every {t.snapshot_every} steps",
+    }

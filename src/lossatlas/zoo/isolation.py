@@ -1,0 +1,70 @@
+"""What training borrows and gives back: the model's place and mode, its buffers, the global random streams."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from lossatlas.errors import InputError
+
+
+@contextmanager
+def prepared(model: nn.Module, device: torch.device, channels_last: bool) -> Iterator[torch.device]:
+    """The model on ``device`` in the memory format asked for; afterwards where and in the mode it was, no gradients."""
+    home = next(model.parameters()).device
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        _move(model, device)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield device
+    finally:
+        if channels_last:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if device != home:
+            model.to(home)
+        for module, training in modes:
+            module.training = training
+        model.zero_grad()
+
+
+def _move(model: nn.Module, device: torch.device) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The model cannot be moved to {device} ({error}): give another device.") from error
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Leave the buffers (BatchNorm's running statistics) as they are before the block."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+@contextmanager
+def random_numbers(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """All global random streams (torch, NumPy, Python) start from (seed, epoch), and afterwards are where they were."""
+    number = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's loader may draw from it
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(number)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002
