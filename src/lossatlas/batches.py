@@ -58,11 +58,17 @@ class Batches:
                 self._second_pass()
 
     def __iter__(self) -> Iterator[Any]:
-        if self._kept is not None:
-            yield from self._kept
+        if self._kept is not None:  # copies, since a model may change its inputs in place
+            yield from (_map(batch, torch.clone) for batch in self._kept)
             return
-        with preserved_rng():
-            yield from map(self._place, self._source)
+        source = _read(self._source)
+        while True:
+            with preserved_rng():  # around each step and never across a yield, where the caller may draw
+                try:
+                    batch = next(source)
+                except StopIteration:
+                    return
+            yield self._place(batch)
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -77,6 +83,8 @@ class Batches:
         self._kept: list[Any] | None = []
         kept_bytes = 0
         for batch in _read(self._source):
+            if next(tensors_in(batch), None) is None:
+                raise DataError(f"A batch is {describe(batch)}: give batches of torch tensors.")
             weights.append(float(weight(batch)))
             self._digests.append(digest(batch))
             kept_bytes += sum(t.nbytes for t in tensors_in(batch))
@@ -116,7 +124,9 @@ def preserved_rng(device: torch.device | None = None) -> Iterator[None]:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Torch's generators of the CPU and of ``device``, and no other device's."""
+    """Torch's generators of the CPU and of ``device``, no other device's, and those of numpy and random."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - a user's model may draw from it
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -141,7 +151,8 @@ def leading_size(batch: Any) -> int:
         if tensor.ndim:
             return tensor.shape[0]
     raise DataError(
-        f"A batch of type {type(batch).__name__} holds no tensor with a batch axis, so its size is unknown."
+        f"A batch of type {type(batch).__name__} holds no tensor with a batch axis, so its size is unknown: "
+        "give batches of torch tensors, or state weight=."
     )
 
 
@@ -198,7 +209,7 @@ def _read(source: Iterable[Any]) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"The loader failed: {type(error).__name__}: {error}") from error
+        raise DataError(f"The loader failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _map(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -207,9 +218,11 @@ def _map(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(batch, Mapping):
         return {key: _map(value, function) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return tuple(_map(value, function) for value in batch)
+        mapped = tuple(_map(value, function) for value in batch)
+        return type(batch)(*mapped) if hasattr(batch, "_fields") else mapped  # a namedtuple stays one
     return batch
 
 
 def _cast(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
-    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+    # A copy, so that L stays what it is when the user's tensor or the loader's buffer is written to later.
+    return tensor.detach().to(device=device, dtype=dtype if tensor.is_floating_point() else None, copy=True)

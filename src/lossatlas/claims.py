@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from lossatlas.uncertainty import interval as interval_text
-from lossatlas.uncertainty import normal_interval, number, plus_minus
+from lossatlas.uncertainty import normal_interval, number, percent, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -142,16 +142,18 @@ def slice_minimum(dataset: xr.Dataset) -> Claim | None:
     where = ", ".join(f"{dim} = {dataset[dim].to_numpy()[index]:g}" for dim, index in lowest.items())
     skipped = int((~np.isfinite(loss)).sum())
     return Claim(
-        hypothesis=f"The trained point of {_who(dataset)} is the minimum of the sampled {_slice_name(dataset)}",
+        hypothesis=f"The trained point of {_who(dataset)} is the minimum of the sampled {_slice_name(dataset)} "
+        f"on {_data(dataset)}",
         statistic="lowest loss elsewhere on the slice minus the loss at the centre, threshold 0",
         value=value,
         interval=bounds,
         verdict=verdict(bounds, 0.0),
         detail=f"Lowest other loss {number(float(loss[lowest]))} at {where}, {number(float(loss[at_centre]))} at the "
-        f"centre; {loss.size - skipped} finite cells{f', {skipped} left out' if skipped else ''}. On these very examples "
-        f"({_data(dataset)}) the difference is exact: the centre is {'' if value > 0 else 'not '}the lowest of the slice. "
-        "The interval is for the population, and wide: its standard error treats the two losses as if from different "
-        "examples. A slice shows few of all directions.",
+        f"centre; {loss.size - skipped} finite cells{f', {skipped} left out' if skipped else ''}. On these very "
+        f"examples "
+        f"the difference is exact: the centre is {'' if value > 0 else 'not '}the lowest of the slice. The interval is "
+        "for the population, and wide: its standard error treats the two losses as if from different examples. A "
+        "slice shows few of all directions.",
         kind="surface",
     )
 
@@ -229,7 +231,7 @@ def sharper_generalises_worse(sharpness: Sequence[float], test: Sequence[float],
         detail=f"{why} The permutation test takes every measured value as exact; the interval is the tau that was "
         "found, less and plus the largest tau that chance leaves unrejected at 5 %.",
         kind="spectrum",
-        basis="not rejected at 5 %:",
+        basis="not rejected at 5 %",
     )
 
 
@@ -244,7 +246,7 @@ def beyond_random_walk(dataset: xr.Dataset) -> Claim:
         value = observed - float(np.median(null))
         p = (1 + int((null >= observed).sum())) / (1 + null.size)
         draws = (
-            f"{null.size} draws with random signs of the steps explain {np.median(null):.1%} in the median, p = {p:.2g}"
+            f"{null.size} draws with random signs explain {percent(float(np.median(null)))} in the median, p = {p:.2g}"
         )
     return Claim(
         hypothesis="The first two principal components explain more of the road of "
@@ -253,8 +255,9 @@ def beyond_random_walk(dataset: xr.Dataset) -> Claim:
         value=value,
         interval=bounds,
         verdict=verdict(bounds, 0.0),
-        detail=f"{observed:.1%} observed over {dataset.attrs.get('n_snapshots', '?')} snapshots; {draws}; {walk:.1%} for "
-        "an isotropic random walk of as many steps (Antognini & Sohl-Dickstein 2018). One run of training.",
+        detail=f"{percent(observed)} observed over {dataset.attrs.get('n_snapshots', '?')} snapshots; {draws}; "
+        f"{percent(walk)} for an isotropic random walk of as many steps (Antognini & Sohl-Dickstein 2018). One run of "
+        f"training.",
         kind="trajectory",
         basis="95 % of the draws",
     )
@@ -283,7 +286,8 @@ def sharper_less_robust(
         interval=bounds,
         verdict=verdict(bounds, 0.0),
         detail=f"The loss rises by {plus_minus(*rises[0])} for the sharper and {plus_minus(*rises[1])} for the flatter "
-        f"network, on {_data(a)}, {a.attrs.get('draws', '?')} draws each. About these two networks only; sharpness here "
+        f"network, on {_data(a)}, {a.attrs.get('draws', '?')} draws each. About these two networks only; sharpness "
+        f"here "
         "is the order of the two largest eigenvalues as computed.",
         kind="robustness",
     )
@@ -308,7 +312,8 @@ def noise_costs_accuracy(dataset: xr.Dataset, points: float = 1.0) -> Claim | No
         else f"the largest of the {len(positive)} tested sigmas; none supports this"
     )
     return Claim(
-        hypothesis=f"Weight noise of sigma = {positive[k]:g}{_relative(dataset)} lowers the accuracy of {_who(dataset)} by "
+        hypothesis=f"Weight noise of sigma = {positive[k]:g}{_relative(dataset)} lowers the accuracy of "
+        f"{_who(dataset)} by "
         f"more than {_points(points)}",
         statistic=f"fall of the accuracy in percentage points, threshold {points:g}",
         value=drops[k][0],
@@ -409,7 +414,8 @@ def _kendall_by_permuting(x: Any, y: Any) -> tuple[float, float, float]:
 
 def _largest_unrejected(taus: Any, weights: Any) -> float:
     kept = [tau for tau in np.unique(np.round(taus, 12)) if weights[taus >= tau - 1e-9].sum() > LEVEL]
-    return 2.0 if len(kept) == len(np.unique(np.round(taus, 12))) else float(max(kept))
+    everything = len(kept) == len(np.unique(np.round(taus, 12)))
+    return 2.0 if everything else float(max(kept)) + 1e-9  # so that this very tau lies within, whatever the rounding
 
 
 def _change(dataset: xr.Dataset, name: str, sigma: float, scale: float = 1.0) -> tuple[float, float]:

@@ -41,7 +41,7 @@ Quiet = Annotated[bool, Parameter(help="no progress bars", negative="")]
 
 def main() -> None:
     """Run the command line; every foreseen failure is one line on stderr and an exit code."""
-    sys.exit(_guarded(lambda: app(exit_on_error=False, print_error=False, help_on_error=False)))
+    sys.exit(guarded(lambda: app(exit_on_error=False, print_error=False, help_on_error=False)))
 
 
 @app.command
@@ -258,6 +258,7 @@ def _measure(name: str, target: str, out: Path, compute: Callable[[Objective], x
     from lossatlas.study.folder import make_folder
 
     objective = _objective(target)
+    objective.require_finite()
     existed = out.exists()
     make_folder(out)
     try:
@@ -278,13 +279,15 @@ def _objective(target: str) -> Objective:
 def _write(out: Path, name: str, dataset: xr.Dataset) -> None:
     from lossatlas import plot
     from lossatlas.checkpoints import replacing
+    from lossatlas.report import observations
     from lossatlas.study.folder import save
 
     save(dataset.assign_attrs(name=name), out / f"{name}.nc")
     for suffix in (".png", ".pdf"):
         with replacing(out / f"{name}{suffix}") as temporary:
             plot.figure(dataset).savefig(temporary)
-    print(plot.summary(dataset))
+    for sentence in getattr(observations, str(dataset.attrs["kind"]))(dataset):
+        print(sentence)
     print(f"{out / name}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder.")
 
 
@@ -306,7 +309,7 @@ def _numbers(text: str) -> list[float]:
         raise ConfigError(f"--sigmas {text!r} is no list of numbers: give them with commas, like 0,0.01,0.1.") from None
 
 
-def _guarded(command: Callable[[], object]) -> int:
+def guarded(command: Callable[[], object]) -> int:
     """Run a command; the exit code, with one line on stderr where it failed."""
     warnings.showwarning = _show_warning
     try:

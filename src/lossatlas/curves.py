@@ -21,7 +21,7 @@ class Curve(Protocol):
 class Segment:
     """theta(t) = (1 - t) a + t b, the straight line between two points ``(n,)``.
 
-    Raises ``DirectionError`` when the two differ in size or are the same point.
+    Raises ``DirectionError`` when the two differ in size or type, or are the same point.
 
     >>> Segment(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 4.0])).point(0.5)
     tensor([1., 2.])
@@ -35,6 +35,10 @@ class Segment:
             raise DirectionError(
                 f"The ends have shapes {tuple(self.a.shape)} and {tuple(self.b.shape)}: "
                 "give two flat points of one architecture."
+            )
+        if self.a.dtype != self.b.dtype or not self.a.is_floating_point():
+            raise DirectionError(
+                f"The ends are {self.a.dtype} and {self.b.dtype}: give two points of one floating-point type."
             )
         if torch.equal(self.a, self.b):
             raise DirectionError("The two ends are the same point: give two different models.")

@@ -42,6 +42,7 @@ def random_directions(
     if k < 1:
         raise InputError(f"k={k}: ask for at least one direction.")
     space = objective.space
+    space.check(objective.point, "model's point")
     draws = torch.randn(k, space.n, generator=torch.Generator().manual_seed(seed)).to(objective.point)
     keep = torch.ones(space.n, dtype=torch.bool, device=objective.device)
     if (one_d or ("zero" if norm in ("filter", "layer") else "scale")) == "zero":

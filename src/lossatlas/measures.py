@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from lossatlas.batches import describe
+from lossatlas.batches import describe, leading_size
 from lossatlas.errors import DataError, InputError, LossAtlasError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -56,10 +56,10 @@ class Sample:
 class Supervised:
     """``loss(model(inputs), targets)`` and metrics on batches ``(inputs, targets)``.
 
-    The loss of each example is found from the first batch and must reproduce the loss that was given: the same loss
-    with ``reduction="none"``, or the loss of every example alone (``torch.vmap``). A loss that sums over the batch is
-    averaged instead, so that L is always a mean over examples. A loss that is neither (contrastive, weighted by class)
-    keeps one value a batch.
+    The loss of each example is found once and must reproduce the loss that was given, on the targets of every batch:
+    the same loss with ``reduction="none"``, or the loss of every example alone (``torch.vmap``). A loss that sums over
+    the batch is averaged instead, so that L is always a mean over examples. A loss that is neither (contrastive,
+    weighted by class, with ignored labels) keeps one value a batch.
     """
 
     def __init__(self, loss: Loss, metrics: Mapping[str, Metric] | Literal["auto"] | None) -> None:
@@ -67,14 +67,15 @@ class Supervised:
         self._metrics: Mapping[str, Metric] | Literal["auto"] = {} if metrics is None else metrics
         self._each: Loss | None = None
 
-    def probe(self, model: nn.Module, batch: Any) -> None:
-        """Settle on the form of the loss and on the metrics from one batch."""
-        inputs, targets = _pair(batch)
+    def probe(self, model: nn.Module, batches: Iterable[Any]) -> None:
+        """Settle on the form of the loss and on the metrics."""
+        first = next(iter(batches))
+        inputs, targets = _pair(first)
         outputs = _apply(model, inputs)
         whole = _tensor(self._loss(outputs, targets))
-        self._each = _per_example(self._loss, outputs, targets, whole)
-        if self._each is None and whole.ndim:
+        if whole.ndim and len(whole) not in (1, leading_size(first)):
             raise InputError(f"The loss has shape {tuple(whole.shape)}: return a mean (0-d) or one value an example.")
+        self._each = _given(self._loss) if whole.ndim else _per_example(self._loss, outputs, targets, batches)
         if self._metrics == "auto":
             self._metrics = {"accuracy": accuracy} if _is_classification(outputs, targets) else {}
         for name, metric in self._metrics.items():
@@ -94,8 +95,8 @@ class Step:
     def __init__(self, step: Callable[[nn.Module, Any], Tensor]) -> None:
         self._step = step
 
-    def probe(self, model: nn.Module, batch: Any) -> None:
-        _tensor(self._step(model, batch))
+    def probe(self, model: nn.Module, batches: Iterable[Any]) -> None:
+        _tensor(self._step(model, next(iter(batches))))
 
     def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         return {"loss": _flat(_tensor(self._step(model, batch)))}
@@ -125,19 +126,37 @@ def explain_failure(error: Exception, batch: Any) -> LossAtlasError:
     return InputError(f"The model or the loss failed on a batch of {describe(batch)}: {text} ({hint}).")
 
 
-def _per_example(loss: Loss, outputs: Any, targets: Any, whole: Tensor) -> Loss | None:
+def _per_example(loss: Loss, outputs: Any, targets: Any, batches: Iterable[Any]) -> Loss | None:
     for form in _forms(loss):
-        try:
-            each = form(outputs, targets)
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-            continue
-        if each.ndim == 1 and _reproduces(each, whole):
+        # One batch is not enough: a class with another weight, or an ignored label, may first come in a later one.
+        if _holds(form, loss, outputs, targets) and all(
+            _holds(form, loss, _again(outputs, later), later) for _, later in map(_pair, batches)
+        ):
             return form
     return None
 
 
+def _holds(form: Loss, loss: Loss, outputs: Any, targets: Any) -> bool:
+    try:
+        each, whole = form(outputs, targets), loss(outputs, targets)
+    except Exception:  # whatever a user's loss raises in a form that it was not written for
+        return False
+    return each.ndim == 1 and _reproduces(each, whole)
+
+
+def _again(outputs: Any, targets: Any) -> Any:
+    """The first batch's outputs, as many as there are targets: a loss knows classes and ignored labels by these."""
+    if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and targets.ndim and outputs.ndim:
+        return outputs[torch.arange(len(targets), device=outputs.device) % len(outputs)]
+    return outputs
+
+
+def _given(loss: Loss) -> Loss:
+    return lambda outputs, targets: _flat(loss(outputs, targets))
+
+
 def _forms(loss: Loss) -> list[Loss]:
-    forms: list[Loss] = [lambda o, t: _flat(loss(o, t))]
+    forms: list[Loss] = []
     if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
         unreduced = copy.copy(loss)
         unreduced.reduction = cast(Any, "none")
@@ -151,8 +170,9 @@ def _forms(loss: Loss) -> list[Loss]:
 def _reproduces(each: Tensor, whole: Tensor) -> bool:
     totals = torch.stack([each.double().mean(), each.double().sum()])
     value = whole.double().mean()
-    close = torch.isclose(totals, value.expand(2), rtol=1e-4, atol=1e-7)
-    return bool(close.any()) or not bool(torch.isfinite(value))
+    if not bool(torch.isfinite(value)):
+        return not bool(torch.isfinite(totals).any())
+    return bool(torch.isclose(totals, value.expand(2), rtol=1e-4, atol=1e-7).any())
 
 
 def _flat(values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from lossatlas.batches import Batches, preserved_rng, seed_generators, tensor_bytes
+from lossatlas.batches import Batches, describe, preserved_rng, seed_generators, tensor_bytes
 from lossatlas.checkpoints import state_of, without_wrappers
 from lossatlas.errors import (
     CheckpointError,
@@ -28,7 +28,7 @@ from lossatlas.errors import (
     NonFiniteLoss,
     NumericalError,
 )
-from lossatlas.measures import Loss, Measure, Metric, Sample, Step, Supervised, explain_failure
+from lossatlas.measures import Loss, Metric, Sample, Step, Supervised, explain_failure
 from lossatlas.parameters import ParameterSpace
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
@@ -115,6 +115,7 @@ class Objective:
         parameters: str | Sequence[str] | None = None,
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
+        batch_size: int = 512,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         name: str = "data",
@@ -126,7 +127,7 @@ class Objective:
         """
         objective = cls.__new__(cls)
         objective._build(model, Step(step), parameters, dtype, device)
-        objective._set_data(batches, 1, weight, name)
+        objective._set_data(batches, batch_size, weight, name)
         objective._set_batch_norm(batch_norm, batch_norm_batches, None)
         objective._probe()
         return objective
@@ -152,6 +153,10 @@ class Objective:
         return self.point.device
 
     @property
+    def batch_norm(self) -> BatchNormPolicy:
+        return self._policy
+
+    @property
     def has_batch_norm(self) -> bool:
         """Whether the model keeps running statistics that belong to its own point."""
         return any(m.track_running_stats for m in self._norms)
@@ -159,30 +164,43 @@ class Objective:
     def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
         """Theta ``(n,)`` of a module, a state dict or a file (``.safetensors``, ``.pt``) of the same architecture.
 
+        Only the selected parameters are taken; the others, and the buffers, stay those of this objective's model.
         Raises ``CheckpointError`` when names or shapes differ, listing the first of them.
         """
-        own = self._model.state_dict()
-        state = without_wrappers(state_of(source), own)
+        first = self._first_names()
+        own = {first.get(name, name): tensor for name, tensor in self._model.state_dict().items()}
+        given = without_wrappers(state_of(source), own)
+        state = {first.get(name, name): tensor for name, tensor in given.items()}
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unexpected:
             raise CheckpointError(
                 f"These are the weights of another network: missing {missing[:5]}, unexpected {unexpected[:5]}. "
                 f"Give weights saved from a {type(self._model).__name__} like this one."
             )
+        if wrong := [name for name in own if _shape(state[name]) != _shape(own[name])]:
+            listed = "; ".join(f"{name} is {_shape(state[name])}, not {_shape(own[name])}" for name in wrong[:5])
+            raise CheckpointError(
+                f"These are the weights of another network, {len(wrong)} tensors have another shape: {listed}."
+            )
         return self.space.check(self.space.flatten(state).to(self.device, self.dtype), "checkpoint")
 
     def state_dict(self, point: Tensor | None = None) -> dict[str, Tensor]:
         """The model's full state dict with theta = ``point``: for saving, or for ``model.load_state_dict``."""
-        theta = self._at(point)
-        views = {name: tensor.clone() for name, tensor in self.space.unflatten(theta).items()}
-        return {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items()} | views
+        state, first = self._model.state_dict() | self.space.unflatten(self._at(point)), self._first_names()
+        # A tied tensor has several names, and load_state_dict takes the last one's.
+        return {name: state[first.get(name, name)].detach().clone() for name in state}
 
     def with_batch_norm(self, policy: BatchNormPolicy, batches: int | None = None, data: Any = None) -> Objective:
-        """The same objective on the same data under another BatchNorm policy."""
+        """The same objective on the same data under another BatchNorm policy.
+
+        ``batches`` and ``data`` for the statistics are this objective's own unless they are given.
+        """
         other = copy.copy(self)
         other._model = copy.deepcopy(self._model)
         other._wire()
-        other._set_batch_norm(policy, batches, data)
+        other._set_batch_norm(policy, batches or self._norm_count, data)
+        if data is None:
+            other._norm_data = self._norm_data
         return other
 
     def provenance(self) -> dict[str, str | int]:
@@ -304,6 +322,7 @@ class Objective:
 
     def _set_data(self, data: Any, batch_size: int, weight: Callable[[Any], float] | None, name: str) -> None:
         self.name = name
+        self._batch_size = batch_size
         self._batches = Batches(data, batch_size=batch_size, device=self.device, dtype=self.dtype, weight=weight)
 
     def _set_batch_norm(self, policy: BatchNormPolicy, batches: int | None, data: Any) -> None:
@@ -313,19 +332,21 @@ class Objective:
             raise InputError(f"batch_norm_batches={batches}: give at least 1, or None for all.")
         self._policy = policy
         self._norm_count = batches
-        self._norm_data = self._batches if data is None else Batches(data, device=self.device, dtype=self.dtype)
+        self._norm_data = self._batches
+        if data is not None:
+            self._norm_data = Batches(data, batch_size=self._batch_size, device=self.device, dtype=self.dtype)
         for norm in self._norms:
             norm.train(policy == "batch")
 
     def _probe(self) -> None:
-        batch = next(iter(self._batches))
+        probe = _Bound(self._model, self._measure_batch.probe)
         try:
             with torch.no_grad(), preserved_rng(self.device):
-                self._measure_batch.probe(self._model, batch)
+                functional_call(probe, self._own_buffers(), (self._batches,))
         except LossAtlasError:
             raise
         except Exception as error:
-            raise explain_failure(error, batch) from error
+            raise explain_failure(error, next(iter(self._batches))) from error
 
     def _at(self, point: Tensor | None) -> Tensor:
         if point is None:
@@ -333,32 +354,46 @@ class Objective:
         return self.space.check(point).to(self.device, self.dtype)
 
     def _rows(self, vector: Tensor) -> Tensor:
-        if vector.ndim not in (1, 2) or vector.shape[-1] != self.n_parameters:
+        if vector.ndim not in (1, 2) or vector.shape[-1] != self.n_parameters or not vector.is_floating_point():
             raise DirectionError(
-                f"The vector has shape {tuple(vector.shape)}: give ({self.n_parameters},) or (k, {self.n_parameters})."
+                f"The vector is {describe(vector)}: give floats, ({self.n_parameters},) or (k, {self.n_parameters})."
             )
+        if not bool(torch.isfinite(vector).all()):
+            raise DirectionError("The vector holds NaN or infinite numbers: give a finite one.")
         return vector.to(self.device, self.dtype).reshape(-1, self.n_parameters)
+
+    def _first_names(self) -> dict[str, str]:
+        """Every name of a parameter -> its first one; they differ where parameters are tied."""
+        first = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        named = self._model.named_parameters(remove_duplicate=False)
+        return {name: first[id(parameter)] for name, parameter in named}
 
     def _named(self, theta: Tensor) -> dict[str, Tensor]:
         return {f"model.{name}": tensor for name, tensor in self.space.unflatten(theta).items()}
 
-    def _buffers(self, theta: Tensor) -> dict[str, Tensor]:
+    def _own_buffers(self) -> dict[str, Tensor]:
         """Fresh copies for one pass, so that nothing a forward call writes outlives it."""
-        buffers = {f"model.{name}": buffer.clone() for name, buffer in self._model.named_buffers()}
+        return {f"model.{name}": buffer.clone() for name, buffer in self._model.named_buffers()}
+
+    def _buffers(self, theta: Tensor) -> dict[str, Tensor]:
+        buffers = self._own_buffers()
         return self._recomputed(theta, buffers) if self._policy == "recompute" and self._norms else buffers
 
     def _recomputed(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+        for name, module in self._model.named_modules():
+            if isinstance(module, BatchNorm) and module.track_running_stats:
+                buffers[f"model.{name}.running_mean"].zero_()
+                buffers[f"model.{name}.running_var"].fill_(1)
+                buffers[f"model.{name}.num_batches_tracked"].zero_()
         with _collecting_statistics(self._norms):
             for index, batch in enumerate(itertools.islice(self._norm_data, self._norm_count)):
-                for norm in self._norms:
-                    # 1 / (j + 1) makes the running value the plain average over the batches seen so far.
-                    norm.momentum = 1.0 / (index + 1)
                 self._measure(theta, buffers, batch, index)
         return buffers
 
     def _sweep(self, theta: Tensor) -> list[dict[str, Tensor]]:
         """What each batch yields at ``theta``, without gradients."""
-        with torch.inference_mode(), preserved_rng(self.device):
+        # Not inference_mode: a model may keep what it computes here (a table of positions) for a pass with gradients.
+        with torch.no_grad(), preserved_rng(self.device):
             buffers = self._buffers(theta)
             return [self._measure(theta, buffers, batch, index) for index, batch in enumerate(self._batches)]
 
@@ -373,7 +408,7 @@ class Objective:
             raise NumericalError(
                 "The device ran out of memory: use a smaller batch_size or a smaller dtype."
             ) from error
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except Exception as error:
             raise explain_failure(error, batch) from error
         return measured
 
@@ -398,18 +433,25 @@ class Objective:
         # Fused attention has no second derivative on a CPU; the plain formula has.
         with torch.enable_grad(), preserved_rng(self.device), sdpa_kernel(SDPBackend.MATH):
             loss = self._measure(theta, self._buffers(theta), batch, index)["loss"].mean()
-            if not loss.requires_grad:
+            gradient = (
+                torch.autograd.grad(loss, theta, create_graph=create_graph, allow_unused=True)[0]
+                if loss.requires_grad
+                else None
+            )
+            if gradient is None:
                 raise InputError(
                     "The loss does not depend on the parameters: compute it with the model that is handed over, "
                     "without no_grad() or detach()."
                 )
-            return torch.autograd.grad(loss, theta, create_graph=create_graph)[0]
+            return gradient
 
     def _batch_products(self, rows: Tensor, point: Tensor | None) -> Iterator[tuple[float, Tensor]]:
         """Each batch's weight and its H_b v, ``(k, n)``; one graph of the gradient serves all k vectors."""
         theta = self._at(point).detach().requires_grad_()
         for index, (weight, batch) in enumerate(self._weighted()):
             gradient = self._batch_gradient(theta, batch, index, create_graph=True)
+            if index == 0:
+                _require_second_derivative(gradient)
             yield weight, _products(gradient, rows, theta)
 
     def _fingerprint(self) -> str:
@@ -422,12 +464,12 @@ class Objective:
 class _Bound(nn.Module):
     """Model and measure as one module, so that ``functional_call`` reaches whatever a step does with the model."""
 
-    def __init__(self, model: nn.Module, measure: Measure) -> None:
+    def __init__(self, model: nn.Module, measure: Callable[[nn.Module, Any], Any]) -> None:
         super().__init__()
         self.model = model
         self._measure = measure
 
-    def forward(self, batch: Any) -> dict[str, Tensor]:
+    def forward(self, batch: Any) -> Any:
         return self._measure(self.model, batch)
 
 
@@ -437,6 +479,7 @@ def _collecting_statistics(norms: Sequence[BatchNorm]) -> Iterator[None]:
     try:
         for norm in norms:
             norm.train()
+            norm.momentum = None  # the plain average over all calls since num_batches_tracked was zero
         yield
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -452,8 +495,8 @@ def _private_copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:
         raise InputError(
-            f"The model cannot be copied ({type(error).__name__}: {error}): detach the tensors that it keeps as "
-            "attributes, or build it anew and load its state dict."
+            f"The model cannot be copied ({type(error).__name__}: {' '.join(str(error).split())}): detach the tensors "
+            "that it keeps as attributes, or build it anew and load its state dict."
         ) from error
 
 
@@ -462,6 +505,26 @@ def _products(gradient: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
         return torch.zeros_like(rows)
     products = [torch.autograd.grad(gradient, theta, row, retain_graph=True, materialize_grads=True)[0] for row in rows]
     return torch.stack(products)
+
+
+def _require_second_derivative(gradient: Tensor) -> None:
+    """Autograd leaves a ``once_differentiable`` function out of a second derivative without a word."""
+    seen, stack = set[Any](), [gradient.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise InputError(
+                "The model or the loss uses a function that autograd differentiates only once (once_differentiable): "
+                "replace it by PyTorch's own operations to get a Hessian."
+            )
+        seen.add(node)
+        stack.extend(following for following, _ in node.next_functions)
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
 def _finite(vector: Tensor, what: str) -> Tensor:

@@ -133,6 +133,8 @@ def _sums(flat: Tensor, entry: Entry, by: Blocks) -> Tensor:
 def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator[tuple[str, nn.Parameter]]:
     globs = ["*"] if select is None else [select] if isinstance(select, str) else list(select)
     named = list(module.named_parameters())
+    if not globs:
+        raise InputError("No parameters are selected: give a glob such as '*.weight', or None for all of them.")
     for pattern in globs:
         matched = [(name, p) for name, p in named if fnmatch.fnmatchcase(name, pattern)]
         if not any(p.requires_grad for _, p in matched):

@@ -85,6 +85,8 @@ def plane(
     if len(spans) != 2:
         raise InputError(f"span={span} names {len(spans)} axes: give a half-width, (low, high), or a pair of pairs.")
     counts = list(steps) if isinstance(steps, tuple) else [steps, steps]
+    if len(counts) != 2:
+        raise InputError(f"steps={steps} names {len(counts)} axes: give one number, or a pair.")
     return _region(center, [first, second], spans, counts)  # type: ignore[arg-type]
 
 
@@ -106,12 +108,18 @@ def _check(center: Tensor, direction: Tensor) -> None:
             f"The direction has shape {tuple(direction.shape)} and the center {tuple(center.shape)}: "
             "both are flat vectors with one number a parameter."
         )
+    if not center.is_floating_point() or not direction.is_floating_point():
+        raise DirectionError(
+            f"The center is {center.dtype}, the direction {direction.dtype}: give floating-point tensors."
+        )
     norm = float(torch.linalg.vector_norm(direction.double()))
     if not math.isfinite(norm) or norm == 0:
         raise DirectionError(f"The direction has norm {norm}: give a finite direction that is not zero.")
 
 
 def _axis(span: Span, steps: int) -> NDArray[np.float64]:
+    if not isinstance(span, tuple | int | float) or (isinstance(span, tuple) and len(span) != 2):
+        raise InputError(f"span={span} is no interval: give a positive half-width or a tuple (low, high).")
     low, high = span if isinstance(span, tuple) else (-span, span)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(f"span={span} is no interval: give a positive half-width or (low, high) with low < high.")

@@ -33,7 +33,8 @@ def robustness(
 
     ``relative="none"`` adds noise of standard deviation sigma to every weight (s = 1). ``"filter"`` gives each filter
     noise whose root-mean-square norm is sigma times the filter's own (s = |w_f| / sqrt(n_f); a 1-D tensor is one
-    filter), which a rescaling of whole filters leaves as it is. The same draws u serve every sigma (common random
+    filter). Scaling a layer by c and undoing it by 1 / c in the next one leaves the answer as it is; other rescalings
+    do not. The same draws u serve every sigma (common random
     numbers), so the curve over sigma is smoother than its errors suggest.
 
     Returns
@@ -42,13 +43,15 @@ def robustness(
     over ``("sigma", "draw")``. The standard error joins two sources, sqrt(a^2 + b^2): a, over the draws; b, over
     the examples, of each example's mean over the draws. It is slightly cautious, since both hold their interaction.
 
-    Raises ``InputError`` for a negative or non-finite sigma or fewer than two draws.
+    Raises ``InputError`` for a negative or non-finite sigma, a negative seed, or fewer than two draws.
     """
     values = np.asarray(sigmas, dtype=float)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or (values < 0).any():
-        raise InputError(f"sigmas={list(sigmas)}: give a list of standard deviations that are finite and not negative.")
+        raise InputError(f"sigmas={sigmas}: give a list of standard deviations that are finite and not negative.")
     if draws < 2:
         raise InputError(f"draws={draws}: give at least 2, or the noise's own error is unknown.")
+    if seed < 0:
+        raise InputError(f"seed={seed}: give a whole number that is not negative.")
     if relative not in ("none", "filter"):
         raise InputError(f"relative={relative!r}: choose 'none' or 'filter'.")
     objective.require_finite()

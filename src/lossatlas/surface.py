@@ -63,7 +63,8 @@ def _columns(cells: list[Evaluation]) -> dict[str, np.ndarray[tuple[int], np.dty
 def _geometry(objective: Objective, region: Region) -> dict[str, object]:
     norms = torch.linalg.vector_norm(region.directions.double(), dim=1)
     center = torch.linalg.vector_norm(region.center.double())
-    scaling, one_d = normalisation(objective.space, region.center, region.directions[0])
+    measured = {normalisation(objective.space, region.center, direction) for direction in region.directions}
+    scaling, one_d = measured.pop() if len(measured) == 1 else ("none", "scaled")
     found: dict[str, object] = {
         "region": ("line", "plane")[len(norms) - 1],
         "normalisation": scaling,

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lossatlas.checkpoints import read_state, write_state
+from lossatlas.checkpoints import read_state, replacing, write_state
 from lossatlas.errors import CheckpointError, InputError, OutputError
 from lossatlas.objective import Objective
 from lossatlas.parameters import ParameterSpace
@@ -137,9 +137,8 @@ class Trajectory:
         points = [_point(file) for file in files]
         if len({len(point) for point in points}) > 1:
             raise CheckpointError(f"The snapshots in {folder} are of different networks: keep one run in one folder.")
-        history = folder / "history.jsonl"
-        rows = [json.loads(row) for row in history.read_text().splitlines()] if history.is_file() else []
-        return cls(torch.stack(points), [int(file.stem.removeprefix("step-")) for file in files], rows)
+        steps = [int(file.stem.removeprefix("step-")) for file in files]
+        return cls(torch.stack(points), steps, _history(folder / "history.jsonl"))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -152,7 +151,7 @@ class Trajectory:
         return xr.Dataset(columns, coords={"step": [int(row["step"]) for row in self._rows]}, attrs={"kind": "history"})
 
     def explained_variance(self, center: Center = "mean") -> Matrix:
-        """lambda_k / sum lambda of the scatter about the snapshots' mean (or the last one), descending, ``(T - 1,)``."""
+        """lambda_k / sum lambda of the scatter about the snapshots' mean (or the last), descending, ``(T - 1,)``."""
         return _shares(_centred(self._increments, center))
 
     def components(self, k: int = 2, center: Center = "mean") -> Tensor:
@@ -239,6 +238,12 @@ class Trajectory:
         if len(self) < 2:
             raise InputError(
                 f"A trajectory of {len(self)} snapshot(s) has no directions: record more (a smaller `every`)."
+            )
+        finite = torch.isfinite(self.points).all(dim=1)
+        if not bool(finite.all()):
+            raise InputError(
+                f"The snapshot at step {self.steps[int(finite.int().argmin())]} holds NaN or infinite numbers: "
+                "training diverged; analyse the snapshots before it."
             )
         gram = torch.zeros(len(self) - 1, len(self) - 1, dtype=torch.float64)
         for block in self._increment_blocks():
@@ -332,13 +337,14 @@ def _drop_from(folder: Path, step: int) -> None:
         if int(file.stem.removeprefix("step-")) >= step:
             file.unlink()
     history = folder / "history.jsonl"
-    kept = [
-        row
-        for row in history.read_text().splitlines(keepends=True)
-        if _complete(row) and json.loads(row)["step"] < step
-    ]
-    history.write_text("".join(kept))
+    kept = [json.dumps(row) + "\n" for row in _history(history) if row["step"] < step]
+    with replacing(history) as temporary:
+        temporary.write_text("".join(kept))
 
 
-def _complete(row: str) -> bool:
-    return row.endswith("\n")  # a killed run can leave half a line
+def _history(file: Path) -> list[dict[str, float]]:
+    rows = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    try:
+        return [json.loads(row) for row in rows if row.endswith("\n")]  # a killed run can leave half a line
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file} has a line that is no JSON ({error}): delete that line.") from error

@@ -35,6 +35,15 @@ def number(value: float, digits: int = 4) -> str:
     return text.replace("-", "−")
 
 
+def percent(share: float) -> str:
+    """A share in per cent, to one place.
+
+    >>> percent(0.92512)
+    '92.5 %'
+    """
+    return f"{100 * share:.1f} %" if math.isfinite(share) else DASH
+
+
 def plus_minus(value: float, stderr: float | None = None) -> str:
     """Value ± one standard error: two digits of the error, and the value to the same place.
 

@@ -35,7 +35,8 @@ def barrier(
     - ``"draxler"``: the worse end (Draxler et al. 2018).
 
     The three agree when the ends do. Along a path, BatchNorm statistics of either end are wrong for every other
-    point: with ``batch_norm=None`` they are estimated anew at each t (``"recompute"``) for models that have them.
+    point: with ``batch_norm=None`` an objective that holds them frozen has them estimated anew at each t
+    (``"recompute"``); another policy of the objective's own is kept.
 
     Returns
     -------
@@ -51,8 +52,10 @@ def barrier(
     if steps < 3:
         raise InputError(f"steps={steps}: give at least 3, the two ends and a point between.")
     started = time.perf_counter()
-    if batch_norm or objective.has_batch_norm:
-        objective = objective.with_batch_norm(batch_norm or "recompute")
+    if batch_norm is None and objective.has_batch_norm and objective.batch_norm == "frozen":
+        batch_norm = "recompute"
+    if batch_norm is not None:
+        objective = objective.with_batch_norm(batch_norm)
     t = np.linspace(0.0, 1.0, steps)
     profile = [
         objective.samples(curve.point(float(x))) for x in tqdm(t, desc="barrier", disable=not progress, leave=False)

@@ -54,6 +54,10 @@ def top_eigenpairs(
     residual; never because two iterates agree. Gives up after ``max_products`` (min(n, 300) by default) with a
     ``ConvergenceWarning``; the residuals tell what was reached.
 
+    Each pair that is returned is an eigenpair to within its residual. Whether another lies between two of them no
+    residual can tell: of several equal eigenvalues (or equal to within ``tol``) one start vector shows only one,
+    unless the Krylov space is exhausted, when fresh vectors look for the others.
+
     Raises ``InputError`` for k below 1 or above n, or a tolerance that is not positive.
     """
     order: dict[Which, Wanted] = {
@@ -83,16 +87,22 @@ def krylov_eigenpairs(
     if limit < min(count, operator.n):
         raise InputError(f"max_products={max_products} cannot give {count} eigenpairs: allow at least {count}.")
     krylov = _Krylov(operator, limit, seed)
+    before: NDArray[np.float64] | None = None  # the wanted values when the space was last exhausted
     while True:
         krylov.extend()
         values, weights, residuals = krylov.ritz()
         chosen = wanted(values)
         allowed = np.maximum(tol * np.abs(values), 2 * krylov.rounding)[chosen]
         converged = (residuals[chosen] <= allowed) if krylov.size >= count else np.zeros(len(chosen), bool)
-        if converged.all() or krylov.size == limit:
+        if krylov.size == limit or (converged.all() and not krylov.ever_exhausted):
             break
+        if converged.all() and krylov.just_exhausted:
+            # A further copy of an equal eigenvalue would have shown in the part that has just ended.
+            if before is not None and np.allclose(values[chosen], before, rtol=tol, atol=2 * krylov.rounding):
+                break
+            before = values[chosen]
     if not converged.all():
-        worst = float((residuals[chosen] / np.abs(values[chosen])).max())
+        worst = float((residuals[chosen] / np.maximum(np.abs(values[chosen]), np.finfo(float).tiny)).max())
         warnings.warn(
             f"{int((~converged).sum())} of {count} eigenpairs have not reached tol={tol:g} after {limit} products "
             f"(largest relative residual {worst:.1e}): allow more with max_products, or ask for less.",
@@ -122,9 +132,19 @@ class _Krylov:
         self._next = self._fresh()
 
     @property
+    def just_exhausted(self) -> bool:
+        """Whether the space has just been exhausted: A maps it into itself."""
+        return self._off[-1] == 0
+
+    @property
+    def ever_exhausted(self) -> bool:
+        """Whether that has ever been so."""
+        return 0 in self._off
+
+    @property
     def rounding(self) -> float:
         """The residual that rounding alone can leave: some units in the last place of the operator's norm."""
-        norm = max(map(abs, self._diagonal)) + 2 * max(self._off[:-1], default=0.0)
+        norm = max(map(abs, self._diagonal)) + 2 * max(self._off[: self.size - 1], default=0.0)
         return 16 * self._epsilon * norm
 
     def extend(self) -> None:
@@ -135,9 +155,8 @@ class _Krylov:
         self.size += 1
         left = self._orthogonal(product)
         beta = float(torch.linalg.vector_norm(left.double()))
-        rounding = 16 * self._epsilon * float(torch.linalg.vector_norm(product.double()))
-        if beta <= rounding and self.size < self._operator.n:
-            # The space is invariant: what is left is rounding. A fresh direction finds the rest of the spectrum.
+        if beta <= self.rounding and self.size < self._operator.n:
+            # The space is exhausted: what is left is rounding. A fresh direction finds the rest of the spectrum.
             self._off.append(0.0)
             self._next = self._fresh()
         else:
@@ -146,7 +165,10 @@ class _Krylov:
 
     def ritz(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Ritz values (ascending), their coordinates in the basis (columns), residuals |beta_m s_mi| + rounding."""
-        values, weights = eigh_tridiagonal(np.array(self._diagonal), np.array(self._off[:-1]))
+        values, weights = (
+            np.asarray(part, dtype=np.float64)
+            for part in eigh_tridiagonal(np.array(self._diagonal), np.array(self._off[:-1]))
+        )
         leading_out = 0.0 if self.size == self._operator.n else self._off[-1]
         residuals: NDArray[np.float64] = np.abs(leading_out * weights[-1]) + self.rounding
         return values, weights, residuals
@@ -154,7 +176,8 @@ class _Krylov:
     def combine(self, weights: NDArray[np.float64]) -> Tensor:
         """The unit vectors ``(k, n)`` with these coordinates in the basis."""
         vectors: Tensor = torch.from_numpy(weights.T.copy()).to(self._basis) @ self._basis[: self.size]
-        return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        unit: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        return unit
 
     def _orthogonal(self, vector: Tensor) -> Tensor:
         basis = self._basis[: self.size]
@@ -165,4 +188,5 @@ class _Krylov:
     def _fresh(self) -> Tensor:
         draw = torch.randn(self._operator.n, generator=self._generator, dtype=torch.float64)
         vector = self._orthogonal(draw.to(self._basis))
-        return vector / torch.linalg.vector_norm(vector)
+        unit: Tensor = vector / torch.linalg.vector_norm(vector)
+        return unit

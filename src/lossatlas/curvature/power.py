@@ -31,7 +31,7 @@ def power_iteration(operators: Operator | Iterable[Operator], *, steps: int = 15
             vector /= torch.linalg.vector_norm(vector)
         product = operator @ vector
         values.append(float(vector @ product))
-        vector = product / torch.linalg.vector_norm(product)
+        vector = product / torch.linalg.vector_norm(product).clamp(min=torch.finfo(product.dtype).tiny)
     attrs = {"kind": "power_iteration", "batches": "changing" if changing else "fixed", "seed": seed}
     return xr.Dataset(
         {"eigenvalue": ("iteration", values)}, coords={"iteration": range(1, len(values) + 1)}, attrs=attrs

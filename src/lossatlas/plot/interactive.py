@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lossatlas.plot.style import FloatArray
 
 
+CAMERA = {"eye": {"x": 0.95, "y": -1.3, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.12}}
+
+
 def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> go.Figure:
     """log10 loss over the plane as a surface, the trained point on it, and the road if one is given.
 
@@ -44,9 +47,9 @@ def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> go.Figure
         "zaxis": {"title": {"text": name}},
     }
     figure.update_layout(
-        scene=axes | {"aspectmode": "manual", "aspectratio": {"x": 1, "y": 1, "z": 0.6}},
+        scene=axes | {"aspectmode": "manual", "aspectratio": {"x": 1, "y": 1, "z": 0.6}} | {"camera": CAMERA},
         margin={"l": 0, "r": 0, "t": 10, "b": 0},
-        height=480,
+        height=440,
         legend={"x": 0.01, "y": 0.99},
         template="plotly_white",
     )

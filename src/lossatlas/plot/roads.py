@@ -8,11 +8,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lossatlas.plot.curves import log_if_wide, values
 from lossatlas.plot.style import BLUE, GREY, ORANGE, VERMILLION, panels, styled
-from lossatlas.plot.surfaces import colour_scale, draw_contours, grid, missing_note, scale_label
+from lossatlas.plot.surfaces import colour_scale, draw_contours, grid, loss_bar, missing_note
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,8 +29,10 @@ def road(surface: xr.Dataset, trajectory: xr.Dataset) -> Figure:
 
     The road lies near the plane, not on it: `explained` shows how far away.
     """
-    logarithmic, levels = colour_scale(grid(surface)[2])
-    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    across, up, loss = grid(surface)
+    logarithmic, levels = colour_scale(loss)
+    shape = float(np.ptp(up) / np.ptp(across))
+    figure = Figure(figsize=(5.6, float(np.clip(4.4 * shape + 1.2, 2.4, 5.6))), layout="constrained")
     axes = figure.add_subplot()
     filled = draw_contours(axes, surface, logarithmic, levels, _pale("viridis"), lines_in="#444444")
     alpha, beta, step = (values(trajectory, name) for name in ("alpha", "beta", "step"))
@@ -44,8 +45,7 @@ def road(surface: xr.Dataset, trajectory: xr.Dataset) -> Figure:
     axes.set(xlabel=named[0], ylabel=named[-1], aspect="equal")
     axes.legend(loc="best", frameon=True, framealpha=0.85)
     axes.set_title("\n".join(missing_note(surface)))
-    bar = figure.colorbar(filled, ax=axes, pad=0.02, ticks=MaxNLocator(7))
-    bar.set_label(scale_label(logarithmic))
+    loss_bar(figure, filled, axes, logarithmic)
     figure.colorbar(dots, ax=axes, location="bottom", aspect=40, pad=0.02).set_label("training step")
     return figure
 

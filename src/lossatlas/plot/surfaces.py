@@ -77,7 +77,8 @@ def draw_contours(
         at = {float(np.log10(level)): f"{level:g}" for level in rounds}
     else:
         at = {float(level): f"{level:.3g}" for level in levels[3::6]}
-    present = [level for level in at if np.nanmin(drawn) < level < np.nanmax(drawn)] if drawn.size else []
+    finite = drawn[np.isfinite(drawn)]
+    present = [level for level in at if finite.size and finite.min() < level < finite.max()]
     if present:
         lines = axes.contour(
             alpha,
@@ -113,6 +114,16 @@ def missing_note(dataset: xr.Dataset) -> list[str]:
     return [f"hatched: {missing} of {loss.size} cells not finite"] if missing else []
 
 
+def loss_bar(
+    figure: Figure, drawn: QuadContourSet, axes: Axes | list[Axes], logarithmic: bool, shrink: float = 1.0
+) -> None:
+    """The colour bar of a loss surface; its cells have no white edges either."""
+    bar = figure.colorbar(drawn, ax=axes, shrink=shrink, pad=0.02, ticks=MaxNLocator(7))
+    bar.set_label(scale_label(logarithmic))
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")
+
+
 def scale_label(logarithmic: bool) -> str:
     return r"$\log_{10}$ loss" if logarithmic else "loss"
 
@@ -133,18 +144,20 @@ def surface(*datasets: xr.Dataset) -> Figure:
         panel.set(xlabel=r"$\alpha$", ylabel=r"$\beta$", aspect="equal")
         panel.locator_params(nbins=5)
         panel.set_title("\n".join([*([label] if several else []), *missing_note(dataset)]))
-    bar = figure.colorbar(filled, ax=axes, shrink=0.9, pad=0.02, ticks=MaxNLocator(7))
-    bar.set_label(scale_label(logarithmic))
+    loss_bar(figure, filled, axes, logarithmic, shrink=0.9)
     return figure
 
 
 @styled
-def surface_3d(dataset: xr.Dataset) -> Figure:
-    """The surface as a static 3D view of log10 loss (of the loss where some is not positive), rasterised."""
+def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> Figure:
+    """The surface as a static 3D view of log10 loss (of the loss where some is not positive), rasterised.
+
+    A road is drawn at the true loss of its snapshots, in front of the surface.
+    """
     alpha, beta, loss = grid(dataset)
     logarithmic, levels = colour_scale(loss)
     figure = Figure(figsize=(4.9, 3.6))  # placed by hand: no layout engine knows 3D labels
-    axes: Any = figure.add_axes((0.0, 0.02, 0.78, 0.98), projection="3d")
+    axes: Any = figure.add_axes((0.0, 0.02, 0.78, 0.98), projection="3d", computed_zorder=False)
     a, b = np.meshgrid(alpha, beta)
     drawn = axes.plot_surface(
         a,
@@ -159,6 +172,9 @@ def surface_3d(dataset: xr.Dataset) -> Figure:
         edgecolor=(0, 0, 0, 0.25),
         rasterized=True,
     )
+    if road is not None and "loss" in road:
+        height = shown(road["loss"].to_numpy().astype(float), logarithmic)
+        axes.plot(road["alpha"].to_numpy(), road["beta"].to_numpy(), height, "k.-", linewidth=1, markersize=3)
     axes.set(xlabel=r"$\alpha$", ylabel=r"$\beta$", zlim=(levels[0], levels[-1]))
     axes.locator_params(nbins=5)
     axes.view_init(elev=32, azim=-55)

@@ -20,6 +20,7 @@ NORMALISATIONS = {
     "none": "not normalised",
 }
 ONE_D = {"zero": "zero on one-dimensional parameters", "scaled": "scaled on one-dimensional parameters too"}
+CENTRES = {"mean": "their mean", "last": "the last one"}
 DEFINITIONS = {
     "entezari": "height above the straight line between the end losses (Entezari et al. 2022)",
     "frankle": "height above the mean of the ends (Frankle et al. 2020)",
@@ -62,8 +63,10 @@ def basis(datasets: Sequence[xr.Dataset]) -> str:
 
 def history(datasets: Sequence[xr.Dataset]) -> str:
     return _joined(
-        "Training. Faint lines: the loss and the gradient norm of single mini-batches (the gradient norm with its running "
-        "mean); markers: the loss and the accuracy of the model after each epoch on the training data (open, dashed) and "
+        "Training. Faint lines: the loss and the gradient norm of single mini-batches (the gradient norm with its "
+        "running "
+        "mean); markers: the loss and the accuracy of the model after each epoch on the training data (open, dashed) "
+        "and "
         "on the test data (filled), ± one standard error.",
         _said(datasets, "optimizer", "Optimiser: {}."),
         _said(datasets, "batch_size", "Batch size: {}."),
@@ -96,26 +99,33 @@ def line(datasets: Sequence[xr.Dataset]) -> str:
 def surface(datasets: Sequence[xr.Dataset]) -> str:
     several = " All panels share one colour scale." if len(datasets) > 1 else ""
     return _joined(
-        "Loss on a plane through the trained point (cross). Colour: the logarithm to base 10 of the loss; lines carry the "
+        "Loss on a plane through the trained point (cross). Colour: the logarithm to base 10 of the loss; lines carry "
+        "the "
         f"loss itself.{several}",
         directions(datasets),
         basis(datasets),
     )
 
 
-def surface_3d(dataset: xr.Dataset) -> str:
-    road = " With the road of training at the true loss of its snapshots." if _principal(dataset) else ""
+def surface_3d(dataset: xr.Dataset, with_road: bool) -> str:
+    road = " Black: the road of training at the true loss of its snapshots." if with_road else ""
     return _joined(
-        f"The same plane as a surface, {_name(dataset)}: height and colour are the logarithm to base 10 of the loss.{road}",
+        f"The same plane as a surface, {who(dataset)}: height and colour are the logarithm to base 10 of the "
+        f"loss.{road}",
     )
 
 
 def road(surface_dataset: xr.Dataset, trajectory: xr.Dataset) -> str:
     return _joined(
-        f"The road of {_name(trajectory)} projected on the plane of its first two principal components, over the loss on "
-        "that plane. The points are snapshots, coloured by training step.",
+        f"The road of {who(trajectory)} projected on the plane of its first two principal components, over the loss on "
+        "that plane. The plane passes through the last snapshot. The points are snapshots, coloured by training step.",
         _said([trajectory], "n_snapshots", "Snapshots: {}."),
-        _said([trajectory], "center", "The plane passes through the {} snapshot."),
+        _said(
+            [trajectory],
+            "center",
+            "Components of the snapshots centred at {}.",
+            lambda value: CENTRES.get(value, value),
+        ),
         "The road lies near the plane, not on it; the next figure shows how far away.",
         _said([surface_dataset], "n_evaluations", "Evaluations of the whole data: {}.", _count),
         basis([surface_dataset]),
@@ -129,8 +139,9 @@ def explained(trajectory: xr.Dataset) -> str:
         else ""
     )
     return _joined(
-        f"How much of the road of {_name(trajectory)} its principal plane shows. Left: explained variance of the first "
-        "components beside that of a random walk of as many steps (Antognini & Sohl-Dickstein 2018). Middle: distance of "
+        f"How much of the road of {who(trajectory)} its principal plane shows. Left: explained variance of the first "
+        "components beside that of a random walk of as many steps (Antognini & Sohl-Dickstein 2018). Middle: distance "
+        "of "
         f"each snapshot from the plane and from the last snapshot.{loss}",
         basis([trajectory]) if loss else "",
     )
@@ -150,10 +161,13 @@ def spectrum(datasets: Sequence[xr.Dataset]) -> str:
 
 def power_iteration(datasets: Sequence[xr.Dataset], spectra: Sequence[xr.Dataset]) -> str:
     line_there = (
-        " Dashed: the largest eigenvalue by Lanczos, with its residual and one standard error as a band." if spectra else ""
+        " Dashed: the largest eigenvalue by Lanczos, with its residual and one standard error as a band."
+        if spectra
+        else ""
     )
     return _joined(
-        "Rayleigh quotients of power iteration, on one fixed batch or on another batch at each product; kept as a baseline, "
+        "Rayleigh quotients of power iteration, on one fixed batch or on another batch at each product; kept as a "
+        "baseline, "
         f"since it carries no error.{line_there}",
         _said(datasets, "batch_size", "Batch size: {}."),
         _said(spectra, "data", "Data of the Lanczos run: {}."),
@@ -162,7 +176,8 @@ def power_iteration(datasets: Sequence[xr.Dataset], spectra: Sequence[xr.Dataset
 
 def barrier(datasets: Sequence[xr.Dataset]) -> str:
     return _joined(
-        "Loss and error on the straight line between the two networks. Bands: ± one standard error. Dashed: the straight "
+        "Loss and error on the straight line between the two networks. Bands: ± one standard error. Dashed: the "
+        "straight "
         "line between the ends. Arrows: the barrier.",
         _said(datasets, "definition", "Barrier: {}.", lambda value: DEFINITIONS.get(str(value), str(value))),
         basis(datasets),
@@ -171,7 +186,8 @@ def barrier(datasets: Sequence[xr.Dataset]) -> str:
 
 def robustness(datasets: Sequence[xr.Dataset]) -> str:
     return _joined(
-        "Loss and accuracy under Gaussian noise on all parameters. Faint lines: single draws; markers: their mean ± one "
+        "Loss and accuracy under Gaussian noise on all parameters. Faint lines: single draws; markers: their mean ± "
+        "one "
         "standard error.",
         _said(
             datasets,
@@ -185,9 +201,5 @@ def robustness(datasets: Sequence[xr.Dataset]) -> str:
     )
 
 
-def _principal(dataset: xr.Dataset) -> bool:
-    return "principal" in str(dataset.attrs.get("directions", ""))
-
-
-def _name(dataset: xr.Dataset) -> str:
+def who(dataset: xr.Dataset) -> str:
     return f"network {dataset.attrs['network']}" if "network" in dataset.attrs else "the network"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossatlas.plot.style import network_label, short_data
-from lossatlas.uncertainty import number, plus_minus
+from lossatlas.uncertainty import number, percent, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,8 +42,8 @@ def history(dataset: xr.Dataset) -> Iterator[str]:
         tenth = max(len(norm) // 10, 1)
         first, last = np.median(norm[:tenth]), np.median(norm[-tenth:])
         yield (
-            f"Its mini-batch gradient norm has the median {number(first, 3)} over the first tenth of the steps recorded "
-            f"and {number(last, 3)} over the last tenth."
+            f"The median of its mini-batch gradient norms is {number(first, 3)} over the first tenth of the steps "
+            f"recorded and {number(last, 3)} over the last tenth."
         )
 
 
@@ -68,19 +68,20 @@ def trajectory(dataset: xr.Dataset) -> Iterator[str]:
     ratio = dataset["explained_variance_ratio"].to_numpy()[:2]
     walk = ""
     if "random_walk_ratio" in dataset:
-        walk = f"; a random walk's explain {dataset['random_walk_ratio'].to_numpy()[:2].sum():.1%}"
-    yield f"{_who(dataset)}: the first two components explain {ratio.sum():.1%} of the variance of the road{walk}."
+        walk = f"; a random walk's explain {percent(dataset['random_walk_ratio'].to_numpy()[:2].sum())}"
+    yield f"{_who(dataset)}: the first two components explain {percent(ratio.sum())} of the variance of the road{walk}."
     off, step = dataset["off_plane_distance"].to_numpy(), dataset["step"].to_numpy()
     k = int(off.argmax())
     length = float(dataset["distance"].max())
-    share = f", {off[k] / length:.1%} of the greatest distance from the end" if length > 0 else ""
+    share = f", {percent(off[k] / length)} of the greatest distance from the end" if length > 0 else ""
     yield f"The snapshot farthest from the plane, at step {step[k]:g}, lies {number(off[k], 3)} off it{share}."
     if "loss" in dataset and "plane_loss" in dataset:
         relative = np.abs(dataset["plane_loss"].to_numpy() / dataset["loss"].to_numpy() - 1)
         worst = int(np.nanargmax(relative))
         yield (
-            f"The loss of the projection differs from the true loss of the snapshot by {relative[worst]:.1%} at most "
-            f"(step {step[worst]:g}), {np.nanmedian(relative):.1%} in the median."
+            f"The loss of the projection differs from the true loss of the snapshot by {percent(relative[worst])} at "
+            f"most "
+            f"(step {step[worst]:g}), {percent(np.nanmedian(relative))} in the median."
         )
 
 

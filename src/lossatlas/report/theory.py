@@ -33,16 +33,19 @@ CURVATURE = (
         r"L(\theta + \delta) \approx L(\theta) + g(\theta)^{\top} \delta + \frac{1}{2} \delta^{\top} H(\theta) \delta."
     ),
     _paragraph(
-        "With eigenvalues $\\lambda_i$ and orthonormal eigenvectors $q_i$ of $H$, the curvature along a direction $v$ is "
+        "With eigenvalues $\\lambda_i$ and orthonormal eigenvectors $q_i$ of $H$, the curvature along a direction $v$ "
+        "is "
         "a weighted mean of the eigenvalues:"
     ),
     Formula(
         r"\frac{v^{\top} H v}{v^{\top} v} = \sum_{i=1}^{n} \lambda_i \frac{(q_i^{\top} v)^{2}}{\lVert v \rVert^{2}}."
     ),
     _paragraph(
-        "Sharpness here is the largest eigenvalue, $\\lambda_{\\max} = \\max_{\\lVert v \\rVert = 1} v^{\\top} H v$, the "
+        "Sharpness here is the largest eigenvalue, $\\lambda_{\\max} = \\max_{\\lVert v \\rVert = 1} v^{\\top} H v$, "
+        "the "
         "steepest curvature of any direction. Keskar et al. [@keskar2017] relate sharpness to generalisation; later "
-        "studies find no reliable relation [@andriushchenko2023], and $\\lambda_{\\max}$ changes when the parameters are "
+        "studies find no reliable relation [@andriushchenko2023], and $\\lambda_{\\max}$ changes when the parameters "
+        "are "
         "rescaled in a way that leaves the function as it was. Negative eigenvalues say that the point is no local "
         "minimum; their size beside the positive ones is another indicator that has been proposed [@gabdullin2024]. "
         "Along a random direction the expected curvature is $\\mathrm{tr}(H) / n$, so a random slice can look "
@@ -76,8 +79,10 @@ SOLVERS = (
         "Power iteration repeats $v \\leftarrow H v / \\lVert H v \\rVert$ and reads the Rayleigh quotient "
         "$v^{\\top} H v$. It converges to the eigenvalue of largest magnitude, slowly where the next one is close, and "
         "not at all where each product uses another batch, since each batch has another Hessian. The Lanczos method "
-        "[@lanczos1950] takes the best approximation from all the products together, at both ends of the spectrum; with "
-        "full reorthogonalisation it is safe from spurious copies of eigenvalues. For a unit vector $v$ and a symmetric "
+        "[@lanczos1950] takes the best approximation from all the products together, at both ends of the spectrum; "
+        "with "
+        "full reorthogonalisation it is safe from spurious copies of eigenvalues. For a unit vector $v$ and a "
+        "symmetric "
         "$H$ the residual bounds the error: there is an eigenvalue $\\lambda$ of $H$ with"
     ),
     Formula(r"\left| \lambda - \hat{\lambda} \right| \leq \lVert H v - \hat{\lambda} v \rVert."),
@@ -95,16 +100,18 @@ ROAD = (
     ),
     Formula(
         r"G = C M M^{\top} C = \sum_{k} \lambda_{k} u_{k} u_{k}^{\top}, \qquad "
-        r"p_{k} = \frac{M^{\top} C u_{k}}{\sqrt{\lambda_{k}}}, \qquad C = I - \frac{1}{T} \mathbf{1} \mathbf{1}^{\top}."
+        r"p_{k} = \frac{M^{\top} C u_{k}}{\sqrt{\lambda_{k}}}, \qquad C = I - \frac{1}{T} e e^{\top},"
     ),
     _paragraph(
-        "Two components explain much of any smooth road, even of one without structure. For a random walk of $T$ steps "
+        "where $e$ is the vector of ones. Two components explain much of any smooth road, even of one without "
+        "structure. For a random walk of $T$ steps "
         "in many dimensions, centred, the share of the variance of component $k$ is [@antognini2018]"
     ),
     Formula(r"\rho_{k} \propto \frac{1}{4 \sin^{2}\left(\pi k / (2 T)\right)},"),
     _paragraph(
         "that is 60.8, 15.2 and 6.8 % for long walks. A finer null model keeps the observed steps and "
-        "draws their signs at random. The road does not lie in its principal plane: the distance of each snapshot from the "
+        "draws their signs at random. The road does not lie in its principal plane: the distance of each snapshot "
+        "from the "
         "plane, and its true loss beside the loss of its projection, say how far the picture can be trusted."
     ),
 )
@@ -129,14 +136,16 @@ BARRIER = (
 
 NOISE = (
     _paragraph(
-        "Robustness is measured by adding Gaussian noise to all parameters, in several independent draws. To second order"
+        "Robustness is measured by adding Gaussian noise to all parameters, in several independent draws. To second "
+        "order"
     ),
     Formula(
-        r"\mathbb{E}_{\varepsilon} L(\theta + \sigma \varepsilon) \approx L(\theta) + \frac{\sigma^{2}}{2} \mathrm{tr} H, "
-        r"\qquad \varepsilon \sim \mathcal{N}(0, I)."
+        r"\mathbb{E}_{\varepsilon} L(\theta + \sigma \varepsilon) \approx L(\theta) + \frac{\sigma^{2}}{2} "
+        r"\mathrm{tr}(H), \qquad \varepsilon \sim \mathcal{N}(0, I)."
     ),
     _paragraph(
-        "Relative to the filters, the noise of each filter is scaled by the norm of that filter. Absolute noise depends on "
+        "Relative to the filters, the noise of each filter is scaled by the norm of that filter. Absolute noise "
+        "depends on "
         "the scale of the weights, which a rescaling can change without changing the function."
     ),
 )

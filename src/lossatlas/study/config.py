@@ -208,7 +208,7 @@ def _explain(error: ValidationError) -> str:
     more = f" ({error.error_count() - 1} more mistakes)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         fields = _fields_at(first["loc"][:-1])
-        return f"Unknown key {where!r}{_meant(str(first['loc'][-1]), fields)}: choose one of {', '.join(fields)}{more}."
+        return f"Unknown key {where!r}{_meant_key(where, fields)}: choose one of {', '.join(fields)}{more}."
     return f"{where} = {first['input']!r} is wrong: {first['msg'][0].lower()}{first['msg'][1:]}{more}."
 
 
@@ -216,7 +216,14 @@ def _fields_at(place: tuple[int | str, ...]) -> list[str]:
     model: Any = StudyConfig
     for part in place:
         model = model.model_fields[part].annotation
-    return list(model.model_fields)
+    return list(getattr(model, "model_fields", ()))
+
+
+def _meant_key(where: str, fields: list[str]) -> str:
+    """A field of the same part that is spelt alike, or one of that very name in another part."""
+    parts = {f"{part}.{field}": field for part in StudyConfig.model_fields for field in _fields_at((part,))}
+    elsewhere = [key for key, field in parts.items() if field == where.rpartition(".")[2]]
+    return f" (did you mean {elsewhere[0]!r}?)" if elsewhere else _meant(where.rpartition(".")[2], fields)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

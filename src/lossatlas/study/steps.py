@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from lossatlas import zoo
-from lossatlas.checkpoints import read_state
+from lossatlas.checkpoints import read_state, write_state
 from lossatlas.connectivity.barrier import barrier
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.power import power_iteration
@@ -87,7 +87,7 @@ def history(m: Material, which: str) -> xr.Dataset:
         folder=m.folder(which) / "checkpoint",
         progress=m.progress,
     )
-    zoo.save(network, m.folder(which) / "weights.safetensors")
+    write_state(network.state_dict(), m.folder(which) / "weights.safetensors")
     epochs = fitted.to_dataset()
     steps = Trajectory.load(m.folder(which) / "snapshots").history
     return xr.merge([steps, epochs], combine_attrs="override", join="outer", compat="override").assign_attrs(

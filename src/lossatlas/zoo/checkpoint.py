@@ -25,7 +25,7 @@ def digest(tensors: Iterable[Tensor]) -> str:
     total = sha256()
     for tensor in tensors:
         total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        total.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
 
@@ -63,7 +63,8 @@ def save(
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written ({error}): choose a folder that you may write to.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> Any:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DataError
-from lossatlas.zoo.fetch import Source, locate
+from lossatlas.zoo import fetch
+from lossatlas.zoo.fetch import Source
 from lossatlas.zoo.formats import CIFAR_BATCHES, Part, read_cifar_parts, read_idx_parts
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -140,12 +141,17 @@ def load(
 
     Parameters
     ----------
-    name : one of the names in the table.
-    root : a folder that holds data sets.
-    mirrors : addresses of folders that hold the files, tried in turn, in place of the built-in ones;
-        ``{name}`` in one stands for the set's name. ``LOSSATLAS_MIRRORS`` (with commas) does the same.
-    normalise : shift and scale by the mean and std of the table; otherwise inputs lie in [0, 1].
-    progress : show a bar while downloading.
+    name
+        one of the names in the table.
+    root
+        a folder that holds data sets.
+    mirrors
+        addresses of folders that hold the files, tried in turn, in place of the built-in ones; ``{name}`` in one
+        stands for the set's name. The environment variable ``LOSSATLAS_MIRRORS`` (with commas) does the same.
+    normalise
+        shift and scale by the mean and std of the table; otherwise inputs lie in [0, 1].
+    progress
+        show a bar while downloading.
 
     Raises
     ------
@@ -162,13 +168,24 @@ def load(
     """
     if name == "digits":
         return _digits(normalise)
-    if name not in _SOURCES:
-        close = difflib.get_close_matches(name.lower(), NAMES, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise DataError(f"there is no data set {name!r}{hint}: choose one of {', '.join(NAMES)}")
-    source = _SOURCES[name]
-    train, test = source.read(locate(source, root, mirrors, progress))
+    source = _source(name)
+    train, test = source.read(fetch.locate(source, root, mirrors, progress))
     return LabelledData(name, _pair(train, source, normalise), _pair(test, source, normalise), source.classes)
+
+
+def find(name: str, root: str | Path | None = None) -> Path | None:
+    """Where `load` would read the set from without a download: its folder, or its archive; None if it has to.
+
+    ``"digits"`` comes with scikit-learn and is in no folder: None.
+
+    Raises
+    ------
+    DataError : an unknown name.
+    """
+    paths = None if name == "digits" else fetch.find(_source(name), root)
+    if paths is None:
+        return None
+    return paths[0] if len(paths) == 1 else paths[0].parent
 
 
 def subset(data: Pair, n: int, seed: int = 0) -> Pair:
@@ -188,7 +205,7 @@ def subset(data: Pair, n: int, seed: int = 0) -> Pair:
     """
     inputs, targets = data
     if not 1 <= n <= len(targets):
-        raise DataError(f"a subset of {n:,} examples was asked of {len(targets):,}: ask for 1 to {len(targets):,}")
+        raise DataError(f"A subset of {n:,} examples was asked of {len(targets):,}: ask for 1 to {len(targets):,}.")
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(targets), generator=generator)
     labels = targets[shuffled].cpu()
@@ -197,6 +214,14 @@ def subset(data: Pair, n: int, seed: int = 0) -> Pair:
     ]
     index = torch.cat(chosen).sort().values.to(targets.device)
     return inputs[index], targets[index]
+
+
+def _source(name: str) -> Source:
+    if name not in _SOURCES:
+        close = difflib.get_close_matches(name.lower(), NAMES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise DataError(f"There is no data set {name!r}{hint}: choose one of {', '.join(NAMES)}.")
+    return _SOURCES[name]
 
 
 def _quotas(labels: Tensor, n: int) -> list[int]:
@@ -224,7 +249,7 @@ def _pair(part: Part, source: Source, normalise: bool) -> Pair:
     images, labels = part
     if labels.max() >= len(source.classes):
         raise DataError(
-            f"a label is {labels.max()} where {len(source.classes)} classes are known: fetch the files again"
+            f"A label is {labels.max()} where {len(source.classes)} classes are known: fetch the files again."
         )
     inputs = torch.from_numpy(images.astype(np.float32)).div_(255)
     if normalise:

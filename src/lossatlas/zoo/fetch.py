@@ -36,17 +36,27 @@ class Source:
 
 def locate(source: Source, root: str | Path | None, mirrors: Sequence[str] | None, progress: bool) -> list[Path]:
     """The set's files: from the first folder that has them all, else downloaded to the user's cache."""
-    folders = [*_folders(root), cache()]
-    found = _find(source, folders)
+    found = find(source, root)
     if found:
         return found
+    folders = _folders(root)
     bases = [base.replace("{name}", source.name).rstrip("/") for base in _mirrors(source, mirrors)]
     return [_fetch(source, file, bases, folders, progress) for file in source.checksums]
 
 
+def find(source: Source, root: str | Path | None) -> list[Path] | None:
+    """The set's files in the first folder that has them all, or None."""
+    for folder in _folders(root):
+        for layout in source.layouts:
+            paths = [path for file in layout if (path := _present(folder / file))]
+            if len(paths) == len(layout):
+                return paths
+    return None
+
+
 def _folders(root: str | Path | None) -> list[Path]:
     given = [root, os.environ.get("LOSSATLAS_DATA"), "data", SYSTEM_FOLDER]
-    return [Path(folder).expanduser().absolute() for folder in given if folder]
+    return [*(Path(folder).expanduser().absolute() for folder in given if folder), cache()]
 
 
 def cache() -> Path:
@@ -54,15 +64,6 @@ def cache() -> Path:
     import pooch  # type: ignore[import-untyped]
 
     return Path(pooch.os_cache("lossatlas"))
-
-
-def _find(source: Source, folders: Sequence[Path]) -> list[Path] | None:
-    for folder in folders:
-        for layout in source.layouts:
-            paths = [path for file in layout if (path := _present(folder / file))]
-            if len(paths) == len(layout):
-                return paths
-    return None
 
 
 def _present(path: Path) -> Path | None:
@@ -96,7 +97,7 @@ def _fetch(source: Source, file: str, bases: Sequence[str], folders: Sequence[Pa
         f"{source.name} is in none of {', '.join(map(str, folders))}, and no mirror gave {file}"
         f" ({'; '.join(failures) or 'none was named'}): connect to the network, set LOSSATLAS_DATA to a"
         f" folder that holds {source.layouts[0][0]} or LOSSATLAS_MIRRORS to an address that serves {file}"
-        f"{_PACKAGES.get(source.name, '')}"
+        f"{_PACKAGES.get(source.name, '')}."
     )
 
 
@@ -105,8 +106,8 @@ def _writable(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"the cache {folder} cannot be made ({error.strerror}), so nothing can be downloaded: set"
-            " XDG_CACHE_HOME to a folder that can be written, or LOSSATLAS_DATA to one that holds the data"
+            f"The cache {folder} cannot be made ({error.strerror}), so nothing can be downloaded: set"
+            " XDG_CACHE_HOME to a folder that can be written, or LOSSATLAS_DATA to one that holds the data."
         ) from error
     return folder
 

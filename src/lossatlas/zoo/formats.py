@@ -37,7 +37,7 @@ def _idx_part(images_path: Path, labels_path: Path) -> Part:
     if len(images) != len(labels) or not len(images):
         raise DataError(
             f"{images_path} holds {len(images):,} images and {labels_path} {len(labels):,} labels:"
-            " expected as many labels as images, and at least one; fetch both files again"
+            " expected as many labels as images, and at least one; fetch both files again."
         )
     return images[:, None], labels
 
@@ -55,13 +55,13 @@ def read_idx(path: Path, dimensions: int) -> Images:
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < start:
         raise DataError(
             f"{path} is no IDX file of bytes in {dimensions} dimension(s):"
-            f" it begins with {content[:4].hex() or 'nothing'}; fetch it again"
+            f" it begins with {content[:4].hex() or 'nothing'}: fetch it again."
         )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
     if len(content) - start != math.prod(shape):
         raise DataError(
             f"{path} is truncated or damaged: its header promises {math.prod(shape):,} bytes of shape {shape}"
-            f" and {len(content) - start:,} are there; fetch it again"
+            f" and {len(content) - start:,} are there: fetch it again."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -71,7 +71,7 @@ def _contents(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix == ".gz" else content
     except _UNREADABLE as error:
-        raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
+        raise DataError(f"{path} cannot be read ({error}): fetch it again.") from error
 
 
 def read_cifar_parts(paths: Sequence[Path]) -> tuple[Part, Part]:
@@ -95,21 +95,21 @@ def _archived(archive: Path) -> dict[str, bytes]:
                 if file is not None:
                     contents[name] = file.read()
     except _UNREADABLE as error:
-        raise DataError(f"{archive} cannot be read ({error}): fetch it again") from error
+        raise DataError(f"{archive} cannot be read ({error}): fetch it again.") from error
     return contents
 
 
 def _cifar_batch(contents: Mapping[str, bytes], name: str, source: Path) -> Part:
     if name not in contents:
-        raise DataError(f"{source} has no {name}: fetch it again")
+        raise DataError(f"{source} has no {name}: fetch it again.")
     try:
         batch = _ArraysOnly(io.BytesIO(contents[name]), encoding="bytes").load()
         images = np.asarray(batch[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
         labels = np.asarray(batch[b"labels"], dtype=np.uint8)
     except Exception as error:  # a damaged pickle raises almost anything
-        raise DataError(f"{source / name} is no batch of CIFAR-10 ({error}): fetch it again") from error
+        raise DataError(f"{source / name} is no batch of CIFAR-10 ({error}): fetch it again.") from error
     if labels.shape != (len(images),) or not len(images):
-        raise DataError(f"{source / name} has {len(images):,} images and {labels.size:,} labels: fetch it again")
+        raise DataError(f"{source / name} has {len(images):,} images and {labels.size:,} labels: fetch it again.")
     return images, labels
 
 

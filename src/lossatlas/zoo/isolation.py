@@ -14,30 +14,31 @@ from lossatlas.errors import InputError
 
 
 @contextmanager
-def prepared(model: nn.Module, device: torch.device, channels_last: bool) -> Iterator[torch.device]:
+def prepared(model: nn.Module, device: str | torch.device | None, channels_last: bool) -> Iterator[torch.device]:
     """The model on ``device`` in the memory format asked for; afterwards where and in the mode it was, no gradients."""
     home = next(model.parameters()).device
     modes = [(module, module.training) for module in model.modules()]
     try:
-        _move(model, device)
+        place = home if device is None else _moved(model, device)
         if channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        yield device
+        yield place
     finally:
         if channels_last:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        if device != home:
+        if device is not None:
             model.to(home)
         for module, training in modes:
             module.training = training
         model.zero_grad()
 
 
-def _move(model: nn.Module, device: torch.device) -> None:
+def _moved(model: nn.Module, device: str | torch.device) -> torch.device:
     try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The model cannot be moved to {device} ({error}): give another device.") from error
+        return next(model.to(device).parameters()).device
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without that device
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"The model cannot be moved to {device} ({reason}): give another device.") from error
 
 
 @contextmanager

@@ -57,14 +57,14 @@ def _each_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
         each = loss(outputs, targets, reduction="none")
     else:
         each = torch.stack([loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(targets))])
-    each = each.reshape(len(targets), -1).double().mean(1)
+    means: Tensor = each.reshape(len(targets), -1).double().mean(1)
     whole: Tensor = loss(outputs, targets).double()
-    if not torch.isclose(each.mean(), whole, rtol=1e-4, atol=1e-6, equal_nan=True):
+    if not torch.isclose(means.mean(), whole, rtol=1e-4, atol=1e-6, equal_nan=True):
         raise InputError(
-            f"The loss of a batch, {whole.item():g}, is not the mean over its examples, {each.mean().item():g}:"
+            f"The loss of a batch, {whole.item():g}, is not the mean over its examples, {means.mean().item():g}:"
             ' give a loss with reduction="mean" and without class weights.'
         )
-    return each
+    return means
 
 
 def _has_labels(outputs: Tensor, targets: Tensor) -> bool:

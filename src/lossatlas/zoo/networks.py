@@ -113,7 +113,7 @@ def mlp(
     910
     """
     if activation not in _ACTIVATIONS:
-        raise InputError(f"there is no activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}")
+        raise InputError(f"There is no activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}.")
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     sizes = [in_features, *widths]
     with _weights_from(seed):
@@ -208,7 +208,7 @@ def resnet20(
     [269722, 272474]
     """
     if shortcut not in ("A", "B"):
-        raise InputError(f"there is no shortcut {shortcut!r}: choose A (zero padding) or B (projection)")
+        raise InputError(f"There is no shortcut {shortcut!r}: choose A (zero padding) or B (projection).")
     with _weights_from(seed):
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), bn=nn.BatchNorm2d(16), relu=nn.ReLU()
@@ -266,11 +266,11 @@ def network(name: str, shape: tuple[int, int, int] | None = None, **options: obj
     if name not in NETWORKS:
         close = difflib.get_close_matches(name, NETWORKS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(f"there is no network {name!r}{hint}: choose one of {', '.join(NETWORKS)}")
+        raise ConfigError(f"There is no network {name!r}{hint}: choose one of {', '.join(NETWORKS)}.")
     known = inspect.signature(NETWORKS[name]).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise ConfigError(f"{name} has no option {unknown[0]!r}: it has {', '.join(known)}")
+        raise ConfigError(f"{name} has no option {unknown[0]!r}: it has {', '.join(known)}.")
     if shape is not None:
         channels, height, width = shape
         sizes = {"in_features": channels * height * width, "in_channels": channels, "size": height}
@@ -280,7 +280,7 @@ def network(name: str, shape: tuple[int, int, int] | None = None, **options: obj
 
 def _side(side: int, size: int) -> int:
     if side < 1:
-        raise InputError(f"nothing is left of an input of {size} x {size} after pooling: give larger images")
+        raise InputError(f"Nothing is left of an input of {size} x {size} after pooling: give larger images.")
     return side
 
 

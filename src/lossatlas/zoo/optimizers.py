@@ -67,14 +67,17 @@ def make_optimizer(
     """The optimiser of that name, or what the callable makes of the parameters."""
     if callable(optimizer):
         return optimizer(parameters)
-    if optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    if optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay)
-    if optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    if optimizer == "sam":
-        return SAM(parameters, learning_rate, momentum, weight_decay, rho)
+    try:
+        if optimizer == "sgd":
+            return torch.optim.SGD(parameters, learning_rate, momentum, weight_decay=weight_decay)
+        if optimizer == "adam":
+            return torch.optim.Adam(parameters, learning_rate, weight_decay=weight_decay)
+        if optimizer == "adamw":
+            return torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+        if optimizer == "sam":
+            return SAM(parameters, learning_rate, momentum, weight_decay, rho)
+    except ValueError as error:
+        raise ConfigError(f"The optimiser {optimizer} refuses its settings: {error}.") from error
     raise ConfigError(
         f"There is no optimiser {optimizer!r}: choose one of {', '.join(OPTIMIZERS)},"
         " or give a function that makes a torch optimiser from a list of parameters."

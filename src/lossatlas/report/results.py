@@ -1,0 +1,294 @@
+"""The results: a section for each kind of Dataset, with its figures, tables, observations and claims."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lossatlas import plot
+from lossatlas.claims import derive
+from lossatlas.plot import interactive
+from lossatlas.report import captions, observations
+from lossatlas.report.document import Block, Bullets, Picture, Section, Table
+from lossatlas.report.observations import value
+from lossatlas.uncertainty import number, plus_minus
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from lossatlas.claims import Claim
+
+Datasets = Sequence["xr.Dataset"]
+Build = Callable[["Datasets", "Results"], list[Block]]
+
+
+class Results:
+    """The Datasets of a report by kind, and the claims that may interpret them."""
+
+    def __init__(self, datasets: Datasets, claims: Sequence[Claim]) -> None:
+        self.by_kind: dict[str, list[xr.Dataset]] = defaultdict(list)
+        for dataset in datasets:
+            self.by_kind[_part(dataset)].append(dataset)
+        self.claims = tuple(claims)
+
+    def interpretation(self, kind: str, datasets: Datasets) -> Bullets:
+        """The verdicts of the claims that these Datasets give rise to."""
+        allowed = {(claim.hypothesis, claim.detail) for claim in derive(datasets) if claim.kind == kind}
+        related = tuple(claim.sentence for claim in self.claims if (claim.hypothesis, claim.detail) in allowed)
+        return Bullets(related or ("No claim is tested on this figure.",), lead="Interpretation.")
+
+    def sections(self) -> tuple[Section, ...]:
+        present = [(title, part, build) for title, part, build in PARTS if self.by_kind.get(part)]
+        built = [(title, part, tuple(build(self.by_kind[part], self))) for title, part, build in present]
+        return tuple(
+            Section(title, f"results-{part.replace('_', '-')}", blocks) for title, part, blocks in built if blocks
+        )
+
+
+def _part(dataset: xr.Dataset) -> str:
+    kind = str(dataset.attrs["kind"])
+    if kind != "surface":
+        return kind
+    if "beta" not in dataset.dims:
+        return "line"
+    return "principal_plane" if "principal" in str(dataset.attrs.get("directions", "")) else "plane"
+
+
+def _observed(observe: Callable[[xr.Dataset], Iterable[str]], datasets: Datasets) -> Bullets:
+    return Bullets(tuple(sentence for dataset in datasets for sentence in observe(dataset)), lead="Observation.")
+
+
+def _alike(datasets: Datasets, *keys: str) -> list[list[xr.Dataset]]:
+    """Datasets that belong into one figure: they agree in these attributes."""
+    groups: dict[tuple[str, ...], list[xr.Dataset]] = defaultdict(list)
+    for dataset in datasets:
+        groups[tuple(str(dataset.attrs.get(key, "")) for key in keys)].append(dataset)
+    return list(groups.values())
+
+
+def _name(base: str, k: int) -> str:
+    return base if k == 0 else f"{base}-{k + 1}"
+
+
+def _history(datasets: Datasets, results: Results) -> list[Block]:
+    picture = Picture("history", plot.history(*datasets), captions.history(datasets))
+    tables = [_epoch_table(dataset) for dataset in datasets if dataset.sizes.get("epoch")]
+    interpretation = results.interpretation("history", datasets)
+    return [picture, _observed(observations.history, datasets), interpretation, *tables]
+
+
+def _epoch_table(dataset: xr.Dataset) -> Table:
+    names = [f"{split}_{quantity}" for split in ("train", "test") for quantity in ("loss", "accuracy")]
+    present = [name for name in names if name in dataset]
+    rows = tuple(
+        (f"{epoch:g}", *(value(dataset, name, epoch=k) for name in present))
+        for k, epoch in enumerate(dataset["epoch"].to_numpy())
+    )
+    return Table(
+        f"Training of {captions.who(dataset)}: value ± one standard error after each epoch.",
+        ("epoch", *(name.replace("_", " ") for name in present)),
+        rows,
+    )
+
+
+def _lines(datasets: Datasets, results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    for k, group in enumerate(_alike(datasets, "data", "directions", "normalisation")):
+        blocks += [
+            Picture(_name("lines", k), plot.line(*group), captions.line(group)),
+            _observed(observations.surface, group),
+            results.interpretation("surface", group),
+        ]
+    return blocks
+
+
+def _planes(datasets: Datasets, results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    groups = _alike(datasets, "data", "directions", "normalisation")
+    pairs = [group[k : k + 2] for group in groups for k in range(0, len(group), 2)]
+    for k, pair in enumerate(pairs):
+        width = 1.0 if len(pair) > 1 else 0.72
+        blocks += [
+            Picture(_name("planes", k), plot.surface(*pair), captions.surface(pair), width),
+            _observed(observations.surface, pair),
+            results.interpretation("surface", pair),
+            *(_view(_name("plane-3d", 2 * k + j), dataset) for j, dataset in enumerate(pair)),
+        ]
+    return blocks
+
+
+def _view(name: str, dataset: xr.Dataset, road: xr.Dataset | None = None) -> Picture:
+    turning = interactive.surface_3d(dataset, road)
+    caption = captions.surface_3d(dataset, road is not None)
+    return Picture(name, plot.surface_3d(dataset, road), caption, 0.62, interactive=turning, vector=False)
+
+
+def _principal_planes(datasets: Datasets, results: Results) -> list[Block]:
+    """Planes of principal components whose road is missing; those with a road are drawn with it."""
+    roads = results.by_kind.get("trajectory", [])
+    alone = [dataset for dataset in datasets if not any(_same_network(dataset, road) for road in roads)]
+    return _planes(alone, results)
+
+
+def _trajectories(datasets: Datasets, results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    for k, trajectory in enumerate(datasets):
+        planes = [d for d in results.by_kind.get("principal_plane", []) if _same_network(d, trajectory)]
+        for j, plane in enumerate(planes):
+            blocks += [
+                Picture(_name("road", k + j), plot.road(plane, trajectory), captions.road(plane, trajectory), 0.85),
+                _observed(observations.surface, [plane]),
+                results.interpretation("surface", [plane]),
+                _view(_name("road-3d", k + j), plane, trajectory),
+            ]
+        blocks += [
+            Picture(_name("explained", k), plot.explained(trajectory), captions.explained(trajectory)),
+            _observed(observations.trajectory, [trajectory]),
+            results.interpretation("trajectory", [trajectory]),
+        ]
+    return blocks
+
+
+def _same_network(a: xr.Dataset, b: xr.Dataset) -> bool:
+    return a.attrs.get("network") == b.attrs.get("network")
+
+
+def _spectra(datasets: Datasets, results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    for k, group in enumerate(_alike(datasets, "data")):
+        context = [*group, *results.by_kind.get("history", [])]
+        blocks += [
+            Picture(_name("spectrum", k), plot.spectrum(*group), captions.spectrum(group)),
+            _observed(observations.spectrum, group),
+            results.interpretation("spectrum", context),
+            *(_eigenvalue_table(dataset) for dataset in group),
+        ]
+    return blocks
+
+
+def _eigenvalue_table(dataset: xr.Dataset) -> Table:
+    ends = [end for end in ("top", "bottom") if end in dataset["end"].to_numpy()]
+    rows = []
+    for k in range(dataset.sizes["rank"]):
+        cells = [str(k + 1)]
+        for end in ends:
+            at = dataset.sel(end=end).isel(rank=k)
+            cells += [
+                value(at, "eigenvalue"),
+                number(float(at["residual"]), 2) if "residual" in at else value(at, "residual"),
+            ]
+        rows.append(tuple(cells))
+    names = {"top": "from the largest", "bottom": "from the smallest"}
+    header = ("rank", *(cell for end in ends for cell in (names[end], "residual")))
+    error = "± one data-sampling standard error " if "eigenvalue_stderr" in dataset else ""
+    return Table(
+        f"Eigenvalues of the Hessian of {captions.who(dataset)} {error}with the solver's residuals.",
+        header,
+        tuple(rows),
+    )
+
+
+def _power(datasets: Datasets, results: Results) -> list[Block]:
+    networks = {dataset.attrs.get("network") for dataset in datasets}
+    spectra = tuple(d for d in results.by_kind.get("spectrum", []) if d.attrs.get("network") in networks)
+    figure = plot.power_iteration(*datasets, spectra=spectra)
+    caption = captions.power_iteration(datasets, spectra)
+    return [Picture("power-iteration", figure, caption, 0.8), _observed(observations.power_iteration, datasets)]
+
+
+def _barriers(datasets: Datasets, results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    for k, group in enumerate(_alike(datasets, "definition", "curve")):
+        blocks += [
+            Picture(_name("barrier", k), plot.barrier(*group), captions.barrier(group)),
+            _observed(observations.barrier, group),
+            results.interpretation("barrier", group),
+        ]
+    return [*blocks, _barrier_table(datasets)]
+
+
+def _barrier_table(datasets: Datasets) -> Table:
+    rows = tuple(
+        (
+            str(dataset.attrs.get("data", "the data")),
+            str(dataset.attrs.get("definition", "not recorded")),
+            value(dataset, "barrier"),
+            number(float(dataset["t_max"]), 3) if "t_max" in dataset else number(float("nan")),
+            value(dataset, "barrier_error"),
+        )
+        for dataset in datasets
+    )
+    header = ("data", "definition", "barrier of the loss", "at t", "barrier of the error")
+    return Table("Barriers ± one standard error.", header, rows, (0.35, 0.15, 0.2, 0.1, 0.2))
+
+
+def _robustness(datasets: Datasets, results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    absolute_first = sorted(
+        _alike(datasets, "relative", "data"), key=lambda group: group[0].attrs.get("relative") == "filter"
+    )
+    for k, group in enumerate(absolute_first):
+        context = [*group, *results.by_kind.get("spectrum", [])]
+        blocks += [
+            Picture(_name("robustness", k), plot.robustness(*group), captions.robustness(group)),
+            _observed(observations.robustness, group),
+            results.interpretation("robustness", context),
+            *(_noise_table(group[j : j + 2]) for j in range(0, len(group), 2)),
+        ]
+    return blocks
+
+
+def _noise_table(datasets: Datasets) -> Table:
+    names = [name for name in ("loss", "accuracy") if any(name in d for d in datasets)]
+    sigmas = np.unique(np.concatenate([d["sigma"].to_numpy() for d in datasets]))
+    rows = []
+    for sigma in sigmas:
+        at = [d.sel(sigma=sigma) if sigma in d["sigma"].to_numpy() else d.isel(sigma=0) * np.nan for d in datasets]
+        rows.append((f"{sigma:g}", *(value(each, name) for each in at for name in names)))
+    header = ("sigma", *(f"{captions.who(d)}: {name}" for d in datasets for name in names))
+    noise = "relative to each filter's norm" if datasets[0].attrs.get("relative") == "filter" else "absolute"
+    return Table(f"Weight noise ({noise}): mean over the draws ± one standard error.", header, tuple(rows))
+
+
+def _comparisons(datasets: Datasets, results: Results) -> list[Block]:
+    return [_comparison_table(dataset) for dataset in datasets]
+
+
+def _comparison_table(dataset: xr.Dataset) -> Table:
+    def cell(name: str, k: int) -> str:
+        stderr = float(dataset["ours_stderr"][k]) if name == "ours" and "ours_stderr" in dataset else None
+        return plus_minus(float(dataset[name][k]), stderr)
+
+    rows = tuple(
+        (
+            str(quantity),
+            cell("published", k),
+            cell("ours", k),
+            str(dataset["reason"].to_numpy()[k]) if "reason" in dataset else "",
+        )
+        for k, quantity in enumerate(dataset["quantity"].to_numpy())
+    )
+    title = dataset.attrs.get("title", "Published numbers beside ours")
+    source = f" Source of the published numbers: {dataset.attrs['source']}." if "source" in dataset.attrs else ""
+    caption = f"{title}.{source} Ours ± one standard error where it is known."
+    return Table(
+        caption, ("quantity", "published", "ours", "reason for the difference"), rows, (0.31, 0.13, 0.19, 0.37)
+    )
+
+
+PARTS: tuple[tuple[str, str, Build], ...] = (
+    ("Training", "history", _history),
+    ("Loss along a line", "line", _lines),
+    ("Loss on a plane", "plane", _planes),
+    ("The road of training", "trajectory", _trajectories),
+    ("Loss on a plane of principal components", "principal_plane", _principal_planes),
+    ("Spectrum of the Hessian", "spectrum", _spectra),
+    ("Power iteration, the baseline", "power_iteration", _power),
+    ("The way between two networks", "barrier", _barriers),
+    ("Robustness to weight noise", "robustness", _robustness),
+    ("Comparison with published numbers", "comparison", _comparisons),
+)
+KINDS = {"history", "surface", "trajectory", "spectrum", "power_iteration", "barrier", "robustness", "comparison"}

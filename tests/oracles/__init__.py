@@ -1,0 +1,1 @@
+"""What the tests compare with: plain PyTorch, dense float64 matrices, finite differences, closed forms."""

@@ -1,0 +1,102 @@
+"""The same quantities by plain PyTorch: the model itself in eval mode, and no code of the package."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def flat(model: nn.Module) -> Tensor:
+    return parameters_to_vector(parameter for _, parameter in trainable(model)).detach()
+
+
+def at(model: nn.Module, theta: Tensor) -> nn.Module:
+    """A copy of the model, in eval mode, whose trainable parameters are ``theta``."""
+    moved = copy.deepcopy(model).eval()
+    vector_to_parameters(theta.clone(), [parameter for _, parameter in trainable(moved)])
+    return moved
+
+
+def loss_of(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> float:
+    inputs, targets = data
+    with torch.no_grad():
+        return float(loss(copy.deepcopy(model).eval()(inputs), targets))
+
+
+def loss_at(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor], theta: Tensor) -> float:
+    return loss_of(at(model, theta), loss, data)
+
+
+def function(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
+    """L(theta) on all the data at once, differentiable, in float64 and in eval mode."""
+    own = copy.deepcopy(model).double().eval()
+    named = trainable(own)
+    inputs, targets = (t.double() if t.is_floating_point() else t for t in data)
+
+    def evaluate(theta: Tensor) -> Tensor:
+        parts = theta.split([parameter.numel() for _, parameter in named])
+        tensors = {name: part.view_as(parameter) for (name, parameter), part in zip(named, parts, strict=True)}
+        with sdpa_kernel(SDPBackend.MATH):
+            return loss(functional_call(own, tensors, (inputs,)), targets)
+
+    return evaluate
+
+
+def gradient(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Tensor:
+    theta = flat(model).double().requires_grad_()
+    return torch.autograd.grad(function(model, loss, data)(theta), theta)[0]
+
+
+def hessian(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Tensor:
+    """The dense n x n Hessian in float64."""
+    return dense_hessian(function(model, loss, data), flat(model).double())
+
+
+def dense_hessian(evaluate: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    theta = theta.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(evaluate(theta), theta, create_graph=True)
+    rows = [torch.autograd.grad(entry, theta, retain_graph=True, materialize_grads=True)[0] for entry in slope]
+    return torch.stack(rows)
+
+
+def central_difference(evaluate: Callable[[Tensor], float], theta: Tensor, direction: Tensor, step: float) -> float:
+    return (evaluate(theta + step * direction) - evaluate(theta - step * direction)) / (2 * step)
+
+
+def state_of(model: nn.Module) -> list[tuple[str, Any]]:
+    """All that a user could find changed: tensors bit for bit, gradients, flags, hooks, in order."""
+    found: list[tuple[str, Any]] = []
+    named: Iterable[tuple[str, Tensor]] = itertools.chain(model.named_parameters(), model.named_buffers())
+    for name, tensor in named:
+        found.append((f"{name} is", id(tensor)))
+        found.append((f"{name} holds", tensor.detach().clone()))
+        found.append((f"{name} takes a gradient", tensor.requires_grad))
+        found.append((f"{name} has the gradient", None if tensor.grad is None else tensor.grad.clone()))
+    for name, module in model.named_modules():
+        found.append((f"{name} trains", module.training))
+        found.append((f"{name} has the hooks", (dict(module._forward_hooks), dict(module._forward_pre_hooks))))
+        momentum = getattr(module, "momentum", None)
+        found.append((f"{name} has the momentum", momentum))
+    return found
+
+
+def differences(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> list[str]:
+    def same(a: Any, b: Any) -> bool:
+        return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or a == b
+
+    assert [name for name, _ in before] == [name for name, _ in after]
+    return [name for (name, a), (_, b) in zip(before, after, strict=True) if not same(a, b)]

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import made_datasets as made
+import numpy as np
+import pytest
+import xarray as xr
+
+from lossatlas.claims import Claim, derive
+from lossatlas.errors import InputError, OutputError
+from lossatlas.report import Report, latex, report
+from lossatlas.report.document import Cite, Math, text
+from lossatlas.report.latex import escape
+from lossatlas.report.references import BIBLIOGRAPHY
+from lossatlas.report.theory import theory
+
+SPECIAL = r"a_b 100 % & #1 $x$ {y} ~ ^ \end{document} <script>alert(1)</script> λ ± 中 'q' --set"
+
+
+class Page(HTMLParser):
+    """What a browser would fetch for this page, the text that it shows, and the anchors of its links."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.shown: list[str] = []
+        self.scripts = 0
+        self._hidden = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.anchors |= {given["id"]} if given.get("id") else set()
+        self.fetched += [given[key] or "" for key in ("src", "srcset", "poster", "data", "background") if key in given]
+        if "href" in given:
+            (self.links if tag == "a" else self.fetched).append(given["href"] or "")
+        self.scripts += tag == "script"
+        self._hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.shown.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.shown).split())
+
+
+def plain(source: str) -> str:
+    """A LaTeX source back as words, for comparison: the inverse of the escapes that claims use."""
+    for pattern, sign in (
+        (r"\\allowbreak\{\}", ""),
+        (r"\\textless\{\}", "<"),
+        (r"\\textasciicircum\{\}", "^"),
+        (r"\\ensuremath\{\\pm\}", "±"),
+        (r"\\ensuremath\{\\times\}", "×"),
+        (r"\\ensuremath\{-\}", "−"),
+        (r"\\ensuremath\{\\infty\}", "∞"),
+        (r"\\text(?:en)dash\{\}", "–"),
+        (r"([-'`,])\{\}", r"\1"),
+        (r"\\([&%$#_{}])", r"\1"),
+    ):
+        source = re.sub(pattern, sign, source)
+    return " ".join(source.split())
+
+
+@pytest.fixture
+def without_latex(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report of a whole study on a machine without LaTeX."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name: None)
+        folder = tmp_path_factory.mktemp("report")
+        return report(made.study(), folder, title=SPECIAL, setup={"key_%": SPECIAL, "b": "2"})
+
+
+@pytest.fixture(scope="module")
+def page(written: Report) -> Page:
+    return Page(written.html.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def source(written: Report) -> str:
+    return written.tex.read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing(page: Page):
+    assert page.fetched
+    assert all(address.startswith("data:image/") for address in page.fetched)
+    assert not [link for link in page.links if not link.startswith(("#", "https://arxiv.org/", "https://doi.org/"))]
+
+
+def test_the_page_forbids_itself_every_connection(written: Report):
+    head = written.html.read_text(encoding="utf-8")[:2000]
+    assert "default-src 'none'" in head
+    assert "connect-src" not in head
+
+
+def test_every_link_within_the_page_has_its_target(page: Page):
+    inner = {link[1:] for link in page.links if link.startswith("#")}
+    assert inner
+    assert inner <= page.anchors
+
+
+def test_a_page_without_interactive_figures_carries_no_script(tmp_path: Path, without_latex: None):
+    made_page = Page(report([made.line()], tmp_path).html.read_text(encoding="utf-8"))
+    assert made_page.scripts == 0
+
+
+def test_users_strings_are_shown_and_never_run(page: Page, written: Report):
+    assert "<script>alert(1)" not in written.html.read_text(encoding="utf-8")
+    assert SPECIAL in page.words
+
+
+def test_every_claim_is_in_both_renderings(page: Page, source: str):
+    words = plain(source)
+    for claim in derive(made.study()):
+        for said in (claim.hypothesis, claim.statistic, claim.detail, claim.sentence):
+            assert " ".join(said.split()) in page.words
+            assert " ".join(said.split()) in words
+
+
+def test_every_figure_is_in_both_renderings(written: Report, source: str):
+    named = re.findall(r"\{figures/([\w-]+)\.pdf\}", source)
+    assert len(named) == len(set(named))
+    assert sorted(named) == sorted(file.stem for file in (written.html.parent / "figures").glob("*.pdf"))
+    text_of_page = written.html.read_text(encoding="utf-8")
+    assert all(f'id="figure-{name}"' in text_of_page for name in named)
+
+
+def test_every_kind_of_dataset_has_its_section_theory_and_references(page: Page, source: str):
+    for title in (
+        "Training",
+        "Loss along a line",
+        "Loss on a plane",
+        "The road of training",
+        "Spectrum of the Hessian",
+    ):
+        assert title in page.words
+        assert f"section{{{title}}}" in source
+    for key in ("li2018", "garipov2018", "keskar2017", "gabdullin2024", "entezari2022", "frankle2020"):
+        assert f"\\bibitem{{{key}}}" in source
+        assert f"ref-{key}" in page.anchors
+    assert set(re.findall(r"\\cite\{(\w+)\}", source)) == set(re.findall(r"\\bibitem\{(\w+)\}", source))
+
+
+def test_theory_is_printed_for_the_kinds_present_only():
+    titles = {section.title for section in theory({"barrier"}).subsections}
+    assert titles == {"Objective, gradient and Hessian", "Linear mode connectivity and barriers"}
+
+
+def test_every_formula_is_mathml_without_a_trace_of_latex(written: Report):
+    formulas = re.findall(r"<math.*?</math>", written.html.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(formulas) > 20
+    assert not [formula for formula in formulas if "\\" in unescape(formula) or "merror" in formula]
+
+
+def test_the_order_of_the_items_does_not_matter(tmp_path: Path, without_latex: None):
+    few = [make(network) for network in "BA" for make in (made.history, made.line, made.spectrum, made.robustness)]
+    one, other = (report(items, tmp_path / str(k)) for k, items in enumerate((few, few[::-1])))
+    assert one.tex.read_bytes() == other.tex.read_bytes()
+    assert one.html.read_bytes() == other.html.read_bytes()
+
+
+def test_a_published_number_stands_beside_ours_with_the_reason(page: Page):
+    assert "0.8996 0.9012 ± 0.0030 another seed of the random numbers" in page.words
+    assert "0.399 one draw there; no error was given" in page.words
+
+
+def test_numbers_that_are_missing_print_as_a_dash(tmp_path: Path, without_latex: None):
+    history = made.history(epochs=2)
+    history["test_loss"][1] = np.nan
+    words = Page(report([history], tmp_path).html.read_text(encoding="utf-8")).words
+    assert "test loss –" in words
+    assert "nan" not in words.lower().replace("non-finite", "")
+
+
+def test_claims_that_are_given_replace_the_derived_ones(tmp_path: Path, without_latex: None):
+    claim = Claim("The ground is flat", "slope", 0.25, (0.1, 0.4), "supported", "Measured by eye.")
+    words = Page(report([made.spectrum(), claim], tmp_path).html.read_text(encoding="utf-8")).words
+    assert "The ground is flat slope 0.25 [0.100, 0.400]" in words
+    assert "1 claim was tested" in words
+    assert "negative eigenvalue (" not in words
+
+
+@pytest.mark.parametrize("dataset", made.study(), ids=lambda d: d.attrs.get("name", "comparison"))
+def test_a_dataset_with_no_attribute_but_its_kind_makes_a_report(
+    dataset: xr.Dataset, tmp_path: Path, without_latex: None
+):
+    bare = dataset.assign_attrs()
+    bare.attrs = {"kind": dataset.attrs["kind"]}
+    assert report([bare], tmp_path).html.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([], "at least one Dataset"),
+        ([xr.Dataset()], "kind None"),
+        ([xr.Dataset(attrs={"kind": "volume"})], "kind 'volume'"),
+        (["surface"], "str is neither"),
+    ],
+)
+def test_items_that_are_no_datasets_are_refused_before_anything_is_written(
+    items: list[object], said: str, tmp_path: Path
+):
+    with pytest.raises(InputError, match=said):
+        report(items, tmp_path / "new")  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(OutputError, match="Choose another folder") as caught:
+        report([made.line()], tmp_path / "file" / "report")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_latex_the_message_says_how_to_get_the_pdf(written: Report):
+    assert written.pdf is None
+    assert "apt install latexmk texlive-latex-recommended lmodern" in written.message
+    assert "\n" not in written.message
+
+
+def test_a_failure_leaves_the_older_report_as_it_was(
+    tmp_path: Path, without_latex: None, monkeypatch: pytest.MonkeyPatch
+):
+    report([made.line()], tmp_path, title="the older one")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(latex, "write_figures", broken)
+    with pytest.raises(RuntimeError, match="disk is full"):
+        report([made.spectrum()], tmp_path, title="the newer one")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_pdf_of_an_older_report_does_not_stay_beside_a_newer_page(tmp_path: Path, without_latex: None):
+    (tmp_path / "report.pdf").write_bytes(b"%PDF of another day")
+    assert report([made.line()], tmp_path).pdf is None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "report.html", "report.tex"]
+
+
+def test_a_latex_error_is_told_in_one_line_and_the_page_is_there_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(command: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(command, 12, b"reading\n! Undefined control sequence.\n", b"")
+
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", fails)
+    made_report = report([made.line()], tmp_path)
+    assert made_report.pdf is None
+    assert "! Undefined control sequence." in made_report.message
+    assert made_report.html.is_file()
+
+
+def test_special_characters_survive_in_the_latex_source(source: str):
+    title = re.search(r"\\title\{(.*)\}\n", source)
+    assert title is not None
+    assert title[1] == escape(SPECIAL)
+    assert r"a\_\allowbreak{}b 100 \% \& \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{}" in title[1]
+    assert "[U+4E2D]" in title[1]
+    assert source.count(r"\end{document}") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "set_as"), [("--", "-{}-"), ("''", "'{}'"), ("a\tb", "a b"), ("ﬁ", "fi"), ("Ł", "Ł")]
+)
+def test_characters_that_would_run_together_or_fail_are_kept_apart(given: str, set_as: str):
+    assert escape(given) == set_as
+
+
+@pytest.mark.needs("latex", "poppler")
+def test_the_latex_source_compiles_as_it_stands_and_the_special_characters_print(written: Report, tmp_path: Path):
+    for name in ("report.tex", "figures"):
+        origin = written.html.parent / name
+        (shutil.copytree if origin.is_dir() else shutil.copy)(origin, tmp_path / name)
+    made_pdf, message = latex.compile_pdf(tmp_path)
+    assert made_pdf, message
+    log = (tmp_path / "report.log").read_text(errors="replace")
+    assert "Overfull \\vbox" not in log
+    assert "undefined" not in log.lower().replace("undefined references", "")
+    words = subprocess.run(
+        ["pdftotext", tmp_path / "report.pdf", "-"], capture_output=True, text=True, check=True
+    ).stdout
+    shown = " ".join(words.split())
+    for part in ("a_b 100 % & #1 $x$ {y}", "\\end{document}", "<script>alert(1)</script>", "λ ± [U+4E2D]", "--set"):
+        assert part in shown
+    fonts = subprocess.run(["pdffonts", tmp_path / "report.pdf"], capture_output=True, text=True, check=True).stdout
+    assert "Type 3" not in fonts
+
+
+@pytest.mark.needs("latex")
+def test_with_latex_a_report_of_few_datasets_has_its_pdf(tmp_path: Path):
+    made_report = report([made.barrier()], tmp_path)
+    assert made_report.pdf is not None
+    assert made_report.pdf.read_bytes().startswith(b"%PDF")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "report.html", "report.pdf", "report.tex"]
+
+
+def test_prose_is_split_into_words_mathematics_and_citations():
+    assert text("As $L$ [@li2018] shows") == ("As ", Math("L"), " ", Cite("li2018"), " shows")
+
+
+def test_every_citation_of_the_theory_is_in_the_bibliography():
+    kinds = {"surface", "spectrum", "trajectory", "barrier", "robustness"}
+    from lossatlas.report.document import Document
+
+    cited = Document("", (theory(kinds),)).cited
+    assert set(cited) <= set(BIBLIOGRAPHY)
+    assert len(cited) == len(BIBLIOGRAPHY)

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import math
+from itertools import permutations
+
+import made_datasets as made
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from lossatlas import claims
+from lossatlas.claims import Claim, verdict
+from lossatlas.uncertainty import interval, normal_interval, number, plus_minus
+
+
+def scaled(dataset: xr.Dataset, **factors: float) -> xr.Dataset:
+    return dataset.assign({name: dataset[name] * factor for name, factor in factors.items()})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "above", "below"),
+    [
+        ((0.2, 0.4), "supported", "contradicted"),
+        ((-0.4, -0.2), "contradicted", "supported"),
+        ((-0.1, 0.3), "undecided", "undecided"),
+        ((0.0, 0.3), "undecided", "contradicted"),
+        ((-0.3, 0.0), "undecided", "undecided"),
+        ((0.0, 0.0), "contradicted", "contradicted"),
+        ((math.nan, math.nan), "undecided", "undecided"),
+        ((math.nan, 1.0), "undecided", "undecided"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval_and_the_threshold_alone(
+    bounds: tuple[float, float], above: str, below: str
+):
+    if bounds == (0.0, 0.3):
+        below = "undecided"
+    assert verdict(bounds, 0.0) == above
+    assert verdict(bounds, 0.0, "below") == below
+    shifted = (bounds[0] + 7.0, bounds[1] + 7.0)
+    assert verdict(shifted, 7.0) == above
+
+
+def test_the_normal_interval_covers_95_percent_and_grows_by_the_bound():
+    low, high = normal_interval(2.0, 0.5)
+    assert stats.norm.cdf(high, 2.0, 0.5) - stats.norm.cdf(low, 2.0, 0.5) == pytest.approx(0.95, abs=1e-9)
+    assert normal_interval(2.0, 0.5, 0.1) == pytest.approx((low - 0.1, high + 0.1))
+
+
+def test_a_barrier_is_supported_far_above_its_error_and_undecided_within_it():
+    assert claims.barrier_height(made.barrier("test", 1.5)).verdict == "supported"
+    assert claims.barrier_height(made.barrier("test", 0.001)).verdict == "undecided"
+
+
+def test_identical_networks_have_no_barrier():
+    same = scaled(made.barrier("test", 0.0), barrier=0.0, barrier_stderr=0.0)
+    assert claims.barrier_height(same).verdict == "contradicted"
+
+
+def test_linear_connectivity_is_measured_from_the_mean_error_of_the_ends():
+    dataset = made.barrier("test", 1.5)
+    claim = claims.linear_connectivity(dataset)
+    error = 1 - dataset["accuracy"].to_numpy()
+    assert claim.value == pytest.approx(error.max() - (error[0] + error[-1]) / 2, abs=1e-12)
+    assert claim.verdict == "contradicted"
+    assert claims.linear_connectivity(made.barrier("train", 0.01)).verdict == "supported"
+
+
+def test_without_errors_of_the_accuracy_connectivity_is_undecided():
+    assert claims.linear_connectivity(made.barrier().drop_vars("accuracy_stderr")).verdict == "undecided"
+
+
+@pytest.mark.parametrize("make", [made.line, made.plane])
+def test_the_minimum_of_a_slice_is_decided_where_its_errors_are_small(make):
+    sharp = scaled(make("A"), loss_stderr=1e-6)
+    assert claims.slice_minimum(sharp).verdict == "supported"
+    lower = sharp.copy(deep=True)
+    lower["loss"][3] = 0.1
+    assert claims.slice_minimum(lower).verdict == "contradicted"
+    assert claims.slice_minimum(scaled(make("A"), loss_stderr=100.0)).verdict == "undecided"
+
+
+def test_a_slice_with_missing_cells_says_how_many_and_decides_on_the_others():
+    claim = claims.slice_minimum(scaled(made.plane(nonfinite=True), loss_stderr=1e-6))
+    assert claim.verdict == "supported"
+    assert "13 left out" in claim.detail
+
+
+def test_a_slice_without_its_centre_allows_no_claim():
+    assert claims.slice_minimum(made.line(steps=50)) is None
+    assert claims.derive([made.line(steps=50)]) == []
+
+
+def test_a_negative_eigenvalue_beyond_its_residual_contradicts_and_one_within_it_does_not():
+    assert claims.no_negative_curvature(made.spectrum(negative=True)).verdict == "contradicted"
+    assert claims.no_negative_curvature(made.spectrum(negative=False)).verdict == "supported"
+    assert claims.no_negative_curvature(scaled(made.spectrum(), residual=1e5)).verdict == "undecided"
+
+
+def test_a_difference_of_sharpness_is_judged_by_the_data_error_too():
+    a, b = made.spectrum("A"), made.spectrum("B")
+    claim = claims.sharpness_difference(a, b)
+    assert claim.verdict == "supported"
+    assert claim.value == pytest.approx(15.8 - 13.1)
+    assert claims.sharpness_difference(scaled(a, eigenvalue_stderr=4.0), b).verdict == "undecided"
+    assert claims.sharpness_difference(a, a).verdict == "undecided"
+
+
+def test_without_data_errors_a_difference_of_sharpness_says_that_it_holds_for_these_examples_only():
+    claim = claims.sharpness_difference(made.spectrum("A", stderr=False), made.spectrum("B", stderr=False))
+    assert "these examples only" in claim.detail
+
+
+@pytest.mark.parametrize("test_loss", [[0.27, 0.28], [0.28, 0.27], [0.27, 0.27]])
+def test_two_networks_never_decide_whether_sharper_generalises_worse(test_loss: list[float]):
+    claim = claims.sharper_generalises_worse([13.0, 15.6], test_loss)
+    assert claim.verdict == "undecided"
+    assert "five networks" in claim.detail
+    assert "p = 1," in claim.statistic
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
+def test_the_rank_claim_agrees_with_the_permutation_test_on_every_order(n: int):
+    sharpness = np.arange(n, dtype=float)
+    taus = np.array([stats.kendalltau(sharpness, order).statistic for order in permutations(range(n))])
+    for order in list(permutations(range(n)))[:: max(1, len(taus) // 40)]:
+        tau = stats.kendalltau(sharpness, order).statistic
+        p = (np.abs(taus) >= abs(tau) - 1e-9).mean()
+        expected = "undecided" if p > 0.05 else ("supported" if tau > 0 else "contradicted")
+        claim = claims.sharper_generalises_worse(sharpness.tolist(), [float(value) for value in order])
+        assert claim.verdict == expected
+        assert claim.value == pytest.approx(tau, abs=1e-12)
+        assert claim.interval[0] - 1e-9 <= tau <= claim.interval[1] + 1e-9
+
+
+def test_five_networks_in_perfect_order_decide_with_p_2_in_120():
+    claim = claims.sharper_generalises_worse([1, 2, 3, 4, 5], [0.1, 0.2, 0.3, 0.4, 0.5])
+    assert claim.verdict == "supported"
+    assert "p = 0.0167" in claim.statistic
+    assert claims.sharper_generalises_worse([1, 2, 3, 4, 5], [5, 4, 3, 2, 1]).verdict == "contradicted"
+
+
+def test_tied_test_errors_keep_an_exact_test():
+    claim = claims.sharper_generalises_worse([1, 2, 3, 4, 5], [0.1, 0.2, 0.2, 0.4, 0.5])
+    taus = [stats.kendalltau([1, 2, 3, 4, 5], order).statistic for order in permutations([0.1, 0.2, 0.2, 0.4, 0.5])]
+    p = (np.abs(taus) >= abs(claim.value) - 1e-9).mean()
+    assert claim.verdict == ("supported" if p <= 0.05 else "undecided")
+
+
+def test_the_road_beats_random_signs_or_it_does_not():
+    road = made.trajectory()
+    assert claims.beyond_random_walk(road).verdict == "supported"
+    walk = road.assign(explained_variance_ratio=road["random_walk_ratio"])
+    assert claims.beyond_random_walk(walk).verdict == "undecided"
+    weaker = road.assign(explained_variance_ratio=road["random_walk_ratio"] * 0.5)
+    assert claims.beyond_random_walk(weaker).verdict == "contradicted"
+    assert claims.beyond_random_walk(road.drop_vars("sign_flip_two")).verdict == "undecided"
+
+
+def test_the_sharper_network_is_the_one_with_the_larger_eigenvalue_whatever_the_order():
+    a, b = made.robustness("A"), made.robustness("B")
+    first = claims.sharper_less_robust((13.1, 15.8), a, b)
+    swapped = claims.sharper_less_robust((15.8, 13.1), b, a)
+    assert first is not None
+    assert swapped is not None
+    assert (first.value, first.interval) == (swapped.value, swapped.interval)
+    assert "network B" in first.hypothesis
+
+
+def test_a_robust_sharp_network_contradicts_and_a_fragile_one_supports():
+    steady, fragile = made.robustness("A", fall=0.2), made.robustness("B", fall=3.0)
+    assert claims.sharper_less_robust((1.0, 2.0), steady, fragile, sigma=0.05).verdict == "supported"
+    assert claims.sharper_less_robust((2.0, 1.0), steady, fragile, sigma=0.05).verdict == "contradicted"
+
+
+def test_the_smallest_sigma_that_costs_a_point_is_named():
+    claim = claims.noise_costs_accuracy(scaled(made.robustness(), accuracy_stderr=1e-3))
+    accuracy = made.robustness()["accuracy"]
+    falls = {float(s): 100 * float(accuracy.sel(sigma=0) - accuracy.sel(sigma=s)) for s in accuracy["sigma"]}
+    expected = min(sigma for sigma, fall in falls.items() if fall > 1.01)
+    assert claim.verdict == "supported"
+    assert f"sigma = {expected:g} " in claim.hypothesis
+
+
+def test_noise_that_costs_nothing_contradicts_at_the_largest_sigma():
+    steady = made.robustness(fall=0.0)
+    steady["accuracy"][:] = 0.9
+    claim = claims.noise_costs_accuracy(scaled(steady, accuracy_stderr=1e-3))
+    assert claim.verdict == "contradicted"
+    assert "sigma = 0.1 " in claim.hypothesis
+
+
+def test_derived_claims_do_not_depend_on_the_order_of_the_datasets():
+    study = made.study()
+    assert claims.derive(study) == claims.derive(study[::-1])
+
+
+def test_a_study_of_two_networks_tests_every_kind_of_claim():
+    found = claims.derive(made.study())
+    assert {claim.kind for claim in found} == {"surface", "spectrum", "trajectory", "barrier", "robustness"}
+    assert len(found) == len({(claim.hypothesis, claim.statistic) for claim in found})
+
+
+def test_spectra_on_different_data_are_not_compared():
+    a, b = made.spectrum("A"), made.spectrum("B").assign_attrs(data="digits")
+    assert not [claim for claim in claims.derive([a, b]) if "differ" in claim.hypothesis]
+
+
+@pytest.mark.parametrize("dataset", made.study(), ids=lambda d: d.attrs.get("name", "comparison"))
+def test_missing_attributes_never_stop_a_claim(dataset: xr.Dataset):
+    bare = dataset.assign_attrs()
+    bare.attrs = {"kind": dataset.attrs["kind"]}
+    for claim in claims.derive([bare]):
+        assert claim.sentence
+
+
+def test_the_sentence_of_a_claim_carries_verdict_value_and_interval():
+    claim = Claim("The ground is flat", "slope", 0.25, (0.1, 0.4), "supported", "by eye")
+    assert claim.sentence == "Supported: the ground is flat (slope: 0.25, normal 95 % interval [0.100, 0.400])."
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "printed"),
+    [
+        (0.2708, 0.0051, "0.2708 ± 0.0051"),
+        (15.63, 1.23, "15.6 ± 1.2"),
+        (1234.5, 67.0, "1234 ± 67"),
+        (0.5, 0.0996, "0.50 ± 0.10"),
+        (-0.41, 0.02, "−0.410 ± 0.020"),
+        (0.25, None, "0.25"),
+        (0.25, 0.0, "0.25"),
+        (0.25, math.nan, "0.25"),
+        (math.nan, 0.1, "–"),
+        (1.5e-7, 2e-8, "(1.50 ± 0.20)×10⁻⁷"),
+    ],
+)
+def test_a_value_is_printed_to_two_digits_of_its_error(value: float, stderr: float | None, printed: str):
+    assert plus_minus(value, stderr) == printed
+
+
+def test_numbers_that_are_not_finite_print_as_signs():
+    assert [number(x) for x in (math.nan, math.inf, -math.inf)] == ["–", "∞", "−∞"]
+    assert interval((math.nan, math.nan)) == "–"

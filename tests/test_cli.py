@@ -1,0 +1,190 @@
+"""The command line as a user meets it: what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import save_file
+
+from lossatlas import cli
+from lossatlas.cli import app
+
+TARGETS = """
+import torch, torch.nn.functional as F
+from sklearn.datasets import load_digits
+import lossatlas as la
+
+images, labels = load_digits(return_X_y=True)
+inputs, targets = torch.tensor(images[:200] / 16, dtype=torch.float32), torch.tensor(labels[:200])
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Linear(4, 10))
+
+def objective(): return la.Objective(model, F.cross_entropy, (inputs, targets))
+def not_an_objective(): return model
+def fails(): raise KeyError("weights")
+def nan():
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")
+    return objective()
+def empty(): return la.Objective(model, F.cross_entropy, (inputs[:0], targets[:0]))
+def shuffling():
+    dataset = torch.utils.data.TensorDataset(inputs, targets)
+    return la.Objective(model, F.cross_entropy, torch.utils.data.DataLoader(dataset, 50, shuffle=True))
+def wrong_direction():
+    o = objective()
+    la.surface(o, la.line(o.point, torch.ones(3)))
+"""
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> str:
+    (tmp_path / "mine.py").write_text(TARGETS)
+    return str(tmp_path / "mine.py")
+
+
+def run(*arguments: str) -> int:
+    return cli.guarded(lambda: app(list(arguments), exit_on_error=False, print_error=False, help_on_error=False))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a refusal with exit code 2."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lossatlas: error: ")
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("command", "size"),
+    [
+        (["surface", "--steps", "3"], {"alpha": 3, "beta": 3}),
+        (["surface", "--dims", "1", "--steps", "5", "--norm", "layer"], {"alpha": 5}),
+        (["spectrum", "-k", "2", "--tol", "0.1"], {"end": 2, "rank": 2}),
+        (["robustness", "--sigmas", "0,1", "--draws", "2", "--relative", "filter"], {"sigma": 2, "draw": 2}),
+    ],
+)
+def test_each_verb_writes_a_dataset_and_a_figure(
+    command: list[str], size: dict[str, int], target: str, tmp_path: Path
+) -> None:
+    verb, *options = command
+    assert run(verb, f"{target}:objective", "--out", str(tmp_path / "out"), *options) == 0
+    assert dict(xr.load_dataset(tmp_path / "out" / f"{verb}.nc").sizes) == size
+    assert (tmp_path / "out" / f"{verb}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / f"{verb}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def weights(path: Path, seed: int, hidden: int = 4) -> str:
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(torch.nn.Linear(64, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 10))
+    save_file(network.state_dict(), path)
+    return str(path)
+
+
+def test_connect_measures_the_barrier_between_two_files_and_report_gathers_the_folder(
+    target: str, tmp_path: Path
+) -> None:
+    a, b, out = weights(tmp_path / "a.safetensors", 1), weights(tmp_path / "b.safetensors", 2), str(tmp_path / "out")
+    assert run("connect", f"{target}:objective", a, b, "--out", out, "--steps", "5") == 0
+    found = xr.load_dataset(tmp_path / "out" / "barrier.nc")
+    assert found.sizes["t"] == 5
+    assert float(found["barrier"]) >= 0
+    assert run("report", out) == 0
+    assert "barrier" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("function", "remedy"),
+    [
+        ("missing", "its functions are"),
+        ("not_an_objective", "return lossatlas.Objective"),
+        ("fails", "KeyError"),
+        ("nan", "check the checkpoint"),
+        ("empty", "at least one example"),
+        ("shuffling", "shuffle=False"),
+        ("wrong_direction", "one number a parameter"),
+    ],
+)
+def test_a_target_that_cannot_be_measured_is_one_line_that_says_what_to_do_and_leaves_nothing_behind(
+    function: str, remedy: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert remedy in refused(capsys, "surface", f"{target}:{function}", "--out", str(out), "--steps", "3")
+    assert not out.exists()
+
+
+def test_a_file_that_does_not_exist_and_a_target_without_a_function_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no file" in refused(capsys, "spectrum", "nowhere.py:objective", "--out", str(tmp_path / "o"))
+    assert "file.py:function" in refused(capsys, "spectrum", "nowhere.py", "--out", str(tmp_path / "o"))
+    assert "no module" in refused(capsys, "spectrum", "nowhere.at_all:objective", "--out", str(tmp_path / "o"))
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_the_names_and_shapes_that_differ(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, other = weights(tmp_path / "a.safetensors", 1), weights(tmp_path / "b.safetensors", 2, hidden=5)
+    error = refused(capsys, "connect", f"{target}:objective", a, other, "--out", str(tmp_path / "out"))
+    assert "(5, 64)" in error
+    assert not (tmp_path / "out").exists()
+    save_file({"conv.weight": torch.ones(2)}, other)
+    assert "conv.weight" in refused(capsys, "connect", f"{target}:objective", a, other, "--out", str(tmp_path / "out"))
+
+
+def test_a_wrong_option_a_wrong_type_and_an_unknown_command_are_one_line(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert "steps" in refused(capsys, "surface", f"{target}:objective", "--out", out, "--steps", "many")
+    assert "--stepz" in refused(capsys, "surface", f"{target}:objective", "--out", out, "--stepz", "3")
+    assert "Did you mean" in refused(capsys, "surfac", f"{target}:objective", "--out", out)
+    assert "with commas" in refused(capsys, "robustness", f"{target}:objective", "--out", out, "--sigmas", "a;b")
+    assert not Path(out).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    inside_a_file = str(tmp_path / "file" / "out")  # nobody may write there, root included
+    assert "cannot be written" in refused(capsys, "surface", f"{target}:objective", "--out", inside_a_file)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "Permission denied" in refused(capsys, "surface", f"{target}:objective", "--out", str(tmp_path / "locked"))
+
+
+def test_a_report_of_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds no results" in refused(capsys, "report", str(tmp_path))
+
+
+def test_doctor_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor") == 0
+    printed = capsys.readouterr().out
+    for part in ("torch", "GPU", "LaTeX", "mnist", "fashion-mnist", "cifar10"):
+        assert part in printed
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert cli.guarded(interrupted) == 130
+    assert "same command" in capsys.readouterr().err
+
+
+def test_python_m_lossatlas_is_the_command_line() -> None:
+    found = subprocess.run([sys.executable, "-m", "lossatlas", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout.strip()[0].isdigit()

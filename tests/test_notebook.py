@@ -1,0 +1,34 @@
+"""The notebook is run as it stands, on smaller settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "experiments.ipynb"
+SMALL = """
+dataset, network = "digits", "mlp"
+epochs, snapshot_every = 2, 5
+steps = 5
+examples = 100
+folder = "atlas"
+"""
+
+
+def test_the_notebook_runs_to_a_report(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (settings,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    names = {line.partition("=")[0].strip() for line in settings.source.splitlines()}
+    assert names == {line.partition("=")[0].strip() for line in SMALL.strip().splitlines()}
+    settings.source = SMALL
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "atlas" / "report.html").stat().st_size > 100_000
+    printed = "".join(o.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs)
+    assert "supported" in printed.lower() or "undecided" in printed.lower()
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
