@@ -92,6 +92,10 @@ def test_a_slice_without_its_centre_allows_no_claim():
     assert claims.derive([made.line(steps=50)]) == []
 
 
+def test_a_slice_about_another_point_than_the_trained_one_allows_no_claim():
+    assert claims.slice_minimum(made.line().assign_attrs(center_is_model=0)) is None
+
+
 def test_a_negative_eigenvalue_beyond_its_residual_contradicts_and_one_within_it_does_not():
     assert claims.no_negative_curvature(made.spectrum(negative=True)).verdict == "contradicted"
     assert claims.no_negative_curvature(made.spectrum(negative=False)).verdict == "supported"

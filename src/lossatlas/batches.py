@@ -185,7 +185,7 @@ def _source(data: Any, batch_size: int) -> Iterable[Any]:
         raise DataError("A Dataset gives single examples: wrap it as DataLoader(dataset, batch_size=512).")
     if isinstance(data, Tensor | Mapping | str) or not isinstance(data, Iterable):
         raise DataError(f"The data are a {type(data).__name__}: {_FIXED}.")
-    if iter(data) is data:
+    if isinstance(data, Iterator):
         raise DataError(f"The data are an iterator ({type(data).__name__}), which can be read only once: {_FIXED}.")
     if isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
         raise DataError(f"The loader shuffles, so the loss would be another function at each pass: {_FIXED}.")

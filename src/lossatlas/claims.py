@@ -125,11 +125,11 @@ def linear_connectivity(dataset: xr.Dataset) -> Claim:
 def slice_minimum(dataset: xr.Dataset) -> Claim | None:
     """Whether every other sampled point of a slice has a higher loss than the trained point at its centre.
 
-    None where the slice does not contain its centre.
+    None where the slice does not contain its centre, or where its centre is not the trained point.
     """
     loss, stderr = dataset["loss"], dataset.get("loss_stderr")
     at_centre = {dim: _zero(dataset[dim].to_numpy()) for dim in loss.dims}
-    if any(index is None for index in at_centre.values()):
+    if any(index is None for index in at_centre.values()) or not dataset.attrs.get("center_is_model", 1):
         return None
     others = loss.where(np.isfinite(loss)).copy()
     others[at_centre] = np.nan
@@ -139,7 +139,7 @@ def slice_minimum(dataset: xr.Dataset) -> Claim | None:
     value = float(loss[lowest] - loss[at_centre])
     noise = math.nan if stderr is None else math.hypot(float(stderr[lowest]), float(stderr[at_centre]))
     bounds = normal_interval(value, noise)
-    where = ", ".join(f"{dim} = {dataset[dim].to_numpy()[index]:g}" for dim, index in lowest.items())
+    where = ", ".join(f"{dim} = {dataset[dim].to_numpy()[index]:.3g}" for dim, index in lowest.items())
     skipped = int((~np.isfinite(loss)).sum())
     return Claim(
         hypothesis=f"The trained point of {_who(dataset)} is the minimum of the sampled {_slice_name(dataset)} "

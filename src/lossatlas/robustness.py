@@ -68,6 +68,7 @@ def robustness(
         "relative": relative,
         "draws": draws,
         "seed": seed,
+        "stderr_over": per_sigma[0][0]["loss"].over,
         "seconds": time.perf_counter() - started,
     }
     return dataset

@@ -10,7 +10,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from lossatlas.directions import cosine, normalisation
-from lossatlas.objective import Evaluation, Objective
+from lossatlas.measures import Sample
+from lossatlas.objective import Objective
 from lossatlas.regions import Region
 
 
@@ -19,11 +20,11 @@ def surface(objective: Objective, region: Region, *, progress: bool = True) -> x
 
     Returns
     -------
-    Dataset over ``("alpha",)`` or ``("alpha", "beta")``: ``loss`` with ``loss_stderr``, the standard error of the mean
-    over the data's examples (the same examples at every point, so differences between points are surer than their
-    errors suggest), and each metric likewise. A cell whose loss is not finite holds that NaN or infinity, and
-    ``attrs["n_nonfinite"]`` counts them. ``attrs`` also tell how the directions are normalised (measured, not
-    asserted), their lengths and their cosine.
+    Dataset over ``("alpha",)`` or ``("alpha", "beta")``: ``loss`` and each metric with their standard errors over the
+    data's examples, and ``loss_rise_stderr``, the standard error of the loss's *difference* from the region's center:
+    every point sees the same examples, so differences are surer than the two errors together suggest. A cell whose
+    loss is not finite holds that NaN or infinity, and ``attrs["n_nonfinite"]`` counts them. ``attrs`` also tell how
+    the directions are normalised (measured, not asserted), their lengths and their cosine.
 
     Raises ``NonFiniteLoss`` when the loss is not finite at the model's own point, ``DirectionError`` for a region of
     another model.
@@ -31,8 +32,9 @@ def surface(objective: Objective, region: Region, *, progress: bool = True) -> x
     objective.space.check(region.center, "region's center")
     objective.require_finite()
     started = time.perf_counter()
+    center = objective.samples(region.center)["loss"]
     cells = [
-        objective.evaluate(region.point(*index))
+        _cell(objective.samples(region.point(*index)), center)
         for index in tqdm(
             region.indices(),
             total=int(np.prod(region.shape)),
@@ -42,22 +44,21 @@ def surface(objective: Objective, region: Region, *, progress: bool = True) -> x
         )
     ]
     dataset = xr.Dataset(
-        {name: (region.dims, values.reshape(region.shape)) for name, values in _columns(cells).items()},
+        {name: (region.dims, np.reshape([cell[name] for cell in cells], region.shape)) for name in cells[0]},
         coords=dict(zip(region.dims, region.coordinates, strict=True)),
         attrs={"kind": "surface"} | objective.provenance() | _geometry(objective, region),
     )
+    dataset.attrs["stderr_over"] = center.over
     dataset.attrs["n_evaluations"] = len(cells)
     dataset.attrs["n_nonfinite"] = int((~np.isfinite(dataset["loss"])).sum())
     dataset.attrs["seconds"] = time.perf_counter() - started
     return dataset
 
 
-def _columns(cells: list[Evaluation]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    columns = {"loss": [c.loss for c in cells], "loss_stderr": [c.loss_stderr for c in cells]}
-    for name in cells[0].metrics:
-        columns[name] = [c.metrics[name][0] for c in cells]
-        columns[f"{name}_stderr"] = [c.metrics[name][1] for c in cells]
-    return {name: np.array(values) for name, values in columns.items()}
+def _cell(samples: dict[str, Sample], center: Sample) -> dict[str, float]:
+    values = {name: sample.mean for name, sample in samples.items()}
+    errors = {f"{name}_stderr": sample.stderr for name, sample in samples.items()}
+    return values | errors | {"loss_rise_stderr": samples["loss"].combined(center, -1).stderr}
 
 
 def _geometry(objective: Objective, region: Region) -> dict[str, object]:

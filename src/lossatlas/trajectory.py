@@ -82,7 +82,7 @@ class Recorder:
         if self._folder is not None and not self._started:
             _drop_from(self._folder, step)
         self._started = True
-        row = {"step": step} | self._observed() | {name: float(value) for name, value in values.items()}
+        row = {"step": step} | self._observed(values) | {name: float(value) for name, value in values.items()}
         self._rows.append(row)
         if self._folder is not None:
             with (self._folder / "history.jsonl").open("a") as file:
@@ -97,10 +97,10 @@ class Recorder:
             return Trajectory.load(self._folder)
         return Trajectory(torch.stack(self._points) if self._points else torch.empty(0, 0), self._steps, self._rows)
 
-    def _observed(self) -> dict[str, float]:
+    def _observed(self, given: Mapping[str, float]) -> dict[str, float]:
         found: dict[str, float] = {}
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
-        if gradients:
+        if gradients and "gradient_norm" not in given:
             found["gradient_norm"] = math.sqrt(sum(float(g.detach().double().square().sum()) for g in gradients))
         if self._optimizer is not None:
             found["learning_rate"] = float(self._optimizer.param_groups[0]["lr"])
@@ -177,15 +177,17 @@ class Trajectory:
         """The plane through the *last* snapshot along the first two principal components, wide enough for the road.
 
         Each axis covers the road's projection and ``margin`` of its extent beyond it on either side; the shorter axis
-        covers at least a quarter of the longer. Distances on it are distances in parameter space.
+        covers at least a quarter of the longer. The last snapshot lies on the grid. Distances on the plane are
+        distances in parameter space.
         """
         first, second = self.components(2, center)
         projection = self.project(torch.stack([first, second]))
         low, high = projection.min(axis=0), projection.max(axis=0)
         widest = float((high - low).max())
         extra = np.maximum(margin * (high - low), (0.25 * widest - (high - low)) / 2).clip(min=margin * widest / 4)
-        spans = tuple((float(a - e), float(b + e)) for a, b, e in zip(low, high, extra, strict=True))
-        return plane(self.points[-1], first, second, span=spans, steps=steps)  # type: ignore[arg-type]
+        counts = steps if isinstance(steps, tuple) else (steps, steps)
+        spans = [_through_zero(a, b, count) for a, b, count in zip(low - extra, high + extra, counts, strict=True)]
+        return plane(self.points[-1], first, second, span=(spans[0], spans[1]), steps=counts)
 
     def project(self, directions: Tensor) -> Matrix:
         """<theta_t - theta_T, d_k>, ``(T, k)``: coordinates about the last point on orthonormal rows ``(k, n)``."""
@@ -277,6 +279,15 @@ class Trajectory:
             found["loss_stderr"].append(here.loss_stderr)
             found["plane_loss"].append(objective.value(self.points[-1] + coordinates.to(basis) @ basis))
         return {name: ("snapshot", values) for name, values in found.items()}
+
+
+def _through_zero(low: float, high: float, steps: int) -> tuple[float, float]:
+    """The ends of a grid of ``steps`` nodes that covers [low, high], 0 inside it, and has a node at 0."""
+    if steps < 3:
+        raise InputError(f"steps={steps}: a plane that contains the road needs at least 3 points on each axis.")
+    width = (high - low) / (steps - 2)
+    below = math.ceil(-low / width)
+    return -below * width, (steps - 1 - below) * width
 
 
 def _lower(snapshots: int) -> Matrix:

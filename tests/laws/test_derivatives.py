@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
+from oracles import plain
+from oracles.members import BATCH, BY_NAME, MEMBERS, Member
 from torch import nn
 
 import lossatlas as la
 from lossatlas.objective import Objective
-from oracles import plain
-from oracles.members import BATCH, BY_NAME, MEMBERS, Member
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracles import plain
+from oracles.members import BATCH, BY_NAME, MEMBERS, Member
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import lossatlas as la
 from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.objective import Objective
-from oracles import plain
-from oracles.members import BATCH, BY_NAME, MEMBERS, Member
 
 
 def in_use(member: Member) -> nn.Module:
@@ -152,6 +153,18 @@ def test_a_model_that_writes_into_its_inputs_changes_neither_the_data_nor_the_an
     o = Objective(Doubling(), nn.functional.cross_entropy, (inputs, targets))
     assert o.value() == o.value()
     assert torch.equal(inputs, given)
+
+
+@pytest.mark.parametrize("limit", [0, 2**31], ids=["read anew", "kept"])
+def test_reading_a_loader_draws_nothing_from_the_users_generators(limit, monkeypatch):
+    monkeypatch.setattr("lossatlas.batches.KEEP_BYTES", limit)
+    member = BY_NAME["mlp-tanh"]
+    model, loader = member.make(), DataLoader(TensorDataset(*member.data()), batch_size=BATCH)
+    seeds = generators()
+    o = Objective(model, member.loss, loader)
+    o.value()
+    o.hvp(o.gradient())
+    assert unchanged(seeds, generators())
 
 
 def test_the_generators_come_back_when_a_pass_over_a_large_loader_breaks(monkeypatch):

@@ -7,14 +7,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+from oracles import plain
+from oracles.members import BATCH, BY_NAME, DTYPES, MEMBERS
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lossatlas as la
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
-from oracles import plain
-from oracles.members import BATCH, BY_NAME, DTYPES, MEMBERS
 
 RELATIVE = {torch.float32: 1e-6, torch.float64: 1e-13}
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
@@ -117,9 +117,7 @@ def test_a_step_on_dict_batches_equals_the_supervised_form(member):
 def test_the_example_losses_are_those_of_every_example_alone(member):
     model, (inputs, targets) = member.make(torch.float64), member.data(torch.float64)
     o = Objective(model, member.loss, (inputs, targets), batch_size=BATCH)
-    alone = [
-        plain.loss_of(model, member.loss, (x[None], y[None])) for x, y in zip(inputs, targets, strict=True)
-    ]
+    alone = [plain.loss_of(model, member.loss, (x[None], y[None])) for x, y in zip(inputs, targets, strict=True)]
     np.testing.assert_allclose(o.example_losses(), alone, rtol=1e-11)
     batches = [plain.loss_of(model, member.loss, batch) for batch in member.batches(torch.float64)]
     np.testing.assert_allclose(o.batch_losses(), batches, rtol=1e-11)

@@ -20,6 +20,16 @@ from lossatlas.errors import InputError
 from lossatlas.plot import interactive
 from lossatlas.plot.surfaces import round_levels
 
+
+def beyond_numbers(dataset: xr.Dataset, dim: str, index: int) -> xr.Dataset:
+    """The loss is infinite at one place, and its errors are NaN there."""
+    broken = dataset.copy(deep=True)
+    for name in ("loss", "loss_stderr", "loss_draws"):
+        if name in broken:
+            broken[name][{dim: index}] = np.nan if "stderr" in name else np.inf
+    return broken
+
+
 DRAWN: dict[str, Callable[[], Figure]] = {
     "history of two networks": lambda: plot.history(made.history("A", 1), made.history("B", 2)),
     "history without accuracy": lambda: plot.history(made.without(made.history(), "train_accuracy", "test_accuracy")),
@@ -42,6 +52,8 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "barrier": lambda: plot.barrier(made.barrier("train"), made.barrier("test")),
     "barrier without accuracy": lambda: plot.barrier(made.without(made.barrier(), "accuracy", "error")),
     "robustness": lambda: plot.robustness(made.robustness("A"), made.robustness("B")),
+    "barrier of an infinite loss": lambda: plot.barrier(beyond_numbers(made.barrier(), "t", 5).assign(barrier=np.inf)),
+    "robustness to an infinite loss": lambda: plot.robustness(beyond_numbers(made.robustness(), "sigma", -1)),
     "robustness without draws": lambda: plot.robustness(made.robustness().drop_vars(["loss_draws", "accuracy_draws"])),
 }
 

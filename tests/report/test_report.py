@@ -198,7 +198,10 @@ def test_claims_that_are_given_replace_the_derived_ones(tmp_path: Path, without_
     assert "negative eigenvalue (" not in words
 
 
-@pytest.mark.parametrize("dataset", made.study(), ids=lambda d: d.attrs.get("name", "comparison"))
+ONE_NETWORK = [dataset for dataset in made.study() if dataset.attrs.get("network") != "B"]
+
+
+@pytest.mark.parametrize("dataset", ONE_NETWORK, ids=lambda d: d.attrs.get("name", "comparison"))
 def test_a_dataset_with_no_attribute_but_its_kind_makes_a_report(
     dataset: xr.Dataset, tmp_path: Path, without_latex: None
 ):

@@ -70,6 +70,7 @@ def barrier(
     dataset.attrs |= {
         "definition": definition,
         "curve": type(curve).__name__,
+        "stderr_over": profile[0]["loss"].over,
         "seconds": time.perf_counter() - started,
     }
     return dataset

@@ -57,6 +57,7 @@ def spectrum(
             "products": pairs.products,
             "converged": int(pairs.converged.all()),
             "seed": seed,
+            "stderr_over": "batches",
             "seconds": time.perf_counter() - started,
         }
     )

@@ -38,7 +38,8 @@ def log_if_wide(axes: Axes, *curves: FloatArray, ratio: float = 20.0) -> None:
     everything = np.concatenate([curve[np.isfinite(curve)].ravel() for curve in curves])
     if everything.size and everything.min() > 0 and everything.max() > ratio * everything.min():
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        few_decades = everything.max() < 200 * everything.min()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few_decades else (1,)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -90,8 +91,9 @@ def _steps(axes: Axes, dataset: xr.Dataset, name: str, k: int) -> None:
         return
     step = values(dataset, "step")
     last_epoch = dataset["epoch"].max().item() if dataset.sizes.get("epoch") else 1
-    x, y = step / max(step.max(), 1) * last_epoch, values(dataset, name)
-    colour, window = COLOURS[k % len(COLOURS)], len(step) // 25
+    known = np.isfinite(values(dataset, name))
+    x, y = (step / max(step.max(), 1) * last_epoch)[known], values(dataset, name)[known]
+    colour, window = COLOURS[k % len(COLOURS)], len(y) // 25
     axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.6, zorder=1)
     if name == "gradient_norm" and window > 1:
         mean = np.convolve(y, np.full(window, 1 / window), mode="valid")
@@ -146,7 +148,7 @@ def _profile(axes: Axes, dataset: xr.Dataset, name: str, height: str, where: str
         said = f"{label}: barrier {plus_minus(float(dataset[height]), stderr)}" if name == "loss" else label
     band(axes, t, dataset, name, colour, label=said)
     axes.plot(t[[0, -1]], y[[0, -1]], color=colour, linestyle="--", linewidth=0.8)
-    if height in dataset and where in dataset:
+    if height in dataset and where in dataset and np.isfinite(dataset[height]):
         top, rise = float(dataset[where]), float(dataset[height])
         peak = float(np.interp(top, t, y))
         arrow = {"arrowstyle": "<->", "color": colour, "shrinkA": 0, "shrinkB": 0, "linewidth": 0.8}

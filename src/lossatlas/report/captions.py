@@ -77,10 +77,11 @@ def history(datasets: Sequence[xr.Dataset]) -> str:
 
 def directions(datasets: Sequence[xr.Dataset]) -> str:
     """How the directions of a slice were made."""
+    normalised = [dataset for dataset in datasets if dataset.attrs.get("normalisation") != "none"]
     return _joined(
         _said(datasets, "directions", "Directions: {}."),
         _said(datasets, "normalisation", "They are {}.", lambda value: NORMALISATIONS.get(str(value), str(value))),
-        _said(datasets, "one_d", "Their part is {}.", lambda value: ONE_D.get(str(value), str(value))),
+        _said(normalised, "one_d", "Their part is {}.", lambda value: ONE_D.get(str(value), str(value))),
         _said(datasets, "relative_norms", "Norms relative to the parameters: {}.", _each),
         _said(datasets, "cosine", "Cosine of the two directions: {}.", lambda value: number(float(value), 2)),
         _said(datasets, "seed", "Seed: {}."),

@@ -37,8 +37,8 @@ def history(dataset: xr.Dataset) -> Iterator[str]:
         if f"{split}_{quantity}" in dataset
     ]
     yield f"{_who(dataset)} after epoch {dataset['epoch'].to_numpy()[-1]:g}: {', '.join(parts)}."
-    if "gradient_norm" in dataset:
-        norm = dataset["gradient_norm"].to_numpy()
+    if "gradient_norm" in dataset and dataset["gradient_norm"].notnull().any():
+        norm = dataset["gradient_norm"].dropna("step").to_numpy()
         tenth = max(len(norm) // 10, 1)
         first, last = np.median(norm[:tenth]), np.median(norm[-tenth:])
         yield (

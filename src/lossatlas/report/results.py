@@ -196,7 +196,12 @@ def _power(datasets: Datasets, results: Results) -> list[Block]:
     spectra = tuple(d for d in results.by_kind.get("spectrum", []) if d.attrs.get("network") in networks)
     figure = plot.power_iteration(*datasets, spectra=spectra)
     caption = captions.power_iteration(datasets, spectra)
-    return [Picture("power-iteration", figure, caption, 0.8), _observed(observations.power_iteration, datasets)]
+    interpretation = results.interpretation("power_iteration", datasets)
+    return [
+        Picture("power-iteration", figure, caption, 0.8),
+        _observed(observations.power_iteration, datasets),
+        interpretation,
+    ]
 
 
 def _barriers(datasets: Datasets, results: Results) -> list[Block]:
@@ -272,7 +277,8 @@ def _comparison_table(dataset: xr.Dataset) -> Table:
         for k, quantity in enumerate(dataset["quantity"].to_numpy())
     )
     title = dataset.attrs.get("title", "Published numbers beside ours")
-    source = f" Source of the published numbers: {dataset.attrs['source']}." if "source" in dataset.attrs else ""
+    given = str(dataset.attrs.get("source", title))
+    source = f" Source of the published numbers: {given}." if given != title else ""
     caption = f"{title}.{source} Ours ± one standard error where it is known."
     return Table(
         caption, ("quantity", "published", "ours", "reason for the difference"), rows, (0.31, 0.13, 0.19, 0.37)

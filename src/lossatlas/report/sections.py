@@ -74,7 +74,8 @@ def _tested(claims: Sequence[Claim]) -> str:
 
 def _summary(claims: Sequence[Claim]) -> Section:
     how = (
-        "Every sentence about the geometry in this report is a claim: a hypothesis, a statistic, its interval, and the "
+        "Observations in this report are numbers read off the data. Every judgement on them is a claim: a hypothesis, "
+        "a statistic, its interval, and the "
         "verdict that the interval gives. Supported: the whole interval lies on the side of the threshold that the "
         "hypothesis names. Contradicted: it lies on the other side. Undecided: neither."
     )

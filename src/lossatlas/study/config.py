@@ -47,7 +47,7 @@ class Slices(_Part):
     line_span: Positive = 1.0
     line_steps: Annotated[int, Field(ge=3)] = 51
     plane_span: Positive = 1.0
-    plane_steps: Annotated[int, Field(ge=3)] = 25
+    plane_steps: Annotated[int, Field(ge=3)] = 21
     examples: Count | None = None
 
 
@@ -62,7 +62,7 @@ class Road(_Part):
 class Curvature(_Part):
     """Eigenvalues of the Hessian of the loss on ``examples`` of the training set, and the seeds' power iterations."""
 
-    k: Count = 5
+    k: Count = 3
     tol: Positive = 1e-3
     examples: Count | None = 1000
     batch_size: Count = 50
@@ -119,7 +119,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "slices": {"line_steps": 41, "plane_steps": 21, "examples": 2000},
         "road": {"steps": 21, "examples": 2000},
-        "curvature": {"examples": 2000},
+        "curvature": {"k": 5, "examples": 2000},
         "bridge": {"steps": 21, "examples": 10000},
     },
     # The first seed: MNIST, the wide CNN without pooling, three epochs at 0.05, a snapshot every 100 steps, 15

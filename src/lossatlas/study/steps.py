@@ -81,6 +81,7 @@ def history(m: Material, which: str) -> xr.Dataset:
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         batch_size=train.batch_size,
+        channels_last=True,  # faster on a CPU; every network of the zoo allows it
         schedule=train.schedule,
         on_step=recorder,
         test=m.data.test,
@@ -89,10 +90,8 @@ def history(m: Material, which: str) -> xr.Dataset:
     )
     write_state(network.state_dict(), m.folder(which) / "weights.safetensors")
     epochs = fitted.to_dataset()
-    steps = Trajectory.load(m.folder(which) / "snapshots").history
-    return xr.merge([steps, epochs], combine_attrs="override", join="outer", compat="override").assign_attrs(
-        epochs.attrs
-    )
+    own = m.objective(which, "train", train.examples).provenance()
+    return fitted.to_dataset().assign_attrs({key: own[key] for key in ("data", "model_fingerprint", "data_fingerprint")})
 
 
 def line_through(m: Material, which: str) -> xr.Dataset:
