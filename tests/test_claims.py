@@ -81,6 +81,25 @@ def test_the_minimum_of_a_slice_is_decided_where_its_errors_are_small(make):
     assert claims.slice_minimum(scaled(make("A"), loss_stderr=100.0)).verdict == "undecided"
 
 
+def test_the_paired_error_of_the_difference_decides_where_the_two_errors_apart_could_not():
+    apart = scaled(made.line("A"), loss_stderr=100.0)
+    paired = apart.assign(loss_rise_stderr=("alpha", np.full(apart.sizes["alpha"], 1e-6)))
+    assert claims.slice_minimum(apart).verdict == "undecided"
+    assert claims.slice_minimum(paired).verdict == "supported"
+
+
+def test_a_flat_slice_seen_through_noise_is_decided_in_at_most_one_case_of_twenty():
+    rng = np.random.default_rng(0)
+    decided = 0
+    for _ in range(400):
+        slice_ = made.line("A")
+        slice_["loss"] = ("alpha", 1 + 0.01 * rng.standard_normal(slice_.sizes["alpha"]))
+        slice_["loss"][25] = 1.0
+        slice_ = slice_.assign(loss_rise_stderr=("alpha", np.full(slice_.sizes["alpha"], 0.01)))
+        decided += claims.slice_minimum(slice_).verdict != "undecided"
+    assert decided <= 20
+
+
 def test_a_slice_with_missing_cells_says_how_many_and_decides_on_the_others():
     claim = claims.slice_minimum(scaled(made.plane(nonfinite=True), loss_stderr=1e-6))
     assert claim.verdict == "supported"

@@ -93,7 +93,7 @@ def test_a_loss_weighted_by_class_keeps_one_value_a_batch(loss, order):
     assert o.value() == pytest.approx(mean_of_batches(model, loss, batches), rel=1e-6)
     expected = [plain.loss_of(model, loss, batch) for batch in batches]
     np.testing.assert_allclose(o.batch_losses(), expected, rtol=1e-6)
-    assert o.evaluate().over == "batches"
+    assert o.samples()["loss"].over == "batches"
     refused(InputError, o.example_losses, "batch_losses")
 
 

@@ -72,7 +72,7 @@ def study(
         return
     from lossatlas.study.run import run
 
-    _print_report(run(resolved, out or Path("runs") / resolved.preset, progress=not quiet, say=print))
+    _print_report(run(resolved, out or Path("runs") / resolved.preset, progress=not quiet, say=_say))
 
 
 @app.command
@@ -285,10 +285,14 @@ def _write(out: Path, name: str, dataset: xr.Dataset) -> None:
     save(dataset.assign_attrs(name=name), out / f"{name}.nc")
     for suffix in (".png", ".pdf"):
         with replacing(out / f"{name}{suffix}") as temporary:
-            plot.figure(dataset).savefig(temporary)
+            plot.save(plot.figure(dataset), temporary, suffix.removeprefix("."))
     for sentence in getattr(observations, str(dataset.attrs["kind"]))(dataset):
         print(sentence)
     print(f"{out / name}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder.")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # a run of minutes is watched through pipes and log files too
 
 
 def _print_report(written: Report) -> None:

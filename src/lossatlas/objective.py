@@ -41,7 +41,6 @@ class Evaluation:
     loss: float
     loss_stderr: float
     metrics: dict[str, tuple[float, float]]
-    over: Literal["examples", "batches"]  # of what the loss's standard error is taken
 
 
 class Objective:
@@ -216,7 +215,7 @@ class Objective:
             "model_fingerprint": self._fingerprint(),
             "data_fingerprint": self._batches.fingerprint,
             "lossatlas": version("lossatlas"),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
 
     # Values
@@ -233,8 +232,7 @@ class Objective:
         """Loss and metrics at ``point``, with standard errors over the data."""
         samples = self.samples(point)
         loss = samples.pop("loss")
-        metrics = {name: (sample.mean, sample.stderr) for name, sample in samples.items()}
-        return Evaluation(loss.mean, loss.stderr, metrics, loss.over)
+        return Evaluation(loss.mean, loss.stderr, {name: (s.mean, s.stderr) for name, s in samples.items()})
 
     def samples(self, point: Tensor | None = None) -> dict[str, Sample]:
         """The values behind the means: ``"loss"`` and each metric, one value an example (or a batch), in order."""

@@ -155,7 +155,7 @@ class Trajectory:
         return _shares(_centred(self._increments, center))
 
     def components(self, k: int = 2, center: Center = "mean") -> Tensor:
-        """PC_k = M' C u_k / sqrt(lambda_k) as rows ``(k, n)``, from G = C M M' C, T x T, with G u_k = lambda_k u_k.
+        """PC_k = M' C' u_k / sqrt(lambda_k) as rows ``(k, n)``, from G = C M M' C', T x T, with G u_k = lambda_k u_k.
 
         M holds the snapshots as rows and C centres them; G is built from the increments theta_{t+1} - theta_t in
         float64, so that nothing cancels. Signs: the first snapshot has no negative coordinate. Raises ``InputError``
@@ -167,7 +167,7 @@ class Trajectory:
             raise InputError(
                 f"The {len(self)} snapshots span fewer than {k} dimensions: record more of them (a smaller `every`)."
             )
-        weights = _lower(len(self)).T @ _centering(len(self), center) @ vectors / np.sqrt(values)
+        weights = _lower(len(self)).T @ _centering(len(self), center).T @ vectors / np.sqrt(values)
         rows = [torch.from_numpy(weights.T.copy()) @ block for block in self._increment_blocks()]
         # The first snapshot's coordinate has the sign of u_k's first entry.
         signs = torch.from_numpy(np.where(vectors[0] < 0, -1.0, 1.0))
@@ -230,7 +230,7 @@ class Trajectory:
         )
         if objective is not None:
             dataset = dataset.assign(self._losses(objective, basis, progress))
-            dataset.attrs |= objective.provenance()
+            dataset.attrs |= objective.provenance() | {"stderr_over": objective.samples(self.points[-1])["loss"].over}
         dataset.attrs |= {"kind": "trajectory", "n_snapshots": len(self), "center": center, "seed": seed}
         return dataset
 

@@ -168,7 +168,7 @@ def robustness(*datasets: xr.Dataset) -> Figure:
             if name in dataset:
                 _noise(panel, dataset, name, k, label)
     relative = {str(d.attrs.get("relative", "none")) for d in datasets}
-    unit = " (fraction of each filter's norm)" if relative == {"filter"} else ""
+    unit = " / filter norm" if relative == {"filter"} else ""
     positive = np.concatenate([values(d, "sigma")[values(d, "sigma") > 0] for d in datasets])
     for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
         _sigma_axis(panel, positive)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from lossatlas.plot.curves import values
-from lossatlas.plot.style import COLOURS, GREY, MARKERS, labels, legend_above, panels, styled
+from lossatlas.plot.style import COLOURS, GREY, MARKERS, labels, legend_above, network_label, panels, styled
 from lossatlas.uncertainty import plus_minus
 
 if TYPE_CHECKING:
@@ -57,17 +57,24 @@ def power_iteration(*datasets: xr.Dataset, spectra: tuple[xr.Dataset, ...] = ())
     The band about a certified value is its residual and one data-sampling standard error together.
     """
     figure, axes = panels(1, height=2.9, width=4.8)
-    for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
-        batches = dataset.attrs.get("batches", "unknown")
-        named = label if str(batches) in label else f"{label}, {batches}"
+    for k, dataset in enumerate(datasets):
         look: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
-        axes[0].plot(values(dataset, "iteration"), values(dataset, "eigenvalue"), label=f"{named} batches", **look)
+        axes[0].plot(values(dataset, "iteration"), values(dataset, "eigenvalue"), label=_on_batches(dataset), **look)
     for dataset, label in zip(spectra, labels(spectra), strict=True):
         _certified(axes[0], dataset, label)
     axes[0].set(xlabel="iteration", ylabel=r"estimate of $\lambda_{\max}$")
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_above(figure, axes[0], columns=2)
+    legend_above(figure, axes[0], columns=1)
     return figure
+
+
+def _on_batches(dataset: xr.Dataset) -> str:
+    """A label such as: network A, changing batches of 256."""
+    kind = {"changing": "changing batches", "fixed": "one fixed batch"}.get(
+        str(dataset.attrs.get("batches")), "batches"
+    )
+    size = f" of {int(dataset.attrs['batch_size']):,}" if "batch_size" in dataset.attrs else ""
+    return f"{network_label(dataset)}, {kind}{size}"
 
 
 def _certified(axes: Axes, dataset: xr.Dataset, label: str) -> None:

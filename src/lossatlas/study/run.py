@@ -54,15 +54,13 @@ def _title(config: StudyConfig) -> str:
 
 
 def _setup(config: StudyConfig) -> dict[str, str]:
-    """The configuration as the rows of the report's set-up table."""
+    """What the results themselves do not record, for the report's set-up table."""
     t = config.train
     return {
-        "Preset": config.preset,
-        "Data set": config.dataset,
-        "Network": t.network,
-        "Seeds of the two networks": f"A: {t.seeds[0]}, B: {t.seeds[1]}",
-        "Optimiser": f"{t.optimizer}, learning rate {t.learning_rate:g}, momentum {t.momentum:g}, "
-        f"weight decay {t.weight_decay:g}, schedule {t.schedule or 'constant'}",
-        "Epochs, batch size": f"{t.epochs}, {t.batch_size}",
-        "Snapshots": f"every {t.snapshot_every} steps",
+        "preset": config.preset,
+        "data set": config.dataset,
+        "network": t.network,
+        "training": f"learning rate {t.learning_rate:g}, momentum {t.momentum:g}, weight decay {t.weight_decay:g}, "
+        f"schedule {t.schedule or 'constant'}",
+        "snapshots": f"every {t.snapshot_every} steps",
     }

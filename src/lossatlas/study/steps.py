@@ -89,9 +89,8 @@ def history(m: Material, which: str) -> xr.Dataset:
         progress=m.progress,
     )
     write_state(network.state_dict(), m.folder(which) / "weights.safetensors")
-    epochs = fitted.to_dataset()
     own = m.objective(which, "train", train.examples).provenance()
-    return fitted.to_dataset().assign_attrs({key: own[key] for key in ("data", "model_fingerprint", "data_fingerprint")})
+    return fitted.to_dataset().assign_attrs({k: own[k] for k in ("data", "model_fingerprint", "data_fingerprint")})
 
 
 def line_through(m: Material, which: str) -> xr.Dataset:
