@@ -58,6 +58,18 @@ def write_state(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, 
         save_file(tensors, temporary, metadata=dict(metadata or {}))
 
 
+def make_folder(path: Path) -> Path:
+    """``path`` as a folder that can be written, or ``OutputError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}): choose a folder that you may write to."
+        ) from None
+    return path
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed to it when the block ends well and removed when it does not."""

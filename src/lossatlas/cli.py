@@ -190,7 +190,7 @@ def trajectory(
     quiet: Quiet = False,
 ) -> None:
     """Principal components of a training run's snapshots beside random-walk nulls, and the loss on their plane."""
-    from lossatlas.study.folder import make_folder
+    from lossatlas.checkpoints import make_folder
     from lossatlas.trajectory import Trajectory
 
     road = Trajectory.load(snapshots)
@@ -217,7 +217,8 @@ def report(
     from lossatlas.errors import InputError, MissingToolError
     from lossatlas.report import report as write_report
 
-    files = [file for file in sorted({*folder.glob("*.nc"), *folder.glob("results/*.nc")}) if file.name != "study.nc"]
+    found = sorted({*folder.glob("[!.]*.nc"), *folder.glob("results/[!.]*.nc")})
+    files = [file for file in found if file.name != "study.nc"]  # which holds all of them once more
     if not files:
         raise InputError(
             f"{folder} holds no results (*.nc): run surface, spectrum, connect, robustness or study first."
@@ -255,7 +256,7 @@ def _dataset_place(name: str) -> str:
 
 
 def _measure(name: str, target: str, out: Path, compute: Callable[[Objective], xr.Dataset]) -> None:
-    from lossatlas.study.folder import make_folder
+    from lossatlas.checkpoints import make_folder
 
     objective = _objective(target)
     objective.require_finite()

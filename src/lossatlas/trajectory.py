@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lossatlas.checkpoints import read_state, replacing, write_state
+from lossatlas.checkpoints import make_folder, read_state, replacing, write_state
 from lossatlas.errors import CheckpointError, InputError, OutputError
 from lossatlas.objective import Objective
 from lossatlas.parameters import ParameterSpace
@@ -328,19 +328,13 @@ def _point(file: Path) -> Tensor:
 
 
 def _recording_folder(folder: str | Path, resume: bool) -> Path:
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "history.jsonl").touch()
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written ({error.strerror}): choose a folder that you may write to."
-        ) from error
-    if not resume and any(folder.glob("step-*.safetensors")):
+    path = make_folder(Path(folder))
+    (path / "history.jsonl").touch()
+    if not resume and any(path.glob("step-*.safetensors")):
         raise OutputError(
             f"{folder} holds a recording already: choose another folder, or pass resume=True to continue it."
         )
-    return folder
+    return path
 
 
 def _drop_from(folder: Path, step: int) -> None:

@@ -382,7 +382,7 @@ def test_a_kill_during_the_writing_leaves_the_checkpoint_before(tmp_path, monkey
         quiet(with_everything(), made(), folder=tmp_path, on_step=kill_at(6))  # in the second epoch
     before = (tmp_path / "training.safetensors").read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr("lossatlas.zoo.checkpoint.save_file", half)
+        patched.setattr("lossatlas.checkpoints.save_file", half)
         with pytest.raises(Killed):
             quiet(with_everything(), made(), folder=tmp_path)
     assert (tmp_path / "training.safetensors").read_bytes() == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import xarray as xr
 import yaml
 from filelock import FileLock, Timeout
 
-from lossatlas.checkpoints import replacing
+from lossatlas.checkpoints import make_folder, replacing
 from lossatlas.errors import OutputError
 from lossatlas.study.config import StudyConfig
 
@@ -41,6 +40,8 @@ class StudyFolder:
         """Alone in the folder; the lock goes with the process, however it ends."""
         try:
             with FileLock(self.path / ".lock", timeout=0):
+                for unfinished in self.results.glob(".*"):  # what a killed writer left
+                    unfinished.unlink()
                 yield
         except Timeout:
             raise OutputError(
@@ -62,18 +63,6 @@ def save(dataset: xr.Dataset, path: Path) -> None:
     """``dataset`` as netCDF4, renamed into place when it is complete."""
     with replacing(path) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4")
-
-
-def make_folder(path: Path) -> Path:
-    """``path`` as a folder that can be written, or ``OutputError``."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}): choose a folder that you may write to."
-        ) from None
-    return path
 
 
 def _same(path: Path, there: object, here: object) -> None:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lossatlas.checkpoints import make_folder, write_state
 from lossatlas.errors import CheckpointError, InputError, OutputError
 
 FILE = "training.safetensors"
 _HEADER = "training"
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """A fingerprint of the tensors' values, types and shapes."""
-    total = sha256()
-    for tensor in tensors:
-        total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]
 
 
 def save(
@@ -53,18 +42,7 @@ def save(
                     " train without a folder, or with another optimiser."
                 )
     header = {"settings": settings, "run": run, "optimizer": values}
-    # Clones, because safetensors refuses tensors that share memory, as tied weights do.
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(copies, temporary, metadata={_HEADER: json.dumps(header)})
-        temporary.replace(folder / FILE)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{folder} cannot be written ({error}): choose a folder that you may write to.") from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
+    write_state(tensors, make_folder(folder) / FILE, {_HEADER: json.dumps(header)})
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lossatlas.batches import preserved_rng, seed_generators
 from lossatlas.errors import InputError
 
 
@@ -56,16 +57,8 @@ def kept_buffers(model: nn.Module) -> Iterator[None]:
 def random_numbers(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     """All global random streams (torch, NumPy, Python) start from (seed, epoch), and afterwards are where they were."""
     number = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's loader may draw from it
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(number)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(number)
+    with preserved_rng(device):
+        seed_generators(number, device)
         random.seed(number)
-        np.random.seed(number)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002
+        np.random.seed(number)  # noqa: NPY002 - a user's loader may draw from it
+        yield

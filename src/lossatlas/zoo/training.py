@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lossatlas.batches import digest
 from lossatlas.errors import DataError, InputError, NonFiniteLoss
 from lossatlas.zoo import checkpoint
 from lossatlas.zoo.batches import Batches, Data, TensorBatches, count, make_batches
@@ -282,8 +283,8 @@ class _Run:
         if self.folder is None:
             return
         tensors = [batches for batches in (self.train, self.test) if isinstance(batches, TensorBatches)]
-        self.settings["initial weights"] = checkpoint.digest(self.model.state_dict().values())
-        self.settings["examples"] = checkpoint.digest(t for b in tensors for t in (b.inputs, b.targets))
+        self.settings["initial weights"] = digest(list(self.model.state_dict().values()))
+        self.settings["examples"] = digest([(b.inputs, b.targets) for b in tensors])
         stored = checkpoint.load(self.folder, self.model, self.optimizer, self.settings)
         if stored is not None:
             self.history = History(**stored)
