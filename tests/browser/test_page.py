@@ -1,0 +1,35 @@
+"""The report as a browser sees it: headless Chromium runs the page's scripts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import made_datasets as made
+import pytest
+
+from lossatlas.report import report
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --use-angle=swiftshader --enable-unsafe-swiftshader --disable-sync "
+    "--disable-background-networking --disable-component-update --no-first-run --virtual-time-budget=20000 "
+    "--enable-logging=stderr --v=0 --dump-dom"
+).split()
+
+
+@pytest.mark.needs("chromium")
+def test_the_page_draws_its_interactive_figures_without_an_error(tmp_path: Path) -> None:
+    page = report([made.plane("A"), made.barrier()], tmp_path / "out").html
+    seen = subprocess.run(
+        ["chromium", *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    assert len(re.findall(r'class="[^"]*\bjs-plotly-plot\b', seen.stdout)) == 1  # the class of a figure that is drawn
+    assert "<canvas" in seen.stdout
+    assert "<math" in seen.stdout
+    for complaint in ("Uncaught", "Refused to", "Failed to load"):
+        assert complaint not in seen.stderr
