@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ class Batches:
         for batch in _read(self._source):
             if next(tensors_in(batch), None) is None:
                 raise DataError(f"A batch is {describe(batch)}: give batches of torch tensors.")
-            weights.append(float(weight(batch)))
+            weights.append(_checked(float(weight(batch)), batch, len(weights)))
             self._digests.append(digest(batch))
             kept_bytes += sum(t.nbytes for t in tensors_in(batch))
             if kept_bytes > KEEP_BYTES:
@@ -190,6 +191,14 @@ def _source(data: Any, batch_size: int) -> Iterable[Any]:
     if isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
         raise DataError(f"The loader shuffles, so the loss would be another function at each pass: {_FIXED}.")
     return list(data) if isinstance(data, Sequence) else data
+
+
+def _checked(weight: float, batch: Any, index: int) -> float:
+    if not 0 <= weight < math.inf:
+        raise DataError(f"Batch {index + 1} has the weight {weight}: give a finite one that is not negative.")
+    if leading_size(batch) == 0:
+        raise DataError(f"Batch {index + 1} ({describe(batch)}) is empty: leave it out.")
+    return weight
 
 
 def _cut(tensors: tuple[Tensor, ...], batch_size: int) -> list[tuple[Tensor, ...]]:

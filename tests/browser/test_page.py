@@ -11,11 +11,21 @@ import pytest
 
 from lossatlas.report import report
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --use-angle=swiftshader --enable-unsafe-swiftshader --disable-sync "
-    "--disable-background-networking --disable-component-update --no-first-run --virtual-time-budget=20000 "
-    "--enable-logging=stderr --v=0 --dump-dom"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--virtual-time-budget=20000",
+    "--enable-logging=stderr",
+    "--v=0",
+    "--dump-dom",
+]
 
 
 @pytest.mark.needs("chromium")
