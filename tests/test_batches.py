@@ -70,6 +70,7 @@ REFUSED = {
     "a path": (lambda: "data.csv", "str"),
     "None": (lambda: None, "NoneType"),
     "batches without tensors": (lambda: [{"text": ["a", "b"]}], "torch tensors"),
+    "an empty batch among others": (lambda: [A, (X[:0], Y[:0])], "Batch 2"),
     "a batch without a batch axis": (lambda: [(torch.tensor(1.0), torch.tensor(2))], "no tensor with a batch axis"),
 }
 
@@ -87,6 +88,12 @@ def test_data_that_are_no_fixed_sequence_are_refused_with_the_remedy(name):
 def test_a_batch_without_tensors_is_refused_even_with_a_weight():
     with pytest.raises(DataError, match="torch tensors"):
         Batches([object()], weight=lambda batch: 1.0)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_no_weight_is_refused(weight):
+    with pytest.raises(DataError, match="Batch 1 has the weight"):
+        Batches([A, B], weight=lambda batch: weight)
 
 
 def test_a_batch_size_below_one_is_refused():

@@ -32,6 +32,14 @@ def test_the_centre_is_on_an_odd_symmetric_grid_bit_for_bit():
         assert line.coordinates[0][steps // 2] == 0
 
 
+def test_zero_is_exactly_zero_wherever_it_falls_on_the_grid():
+    for below in range(1, 12):
+        for above in range(1, 12):
+            (axis,) = la.line(CENTER, FIRST, span=(-0.1 * below, 0.1 * above), steps=below + above + 1).coordinates
+            assert axis[below] == 0
+            np.testing.assert_allclose(axis, 0.1 * np.arange(-below, above + 1), atol=1e-15)
+
+
 def test_spans_are_half_widths_or_pairs():
     assert la.line(CENTER, FIRST, span=2, steps=2).coordinates[0].tolist() == [-2, 2]
     assert la.line(CENTER, FIRST, span=(-1, 3), steps=2).coordinates[0].tolist() == [-1, 3]

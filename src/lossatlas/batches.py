@@ -196,7 +196,7 @@ def _source(data: Any, batch_size: int) -> Iterable[Any]:
 def _checked(weight: float, batch: Any, index: int) -> float:
     if not 0 <= weight < math.inf:
         raise DataError(f"Batch {index + 1} has the weight {weight}: give a finite one that is not negative.")
-    if leading_size(batch) == 0:
+    if next((t.shape[0] for t in tensors_in(batch) if t.ndim), 1) == 0:
         raise DataError(f"Batch {index + 1} ({describe(batch)}) is empty: leave it out.")
     return weight
 

@@ -59,7 +59,7 @@ def random_directions(
 
 
 def between(a: Tensor, b: Tensor) -> Tensor:
-    """B - a, ``(n,)``: the direction that leads from one point to another.
+    """b - a, ``(n,)``: the direction that leads from one point to another.
 
     >>> between(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 0.0]))
     tensor([ 2., -1.])
@@ -129,5 +129,5 @@ def _scaled(direction: Tensor, weights: Tensor, space: ParameterSpace, by: Block
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """Above / below, and 0 where ``below`` is 0."""
+    """above / below, and 0 where ``below`` is 0."""
     return torch.where(below == 0, torch.zeros_like(above), above / torch.where(below == 0, 1, below))

@@ -162,7 +162,7 @@ class Objective:
         return any(m.track_running_stats for m in self._norms)
 
     def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
-        """Theta ``(n,)`` of a module, a state dict or a file (``.safetensors``, ``.pt``) of the same architecture.
+        """theta ``(n,)`` of a module, a state dict or a file (``.safetensors``, ``.pt``) of the same architecture.
 
         Only the selected parameters are taken; the others, and the buffers, stay those of this objective's model.
         Raises ``CheckpointError`` when names or shapes differ, listing the first of them.
@@ -265,7 +265,7 @@ class Objective:
     # Derivatives
 
     def gradient(self, point: Tensor | None = None) -> Tensor:
-        """Grad L(theta), ``(n,)``."""
+        """grad L(theta), ``(n,)``."""
         theta = self._at(point).detach().requires_grad_()
         total = torch.zeros_like(theta, requires_grad=False)
         for index, (weight, batch) in enumerate(self._weighted()):
@@ -285,7 +285,7 @@ class Objective:
         return _finite(total / self._batches.total, "Hessian-vector product").view_as(vector)
 
     def batch_curvatures(self, vectors: Tensor, point: Tensor | None = None) -> Sample | list[Sample]:
-        """V' H_b v of every batch b as a ``Sample``: one for ``(n,)``, a list for the rows of ``(k, n)``.
+        """v' H_b v of every batch b as a ``Sample``: one for ``(n,)``, a list for the rows of ``(k, n)``.
 
         Its mean is v' H v, and its standard error is the data-sampling error of a curvature.
         """

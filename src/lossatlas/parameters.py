@@ -73,7 +73,7 @@ class ParameterSpace:
         self.n: int = start
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Theta ``(n,)`` from named tensors; the other names in ``tensors`` are passed over."""
+        """theta ``(n,)`` from named tensors; the other names in ``tensors`` are passed over."""
         missing = [entry.name for entry in self.entries if entry.name not in tensors]
         if missing:
             raise CheckpointError(f"{len(missing)} parameters are missing: {_first(missing)}.")

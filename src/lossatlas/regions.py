@@ -43,11 +43,11 @@ class Region:
         return iter(np.ndindex(*self.shape))
 
     def point(self, *index: int) -> Tensor:
-        """Theta ``(n,)`` at a grid index; the center itself, bit for bit, where all coordinates are 0."""
+        """theta ``(n,)`` at a grid index; the center itself, bit for bit, where all coordinates are 0."""
         return self.at(*(float(axis[i]) for axis, i in zip(self.coordinates, index, strict=True)))
 
     def at(self, *coordinates: float) -> Tensor:
-        """Theta ``(n,)`` at any coordinates, on the grid or not."""
+        """theta ``(n,)`` at any coordinates, on the grid or not."""
         if not any(coordinates):
             return self.center.clone()
         return (

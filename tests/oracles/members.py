@@ -23,8 +23,8 @@ class Attention(nn.Module):
         self.qkv, self.head = nn.Linear(4, 12), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(self.before(x)).chunk(3, dim=-1)
-        return self.head(self.after(F.scaled_dot_product_attention(query, key, value)).mean(1))
+        query, key, value = self.qkv(self.before(x))[:, None].chunk(3, dim=-1)  # (batch, head, position, feature)
+        return self.head(self.after(F.scaled_dot_product_attention(query, key, value)).mean((1, 2)))
 
 
 class Tied(nn.Module):

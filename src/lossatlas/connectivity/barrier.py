@@ -26,7 +26,7 @@ def barrier(
     batch_norm: BatchNormPolicy | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Max over t of L(theta(t)) - base(t) on ``steps`` equally spaced t, where the base is
+    """max over t of L(theta(t)) - base(t) on ``steps`` equally spaced t, where the base is
 
     - ``"entezari"``: (1 - t) L(theta(0)) + t L(theta(1)), the line between the ends' losses
       (Entezari et al. 2022);

@@ -51,8 +51,8 @@ def top_eigenpairs(
     the k largest |lambda|.
 
     Stops when |A v - lambda v| <= tol |lambda| for all k, or when rounding in the operator's type allows no smaller
-    residual; never because two iterates agree. Gives up after ``max_products`` (min(n, 300) by default) with a
-    ``ConvergenceWarning``; the residuals tell what was reached.
+    residual; never because two iterates agree. Gives up after ``max_products`` (min(n, max(300, 4 k)) by default) with
+    a ``ConvergenceWarning``; the residuals tell what was reached.
 
     Each pair that is returned is an eigenpair to within its residual. Whether another lies between two of them no
     residual can tell: of several equal eigenvalues (or equal to within ``tol``) one start vector shows only one,
@@ -83,7 +83,7 @@ def krylov_eigenpairs(
     """The eigenpairs that ``wanted`` picks (``count`` indices of the ascending Ritz values) from one Krylov space."""
     if not tol > 0:
         raise InputError(f"tol={tol}: give a positive relative tolerance, such as 1e-3.")
-    limit = min(operator.n, max_products or 300)
+    limit = min(operator.n, max_products or max(300, 4 * count))
     if limit < min(count, operator.n):
         raise InputError(f"max_products={max_products} cannot give {count} eigenpairs: allow at least {count}.")
     krylov = _Krylov(operator, limit, seed)

@@ -12,7 +12,7 @@ from lossatlas.curvature.operators import Operator
 
 
 def power_iteration(operators: Operator | Iterable[Operator], *, steps: int = 15, seed: int = 0) -> xr.Dataset:
-    """V <- A v / |A v|, lambda = v' A v, ``steps`` times.
+    """v <- A v / |A v|, lambda = v' A v, ``steps`` times.
 
     Converges, slowly, to the eigenvalue of largest magnitude, without a stopping rule and without an error bound;
     use ``top_eigenpairs`` to know a number. Given several operators, each product takes the next one: so it goes when
