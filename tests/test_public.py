@@ -25,7 +25,7 @@ SOURCE = ROOT / "src" / "lossatlas"
 # docs/map.md draws the same picture. A file imports files of lower floors, files of its own folder, and of its own
 # floor those that are listed before it.
 FLOORS: dict[int, list[str]] = {
-    0: ["errors.py", "parameters.py", "batches.py", "checkpoints.py", "measures.py"],
+    0: ["errors.py", "parameters.py", "batches.py", "checkpoints.py", "measures.py", "functional.py"],
     1: ["objective.py", "regions.py", "curves.py"],
     2: ["directions.py", "trajectory.py", "curvature/operators.py"],
     3: ["surface.py", "curvature/*", "connectivity/*", "robustness.py"],

@@ -22,7 +22,7 @@ def random_directions(
     """d_f <- d_f |w_f| / |d_f| for each block f of k Gaussian draws: ``(k, n)``, at the objective's own point.
 
     ``norm`` names the block: ``"filter"`` (one output unit of a weight: Li et al. 2018, section 4), ``"layer"``
-    (one tensor) or ``"model"``; ``None`` leaves the draws as they are, N(0, 1) in each entry.
+    (one tensor) or ``"model"``; ``None`` leaves their lengths as drawn, N(0, 1) in each entry.
 
     ``one_d`` says what becomes of tensors with fewer than two dimensions (biases, scales of norms), whose entries
     can be far larger than their effect: ``"zero"``, the default for filters and layers, holds them fixed, as

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,24 +11,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from lossatlas.batches import Batches, describe, preserved_rng, seed_generators, tensor_bytes
-from lossatlas.checkpoints import state_of, without_wrappers
-from lossatlas.errors import (
-    CheckpointError,
-    DirectionError,
-    InputError,
-    LossAtlasError,
-    NonFiniteLoss,
-    NumericalError,
-)
-from lossatlas.measures import Loss, Metric, Sample, Step, Supervised, explain_failure
+from lossatlas.batches import Batches, describe, preserved_rng
+from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
+from lossatlas.functional import BatchNormPolicy, FunctionalModel
+from lossatlas.measures import Loss, Metric, Sample, Step, Supervised
 from lossatlas.parameters import ParameterSpace
-
-BatchNormPolicy = Literal["frozen", "recompute", "batch"]
 
 
 @dataclass(frozen=True)
@@ -99,10 +85,8 @@ class Objective:
             raise InputError(
                 f"The loss is a {type(loss).__name__}: give a function loss(outputs, targets), e.g. F.cross_entropy."
             )
-        self._build(model, Supervised(loss, metrics), parameters, dtype, device)
-        self._set_data(data, batch_size, None, name)
-        self._set_batch_norm(batch_norm, batch_norm_batches, batch_norm_data)
-        self._probe()
+        function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
+        self._build(function, data, batch_size, None, (batch_norm, batch_norm_batches, batch_norm_data), name)
 
     @classmethod
     def from_step(
@@ -126,13 +110,21 @@ class Objective:
         that it is handed. ``weight(batch)`` is the batch's weight: its number of examples by default.
         """
         objective = cls.__new__(cls)
-        objective._build(model, Step(step), parameters, dtype, device)
-        objective._set_data(batches, batch_size, weight, name)
-        objective._set_batch_norm(batch_norm, batch_norm_batches, None)
-        objective._probe()
+        function = FunctionalModel(model, Step(step), parameters, dtype, device)
+        objective._build(function, batches, batch_size, weight, (batch_norm, batch_norm_batches, None), name)
         return objective
 
     # What it is made of
+
+    @property
+    def space(self) -> ParameterSpace:
+        """Which part of theta is which tensor."""
+        return self._function.space
+
+    @property
+    def point(self) -> Tensor:
+        """theta ``(n,)`` of the model that was given."""
+        return self._function.point
 
     @property
     def n_parameters(self) -> int:
@@ -154,12 +146,12 @@ class Objective:
 
     @property
     def batch_norm(self) -> BatchNormPolicy:
-        return self._policy
+        return self._function.policy
 
     @property
     def has_batch_norm(self) -> bool:
         """Whether the model keeps running statistics that belong to its own point."""
-        return any(m.track_running_stats for m in self._norms)
+        return any(m.track_running_stats for m in self._function.norms)
 
     def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
         """theta ``(n,)`` of a module, a state dict or a file (``.safetensors``, ``.pt``) of the same architecture.
@@ -167,28 +159,11 @@ class Objective:
         Only the selected parameters are taken; the others, and the buffers, stay those of this objective's model.
         Raises ``CheckpointError`` when names or shapes differ, listing the first of them.
         """
-        first = self._first_names()
-        own = {first.get(name, name): tensor for name, tensor in self._model.state_dict().items()}
-        given = without_wrappers(state_of(source), own)
-        state = {first.get(name, name): tensor for name, tensor in given.items()}
-        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or unexpected:
-            raise CheckpointError(
-                f"These are the weights of another network: missing {missing[:5]}, unexpected {unexpected[:5]}. "
-                f"Give weights saved from a {type(self._model).__name__} like this one."
-            )
-        if wrong := [name for name in own if _shape(state[name]) != _shape(own[name])]:
-            listed = "; ".join(f"{name} is {_shape(state[name])}, not {_shape(own[name])}" for name in wrong[:5])
-            raise CheckpointError(
-                f"These are the weights of another network, {len(wrong)} tensors have another shape: {listed}."
-            )
-        return self.space.check(self.space.flatten(state).to(self.device, self.dtype), "checkpoint")
+        return self._function.point_of(source)
 
     def state_dict(self, point: Tensor | None = None) -> dict[str, Tensor]:
         """The model's full state dict with theta = ``point``: for saving, or for ``model.load_state_dict``."""
-        state, first = self._model.state_dict() | self.space.unflatten(self._at(point)), self._first_names()
-        # A tied tensor has several names, and load_state_dict takes the last one's.
-        return {name: state[first.get(name, name)].detach().clone() for name in state}
+        return self._function.state_dict(self._at(point))
 
     def with_batch_norm(self, policy: BatchNormPolicy, batches: int | None = None, data: Any = None) -> Objective:
         """The same objective on the same data under another BatchNorm policy.
@@ -196,23 +171,23 @@ class Objective:
         ``batches`` and ``data`` for the statistics are this objective's own unless they are given.
         """
         other = copy.copy(self)
-        other._model = copy.deepcopy(self._model)
-        other._wire()
-        other._set_batch_norm(policy, batches or self._norm_count, data)
-        if data is None:
-            other._norm_data = self._norm_data
+        other._function = self._function.duplicate()
+        own = self._function
+        other._function.set_batch_norm(
+            policy, batches or own.norm_count, own.norm_data if data is None else self._fixed(data)
+        )
         return other
 
     def provenance(self) -> dict[str, str | int]:
         """What a Dataset's ``attrs`` say about where its numbers come from."""
         return {
             "data": self.name,
-            "model": type(self._model).__name__,
+            "model": type(self._function.module).__name__,
             "n_parameters": self.n_parameters,
             "n_examples": self.n_examples,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "batch_norm": self._policy if self._norms else "none",
-            "model_fingerprint": self._fingerprint(),
+            "batch_norm": self.batch_norm if self._function.norms else "none",
+            "model_fingerprint": self._function.fingerprint(),
             "data_fingerprint": self._batches.fingerprint,
             "lossatlas": version("lossatlas"),
             "torch": str(torch.__version__),
@@ -299,54 +274,23 @@ class Objective:
 
     def _build(
         self,
-        model: nn.Module,
-        measure: Supervised | Step,
-        parameters: str | Sequence[str] | None,
-        dtype: torch.dtype | None,
-        device: torch.device | str | None,
+        function: FunctionalModel,
+        data: Any,
+        batch_size: int,
+        weight: Callable[[Any], float] | None,
+        batch_norm: tuple[BatchNormPolicy, int | None, Any],
+        name: str,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise InputError(f"The model is a {type(model).__name__}: give a torch.nn.Module.")
-        self._measure_batch = measure
-        self._model = _private_copy(model).to(device=device, dtype=dtype)
-        self.space = ParameterSpace(self._model, parameters)
-        self.point = self.space.flatten(dict(self._model.named_parameters()))
-        if len({p.dtype for p in self._model.parameters() if p.is_floating_point()}) > 1:
-            raise InputError("The model mixes floating-point types: give one with dtype=, e.g. dtype=torch.float32.")
-        self._wire()
-
-    def _wire(self) -> None:
-        self._model.requires_grad_(False).eval()
-        self._bound = _Bound(self._model, self._measure_batch)
-        self._norms = [m for m in self._model.modules() if isinstance(m, BatchNorm)]
-
-    def _set_data(self, data: Any, batch_size: int, weight: Callable[[Any], float] | None, name: str) -> None:
         self.name = name
+        self._function = function
         self._batch_size = batch_size
-        self._batches = Batches(data, batch_size=batch_size, device=self.device, dtype=self.dtype, weight=weight)
+        self._batches = self._fixed(data, weight)
+        policy, count, statistics = batch_norm
+        function.set_batch_norm(policy, count, self._batches if statistics is None else self._fixed(statistics))
+        function.probe(self._batches)
 
-    def _set_batch_norm(self, policy: BatchNormPolicy, batches: int | None, data: Any) -> None:
-        if policy not in ("frozen", "recompute", "batch"):
-            raise InputError(f"batch_norm={policy!r} is unknown: choose 'frozen', 'recompute' or 'batch'.")
-        if batches is not None and batches < 1:
-            raise InputError(f"batch_norm_batches={batches}: give at least 1, or None for all.")
-        self._policy = policy
-        self._norm_count = batches
-        self._norm_data = self._batches
-        if data is not None:
-            self._norm_data = Batches(data, batch_size=self._batch_size, device=self.device, dtype=self.dtype)
-        for norm in self._norms:
-            norm.train(policy == "batch")
-
-    def _probe(self) -> None:
-        probe = _Bound(self._model, self._measure_batch.probe)
-        try:
-            with torch.no_grad(), preserved_rng(self.device):
-                functional_call(probe, self._own_buffers(), (self._batches,))
-        except LossAtlasError:
-            raise
-        except Exception as error:
-            raise explain_failure(error, next(iter(self._batches))) from error
+    def _fixed(self, data: Any, weight: Callable[[Any], float] | None = None) -> Batches:
+        return Batches(data, batch_size=self._batch_size, device=self.device, dtype=self.dtype, weight=weight)
 
     def _at(self, point: Tensor | None) -> Tensor:
         if point is None:
@@ -362,55 +306,12 @@ class Objective:
             raise DirectionError("The vector holds NaN or infinite numbers: give a finite one.")
         return vector.to(self.device, self.dtype).reshape(-1, self.n_parameters)
 
-    def _first_names(self) -> dict[str, str]:
-        """Every name of a parameter -> its first one; they differ where parameters are tied."""
-        first = {id(parameter): name for name, parameter in self._model.named_parameters()}
-        named = self._model.named_parameters(remove_duplicate=False)
-        return {name: first[id(parameter)] for name, parameter in named}
-
-    def _named(self, theta: Tensor) -> dict[str, Tensor]:
-        return {f"model.{name}": tensor for name, tensor in self.space.unflatten(theta).items()}
-
-    def _own_buffers(self) -> dict[str, Tensor]:
-        """Fresh copies for one pass, so that nothing a forward call writes outlives it."""
-        return {f"model.{name}": buffer.clone() for name, buffer in self._model.named_buffers()}
-
-    def _buffers(self, theta: Tensor) -> dict[str, Tensor]:
-        buffers = self._own_buffers()
-        return self._recomputed(theta, buffers) if self._policy == "recompute" and self._norms else buffers
-
-    def _recomputed(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        for name, module in self._model.named_modules():
-            if isinstance(module, BatchNorm) and module.track_running_stats:
-                buffers[f"model.{name}.running_mean"].zero_()
-                buffers[f"model.{name}.running_var"].fill_(1)
-                buffers[f"model.{name}.num_batches_tracked"].zero_()
-        with _collecting_statistics(self._norms):
-            for index, batch in enumerate(itertools.islice(self._norm_data, self._norm_count)):
-                self._measure(theta, buffers, batch, index)
-        return buffers
-
     def _sweep(self, theta: Tensor) -> list[dict[str, Tensor]]:
         """What each batch yields at ``theta``, without gradients."""
         # Not inference_mode: a model may keep what it computes here (a table of positions) for a pass with gradients.
         with torch.no_grad(), preserved_rng(self.device):
-            buffers = self._buffers(theta)
-            return [self._measure(theta, buffers, batch, index) for index, batch in enumerate(self._batches)]
-
-    def _measure(self, theta: Tensor, buffers: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]:
-        # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
-        seed_generators(index, self.device)
-        try:
-            measured: dict[str, Tensor] = functional_call(self._bound, self._named(theta) | buffers, (batch,))
-        except LossAtlasError:
-            raise
-        except torch.OutOfMemoryError as error:
-            raise NumericalError(
-                "The device ran out of memory: use a smaller batch_size or a smaller dtype."
-            ) from error
-        except Exception as error:
-            raise explain_failure(error, batch) from error
-        return measured
+            buffers = self._function.buffers(theta)
+            return [self._function.measure(theta, buffers, batch, index) for index, batch in enumerate(self._batches)]
 
     def _sample(self, parts: list[Tensor]) -> Sample:
         weights = torch.tensor(self._batches.weights, dtype=torch.float64)
@@ -425,14 +326,14 @@ class Objective:
         return zip(self._batches.weights, self._batches, strict=True)
 
     def _batch_gradient(self, theta: Tensor, batch: Any, index: int, *, create_graph: bool) -> Tensor:
-        if self._policy == "recompute" and self._norms:
+        if self._function.recomputes:
             raise InputError(
                 "Derivatives are not defined under batch_norm='recompute', where the statistics depend on the point: "
                 "use batch_norm='frozen' or 'batch'."
             )
         # Fused attention has no second derivative on a CPU; the plain formula has.
         with torch.enable_grad(), preserved_rng(self.device), sdpa_kernel(SDPBackend.MATH):
-            loss = self._measure(theta, self._buffers(theta), batch, index)["loss"].mean()
+            loss = self._function.measure(theta, self._function.buffers(theta), batch, index)["loss"].mean()
             gradient = (
                 torch.autograd.grad(loss, theta, create_graph=create_graph, allow_unused=True)[0]
                 if loss.requires_grad
@@ -453,51 +354,6 @@ class Objective:
             if index == 0:
                 _require_second_derivative(gradient)
             yield weight, _products(gradient, rows, theta)
-
-    def _fingerprint(self) -> str:
-        sha = hashlib.sha256(repr([(e.name, e.shape) for e in self.space]).encode())
-        for tensor in [self.point, *self._model.state_dict().values()]:
-            sha.update(tensor_bytes(tensor))
-        return sha.hexdigest()[:16]
-
-
-class _Bound(nn.Module):
-    """Model and measure as one module, so that ``functional_call`` reaches whatever a step does with the model."""
-
-    def __init__(self, model: nn.Module, measure: Callable[[nn.Module, Any], Any]) -> None:
-        super().__init__()
-        self.model = model
-        self._measure = measure
-
-    def forward(self, batch: Any) -> Any:
-        return self._measure(self.model, batch)
-
-
-@contextmanager
-def _collecting_statistics(norms: Sequence[BatchNorm]) -> Iterator[None]:
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
-            norm.train()
-            norm.momentum = None  # the plain average over all calls since num_batches_tracked was zero
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.eval()
-            norm.momentum = momentum
-
-
-def _private_copy(model: nn.Module) -> nn.Module:
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
-    model = getattr(model, "_orig_mod", model)  # torch.compile keeps the module itself there
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise InputError(
-            f"The model cannot be copied ({type(error).__name__}: {' '.join(str(error).split())}): detach the tensors "
-            "that it keeps as attributes, or build it anew and load its state dict."
-        ) from error
 
 
 def _products(gradient: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
@@ -521,10 +377,6 @@ def _require_second_derivative(gradient: Tensor) -> None:
             )
         seen.add(node)
         stack.extend(following for following, _ in node.next_functions)
-
-
-def _shape(value: object) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
 def _finite(vector: Tensor, what: str) -> Tensor:

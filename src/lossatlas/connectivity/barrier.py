@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from lossatlas.curves import Curve
 from lossatlas.errors import InputError, NonFiniteLoss
+from lossatlas.functional import BatchNormPolicy
 from lossatlas.measures import Sample
-from lossatlas.objective import BatchNormPolicy, Objective
+from lossatlas.objective import Objective
 
 Definition = Literal["entezari", "frankle", "draxler"]
 
