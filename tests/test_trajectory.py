@@ -79,6 +79,7 @@ def test_the_plane_contains_the_whole_road_and_the_last_snapshot_is_its_centre()
         road = walk(seed=seed)
         for margin in (0.0, 0.2):
             plane = road.plane(steps=(7, 5), margin=margin)
+            assert all(0.0 in axis for axis in plane.coordinates)
             assert torch.equal(plane.at(0.0, 0.0), road.points[-1])
             coordinates = road.project(plane.directions)
             assert (coordinates[-1] == 0).all()

@@ -1,7 +1,6 @@
 """The command line: one thin command a verb. Heavy imports wait until a command runs.
 
-Exit codes: 0 done; 2 the input; 3 a missing tool that was asked for; 4 a numerical failure; 130 interrupted, and the
-same command goes on where it was.
+Exit codes: 0 done; 2 the input; 3 a missing tool that was asked for; 4 a numerical failure; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -326,7 +325,7 @@ def guarded(command: Callable[[], object]) -> int:
     except OSError as error:  # a full disk, a file system that went away
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where it was", 130)
+        return _fail("interrupted; a study goes on where it was when the same command is given again", 130)
     return 0
 
 

@@ -49,7 +49,7 @@ class Sample:
         return math.sqrt(m / (m - 1)) * float(spread / self.weights.sum())
 
     def combined(self, other: Sample, weight: float) -> Sample:
-        """X + weight y, example by example: the errors of differences come out right, since both share the examples."""
+        """x + weight y, example by example: the errors of differences come out right, since both share the examples."""
         return Sample(self.values + weight * other.values, self.weights, self.over)
 
 
