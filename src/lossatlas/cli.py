@@ -71,7 +71,7 @@ def study(
         return
     from lossatlas.study.run import run
 
-    _print_report(run(resolved, out or Path("runs") / resolved.preset, progress=not quiet, say=_say))
+    _print_report(run(resolved, out or Path("runs") / resolved.preset, progress=_bars(quiet), say=_say))
 
 
 @app.command
@@ -98,7 +98,7 @@ def surface(
             region = la.line(objective.point, directions[0], span=span, steps=steps)
         else:
             region = la.plane(objective.point, directions[0], directions[1], span=span, steps=steps)
-        return la.surface(objective, region, progress=not quiet).assign_attrs(directions="random", seed=seed)
+        return la.surface(objective, region, progress=_bars(quiet)).assign_attrs(directions="random", seed=seed)
 
     _measure("surface", target, out, compute)
 
@@ -147,7 +147,7 @@ def connect(
 
         segment = la.Segment(objective.point_of(a), objective.point_of(b))
         return la.barrier(
-            objective, segment, definition=definition, steps=steps, batch_norm=batch_norm, progress=not quiet
+            objective, segment, definition=definition, steps=steps, batch_norm=batch_norm, progress=_bars(quiet)
         )
 
     _measure("barrier", target, out, compute)
@@ -173,7 +173,7 @@ def robustness(
     def compute(objective: Objective) -> xr.Dataset:
         import lossatlas as la
 
-        return la.robustness(objective, values, relative=relative, draws=draws, seed=seed, progress=not quiet)
+        return la.robustness(objective, values, relative=relative, draws=draws, seed=seed, progress=_bars(quiet))
 
     _measure("robustness", target, out, compute)
 
@@ -194,11 +194,11 @@ def trajectory(
 
     road = Trajectory.load(snapshots)
     objective = _objective(target) if target is not None else None
-    _write(make_folder(out), "trajectory", road.analyse(objective, progress=not quiet))
+    _write(make_folder(out), "trajectory", road.analyse(objective, progress=_bars(quiet)))
     if objective is not None:
         import lossatlas as la
 
-        plane = la.surface(objective, road.plane(steps=steps), progress=not quiet)
+        plane = la.surface(objective, road.plane(steps=steps), progress=_bars(quiet))
         _write(out, "road", plane.assign_attrs(directions="principal components"))
 
 
@@ -289,6 +289,11 @@ def _write(out: Path, name: str, dataset: xr.Dataset) -> None:
     for sentence in getattr(observations, str(dataset.attrs["kind"]))(dataset):
         print(sentence)
     print(f"{out / name}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder.")
+
+
+def _bars(quiet: bool) -> bool:
+    """Progress bars are for people: none in a pipe or a log file."""
+    return not quiet and sys.stderr.isatty()
 
 
 def _say(line: str) -> None:
