@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from lossatlas.plot.curves import log_if_wide, values
-from lossatlas.plot.style import BLUE, GREY, ORANGE, VERMILLION, panels, styled
+from lossatlas.plot.style import BLUE, GREY, ORANGE, VERMILLION, legend_above, panels, styled
 from lossatlas.plot.surfaces import colour_scale, draw_contours, grid, loss_bar, missing_note
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def road(surface: xr.Dataset, trajectory: xr.Dataset) -> Figure:
     shares = trajectory["explained_variance_ratio"].to_numpy()
     named = [f"PC {k + 1} ({100 * share:.1f} % of the variance)" for k, share in enumerate(shares[:2])]
     axes.set(xlabel=named[0], ylabel=named[-1], aspect="equal")
-    axes.legend(loc="best", frameon=True, framealpha=0.85)
     axes.set_title("\n".join(missing_note(surface)))
     loss_bar(figure, filled, axes, logarithmic)
     figure.colorbar(dots, ax=axes, location="bottom", aspect=40, pad=0.02).set_label("training step")
+    legend_above(figure, axes)
     return figure
 
 

@@ -109,7 +109,7 @@ def surface(datasets: Sequence[xr.Dataset]) -> str:
 
 
 def surface_3d(dataset: xr.Dataset, with_road: bool) -> str:
-    road = " Black: the road of training at the true loss of its snapshots." if with_road else ""
+    road = " The line with dots is the road of training, at the true loss of its snapshots." if with_road else ""
     return _joined(
         f"The same plane as a surface, {who(dataset)}: height and colour are the logarithm to base 10 of the "
         f"loss.{road}",

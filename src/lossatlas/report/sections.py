@@ -96,7 +96,7 @@ def _setup(datasets: Sequence[xr.Dataset], setup: Mapping[str, str]) -> Section:
             rows.append((name, found))
     seconds = [float(dataset.attrs["seconds"]) for dataset in datasets if "seconds" in dataset.attrs]
     if seconds:
-        rows.append(("time of the measurements", f"{sum(seconds):,.0f} s"))
+        rows.append(("computing time", f"{sum(seconds):,.0f} s"))
     caption = "Set-up: what was given, and what the Datasets record. Values that differ between Datasets are listed."
     return Section("Set-up", "setup", (Table(caption, ("item", "value"), tuple(rows), (0.28, 0.72)),))
 

@@ -120,7 +120,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "slices": {"line_steps": 41, "plane_steps": 21, "examples": 2000},
         "road": {"steps": 21, "examples": 2000},
         "curvature": {"k": 5, "examples": 2000},
-        "bridge": {"steps": 21, "examples": 10000},
+        "bridge": {"examples": 10000},
     },
     # The first seed: MNIST, the wide CNN without pooling, three epochs at 0.05, a snapshot every 100 steps, 15
     # power iterations; its slices used one batch of 128 images, ours 1,000.
