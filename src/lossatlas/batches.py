@@ -46,7 +46,7 @@ class Batches:
         self,
         data: Any,
         *,
-        batch_size: int = 512,
+        batch_size: int = 128,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         weight: Callable[[Any], float] | None = None,
@@ -125,7 +125,7 @@ def preserved_rng(device: torch.device | None = None) -> Iterator[None]:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Torch's generators of the CPU and of ``device``, no other device's, and those of numpy and random."""
+    """Start torch's generators (of the CPU and of ``device``, no other device's) and those of numpy and random."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - a user's model may draw from it
     torch.default_generator.manual_seed(seed)

@@ -49,7 +49,8 @@ class Objective:
     batch_norm : ``"frozen"`` uses the running statistics as trained; ``"recompute"`` estimates them anew at each
         point from the first ``batch_norm_batches`` batches of ``batch_norm_data`` (all of ``data`` by default;
         equal weight a batch, as ``torch.optim.swa_utils.update_bn``); ``"batch"`` normalises by each batch's own.
-    batch_size : into how many examples a batch a pair of tensors is cut.
+    batch_size : into how many examples a batch a pair of tensors is cut. Small batches keep a CPU's memory warm; a GPU
+        wants larger ones.
     dtype, device : of the private copy and of every point; the model's own by default.
     name : what the data are called on plots and in reports.
 
@@ -76,7 +77,7 @@ class Objective:
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
         batch_norm_data: Any = None,
-        batch_size: int = 512,
+        batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         name: str = "data",
@@ -99,7 +100,7 @@ class Objective:
         parameters: str | Sequence[str] | None = None,
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
-        batch_size: int = 512,
+        batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         name: str = "data",

@@ -54,7 +54,7 @@ class Material:
     def train_set(self) -> Pair:
         return self._part("train", self.config.train.examples)
 
-    def objective(self, which: str, split: str, examples: int | None, batch_size: int = 500) -> Objective:
+    def objective(self, which: str, split: str, examples: int | None, batch_size: int = 128) -> Objective:
         """L of a trained network on (a class-stratified subset of) the training or test set."""
         part = self._part(split, examples)
         network = self.fresh(which)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,6 +58,4 @@ def random_numbers(seed: int, epoch: int, device: torch.device) -> Iterator[None
     number = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
     with preserved_rng(device):
         seed_generators(number, device)
-        random.seed(number)
-        np.random.seed(number)  # noqa: NPY002 - a user's loader may draw from it
         yield
