@@ -178,10 +178,14 @@ def test_doctor_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted() -> None:
+    def interrupted() -> str:
         raise KeyboardInterrupt
 
-    assert cli.guarded(interrupted) == 130
+    app.command(interrupted, name="interrupted")
+    try:
+        assert run("interrupted") == 130
+    finally:
+        del app["interrupted"]
     assert "same command" in capsys.readouterr().err
 
 

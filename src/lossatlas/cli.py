@@ -29,6 +29,7 @@ app = cyclopts.App(
     version=__version__,
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # guarded() answers it, and says what is kept
 )
 
 Target = Annotated[
