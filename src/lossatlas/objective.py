@@ -33,7 +33,7 @@ class Objective:
     """L(theta) = sum_i l(f_theta(x_i), y_i) / N, the mean loss over N examples, for theta in R^n.
 
     The only place that calls the model. It works on a private copy: the model that was given is read once and
-    never touched, and the function does not change when training goes on.
+    never touched, and the function does not change when training goes on. Forward hooks are copied with it and run.
 
     Parameters
     ----------
