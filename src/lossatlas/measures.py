@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,6 @@ from lossatlas.errors import DataError, InputError, LossAtlasError
 
 Loss = Callable[[Any, Any], Tensor]
 Metric = Callable[[Any, Any], Tensor]
-
-
-class Measure(Protocol):
-    """``(model, batch) -> {"loss": tensor, metric: tensor, ..}``: each ``(B,)``, or 0-d for a batch's mean."""
-
-    def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)

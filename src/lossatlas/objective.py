@@ -175,7 +175,7 @@ class Objective:
         other._function = self._function.duplicate()
         own = self._function
         other._function.set_batch_norm(
-            policy, batches or own.norm_count, own.norm_data if data is None else self._fixed(data)
+            policy, own.norm_count if batches is None else batches, own.norm_data if data is None else self._fixed(data)
         )
         return other
 

@@ -149,6 +149,8 @@ def test_the_objectives_own_data_for_the_statistics_are_kept():
     o = Objective(member.make(), member.loss, data, batch_norm="recompute", batch_norm_data=(3 * data[0], data[1]))
     segment = la.Segment(o.point, o.point + 0.1)
     assert float(measured(o, segment, steps=3)["loss"][0]) == o.value()
+    with pytest.raises(InputError, match="at least 1"):
+        o.with_batch_norm("recompute", batches=0)
     batch = o.with_batch_norm("batch")
     assert float(measured(batch, segment, steps=3)["loss"][0]) == batch.value()
 

@@ -177,6 +177,7 @@ def test_impossible_questions_are_refused():
         (lambda: la.top_eigenpairs(matrix, 1, tol=0.0), "positive"),
         (lambda: la.top_eigenpairs(matrix, 1, which="both"), "magnitude"),
         (lambda: la.top_eigenpairs(matrix, 3, max_products=2), "at least 3"),
+        (lambda: la.top_eigenpairs(matrix, 3, max_products=0), "at least 3"),
     ):
         with pytest.raises(InputError, match=words):
             ask()

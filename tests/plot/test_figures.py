@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
 from lossatlas import plot
 from lossatlas.errors import InputError
 from lossatlas.plot import interactive
-from lossatlas.plot.surfaces import round_levels
+from lossatlas.plot.surfaces import colour_scale, draw_contours, round_levels
 
 
 def beyond_numbers(dataset: xr.Dataset, dim: str, index: int) -> xr.Dataset:
@@ -188,3 +190,12 @@ def test_plots_claims_and_reports_import_neither_torch_nor_pyplot():
     code = f"import sys, {modules}; print([m for m in ('torch', 'matplotlib.pyplot') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_contour_lines_have_the_colour_that_is_asked_for():
+    axes = Figure().add_subplot()
+    logarithmic, levels = colour_scale(made.plane()["loss"].to_numpy())
+    draw_contours(axes, made.plane(), logarithmic, levels, lines_in="#444444")
+    _, lines = (c for c in axes.collections if isinstance(c, QuadContourSet))
+    assert not lines.filled
+    assert {to_hex(colour) for colour in lines.get_edgecolor()} == {"#444444"}

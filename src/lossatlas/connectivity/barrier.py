@@ -58,14 +58,10 @@ def barrier(
     if batch_norm is not None:
         objective = objective.with_batch_norm(batch_norm)
     t = np.linspace(0.0, 1.0, steps)
-    profile = [
-        objective.samples(curve.point(float(x))) for x in tqdm(t, desc="barrier", disable=not progress, leave=False)
-    ]
-    for end in (0, -1):
-        if not np.isfinite(profile[end]["loss"].mean):
-            raise NonFiniteLoss(
-                f"The loss at the end t = {t[end]:.0f} is {profile[end]['loss'].mean}: check that model's weights."
-            )
+    # The ends first: a model that cannot be measured is found out before the rest is computed.
+    first, last = (_end(objective, curve, x) for x in (0.0, 1.0))
+    between = tqdm(t[1:-1], desc="barrier", disable=not progress, leave=False)
+    profile = [first, *(objective.samples(curve.point(float(x))) for x in between), last]
     dataset = _dataset(profile, t, definition)
     dataset.attrs = {"kind": "barrier"} | objective.provenance()
     dataset.attrs |= {
@@ -75,6 +71,13 @@ def barrier(
         "seconds": time.perf_counter() - started,
     }
     return dataset
+
+
+def _end(objective: Objective, curve: Curve, t: float) -> dict[str, Sample]:
+    samples = objective.samples(curve.point(t))
+    if not np.isfinite(samples["loss"].mean):
+        raise NonFiniteLoss(f"The loss at the end t = {t:.0f} is {samples['loss'].mean}: check that model's weights.")
+    return samples
 
 
 def _dataset(profile: list[dict[str, Sample]], t: np.ndarray, definition: Definition) -> xr.Dataset:

@@ -83,7 +83,7 @@ def krylov_eigenpairs(
     """The eigenpairs that ``wanted`` picks (``count`` indices of the ascending Ritz values) from one Krylov space."""
     if not tol > 0:
         raise InputError(f"tol={tol}: give a positive relative tolerance, such as 1e-3.")
-    limit = min(operator.n, max_products or max(300, 4 * count))
+    limit = min(operator.n, max(300, 4 * count) if max_products is None else max_products)
     if limit < min(count, operator.n):
         raise InputError(f"max_products={max_products} cannot give {count} eigenpairs: allow at least {count}.")
     krylov = _Krylov(operator, limit, seed)

@@ -53,7 +53,6 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#777777"
-SIGNED = "berlin"
 
 P = ParamSpec("P")
 R = TypeVar("R")

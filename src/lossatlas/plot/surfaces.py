@@ -85,7 +85,7 @@ def draw_contours(
             beta,
             np.ma.masked_invalid(drawn),
             levels=present,
-            colors="white",
+            colors=lines_in,
             linewidths=0.7,
             linestyles="solid",
         )

@@ -91,7 +91,7 @@ class Noise(_Part):
 
 
 class StudyConfig(_Part):
-    """Everything that decides a study's numbers. ``examples: null`` means all there are."""
+    """Everything that decides a study's numbers. ``examples`` is a limit: null, or more than there are, means all."""
 
     preset: str = "digits"
     dataset: str = "digits"
