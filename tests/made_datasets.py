@@ -161,6 +161,122 @@ def principal_plane(network: str = "A", steps: int = 25) -> xr.Dataset:
     return dataset
 
 
+def with_tolerance(dataset: xr.Dataset, tolerance: float = 0.01, every: int = 5, beyond: int = 1) -> xr.Dataset:
+    """The same picture as if interpolated: nodes on every fifth pixel, 59 held-out pixels of which some surprise.
+
+    The error map is 0 at the nodes and the held-out pixels, and 0.4 tolerances half-way between the nodes, times 6 in
+    the corner where all coordinates are greatest.
+    """
+    dims = dataset["loss"].dims
+    places = np.stack([index.ravel() for index in np.indices(dataset["loss"].shape)])
+    node = (places % every == 0).all(axis=0)
+    spread = np.prod([np.abs(np.sin(np.pi * axis / every)) + (axis % every == 0) for axis in places], axis=0)
+    corner = (places > 0.8 * np.array(dataset["loss"].shape)[:, None]).all(axis=0)
+    generator = np.random.default_rng(5)
+    held_out = generator.choice(np.flatnonzero(~node), 59, replace=False)
+    error = np.where(node, 0.0, 0.4 * tolerance * spread * np.where(corner, 6, 1))
+    error[held_out] = 0
+    chosen = np.concatenate([np.flatnonzero(node), held_out])
+    surprise = np.concatenate([np.full(node.sum(), np.nan), np.linspace(0, 0.9, 59) * tolerance])
+    surprise[len(surprise) - beyond :] = 1.5 * tolerance
+    flat = {name: dataset[name].to_numpy().ravel()[chosen] for name in ("loss", "loss_stderr")}
+    points = {f"evaluation_{dim}": dataset[dim].to_numpy()[places[k][chosen]] for k, dim in enumerate(dims)}
+    points |= {f"evaluation_{name}": values for name, values in flat.items()}
+    points |= {"evaluation_surprise": surprise, "evaluation_role": np.repeat(["node", "held-out"], [node.sum(), 59])}
+    return dataset.assign(
+        {"loss_error": (dims, error.reshape(dataset["loss"].shape))}
+        | {name: ("evaluation", values) for name, values in points.items()}
+    ).assign_attrs(
+        method="cubic spline of log loss",
+        tolerance=tolerance,
+        coverage=0.95,
+        confidence=0.95,
+        coverage_bound=0.9222 if beyond == 1 else 0.9505,
+        held_out=59,
+        held_out_beyond=beyond,
+        error_estimate=float(error.max()),
+        data_error=0.031,
+        n_evaluations=len(chosen),
+        note="The tolerance of 1 % is below the data's own error of 3.1 %.",
+    )
+
+
+def volume(network: str = "A", steps: int = 15, nonfinite: bool = False) -> xr.Dataset:
+    axes = {name: np.linspace(-1, 1, steps + 2 * k) for k, name in enumerate(("alpha", "beta", "gamma"))}
+    loss = _bowl(network, *np.meshgrid(*axes.values(), indexing="ij"))
+    if nonfinite:
+        loss[-4:, -3:, -3:], loss[steps // 2, 0, 0] = np.nan, np.inf
+    return xr.Dataset(
+        {name: (tuple(axes), values) for name, values in _measured(loss).items()},
+        coords=axes,
+        attrs=_slice(
+            network,
+            "volume",
+            direction_norms=[21.4] * 3,
+            relative_norms=[0.998] * 3,
+            n_evaluations=loss.size,
+            directions="random",
+        ),
+    )
+
+
+def polar(network: str = "A", rings: int = 21, spokes: int = 48) -> xr.Dataset:
+    """The plane of `plane` in polar coordinates; the angle stops short of a whole turn."""
+    radius, angle = np.linspace(0, 1, rings), np.linspace(0, 2 * np.pi, spokes, endpoint=False)
+    loss = _bowl(network, np.outer(radius, np.cos(angle)), np.outer(radius, np.sin(angle)))
+    return xr.Dataset(
+        {name: (("radius", "angle"), values) for name, values in _measured(loss).items()},
+        coords={"radius": radius, "angle": angle},
+        attrs=_slice(
+            network,
+            "polar",
+            direction_norms=[21.4, 21.4],
+            relative_norms=[0.998, 0.998],
+            cosine=0.0,
+            n_evaluations=loss.size,
+            directions="random",
+        ),
+    )
+
+
+def several(dataset: xr.Dataset, planes: int = 5) -> xr.Dataset:
+    """This region several times over: at its centre all agree, elsewhere plane k has (1 + 0.2 k r) times the loss."""
+    radius = np.sqrt(sum(dataset[dim] ** 2 for dim in dataset["loss"].dims))
+    each = [dataset.map(lambda v, f=1 + 0.2 * k * radius: v * f, keep_attrs=True) for k in range(planes)]
+    stacked = xr.concat(each, dim=xr.DataArray(np.arange(planes), dims="plane", name="plane"))
+    if "accuracy" in stacked:
+        stacked["accuracy"] = stacked["accuracy"].clip(0, 0.9)
+    loss = stacked["loss"].where(np.isfinite(stacked["loss"]))
+    mean, spread = loss.mean("plane", skipna=False), loss.std("plane", ddof=min(1, planes - 1), skipna=False)
+    own = dataset.attrs | {"n_evaluations": loss.size}
+    return stacked.assign(loss_mean=mean, loss_spread=spread).assign_attrs(own)
+
+
+def with_quadratic(dataset: xr.Dataset) -> xr.Dataset:
+    """With the quadratic model 0.27 + 6 alpha^2 + 3 beta^2 + 2 gamma^2, on axes named as the Hessian's."""
+    weights = {"alpha": 6, "beta": 3, "gamma": 2}
+    model = sum(weights[str(dim)] * dataset[dim] ** 2 for dim in dataset["loss"].dims) + 0.27
+    return dataset.assign(quadratic=model).assign_attrs(directions="eigenvectors of the Hessian", normalisation="none")
+
+
+def log_spaced(network: str = "A", decades: int = 3, per_decade: int = 6) -> xr.Dataset:
+    """A plane with alpha logarithmic on both sides of 0 and beta logarithmic above it."""
+    positive = np.geomspace(10.0**-decades, 1, per_decade * decades + 1)
+    alpha, beta = np.concatenate([-positive[::-1], [0], positive]), positive
+    loss = _bowl(network, *np.meshgrid(alpha, beta, indexing="ij"))
+    return xr.Dataset(
+        {name: (("alpha", "beta"), values) for name, values in _measured(loss).items()},
+        coords={"alpha": alpha, "beta": beta},
+        attrs=_slice(network, "plane", n_evaluations=loss.size, directions="random", cosine=0.0),
+    )
+
+
+def with_classes(dataset: xr.Dataset, classes: int = 10) -> xr.Dataset:
+    """The loss of class k is (0.55 + 0.1 k) times the loss, so that the mean over ten classes is the loss."""
+    factor = xr.DataArray(0.55 + 0.1 * np.arange(classes), dims="class", coords={"class": np.arange(classes)})
+    return dataset.assign(class_loss=dataset["loss"] * factor)
+
+
 def trajectory(network: str = "A", snapshots: int = 29, losses: bool = True) -> xr.Dataset:
     generator = np.random.default_rng(3)
     rest = np.linspace(1, 0, snapshots)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lossatlas import zoo as zoo
     from lossatlas.claims import Claim as Claim
     from lossatlas.connectivity.barrier import barrier as barrier
+    from lossatlas.curvature.axes import eigen_plane as eigen_plane
     from lossatlas.curvature.lanczos import top_eigenpairs as top_eigenpairs
     from lossatlas.curvature.operators import hessian as hessian
     from lossatlas.curvature.power import power_iteration as power_iteration
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
     from lossatlas.regions import Region as Region
     from lossatlas.regions import line as line
     from lossatlas.regions import plane as plane
+    from lossatlas.regions import plane_through as plane_through
+    from lossatlas.regions import polar as polar
+    from lossatlas.regions import volume as volume
     from lossatlas.report import report as report
     from lossatlas.robustness import robustness as robustness
+    from lossatlas.surface import refine as refine
     from lossatlas.surface import surface as surface
     from lossatlas.trajectory import Recorder as Recorder
     from lossatlas.trajectory import Trajectory as Trajectory
@@ -39,6 +44,9 @@ _HOME = {
     "Objective": "objective",
     "line": "regions",
     "plane": "regions",
+    "volume": "regions",
+    "polar": "regions",
+    "plane_through": "regions",
     "Region": "regions",
     "Segment": "curves",
     "random_directions": "directions",
@@ -47,10 +55,12 @@ _HOME = {
     "Recorder": "trajectory",
     "Trajectory": "trajectory",
     "surface": "surface",
+    "refine": "surface",
     "hessian": "curvature.operators",
     "top_eigenpairs": "curvature.lanczos",
     "power_iteration": "curvature.power",
     "spectrum": "curvature.spectrum",
+    "eigen_plane": "curvature.axes",
     "barrier": "connectivity.barrier",
     "robustness": "robustness",
     "Claim": "claims",

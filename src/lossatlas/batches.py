@@ -74,6 +74,41 @@ class Batches:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def kept(self) -> list[Any] | None:
+        """The batches themselves where they are kept, to be read and never written to."""
+        return self._kept
+
+    def labels(self) -> Tensor | None:
+        """``(N,)``: the classes of all examples, where batches are kept pairs (inputs, one whole number an example)."""
+        if self._kept is None or any(not _has_labels(batch) for batch in self._kept):
+            return None
+        return torch.cat([batch[1] for batch in self._kept]).cpu()
+
+    def take(self, indices: Tensor, size: int) -> list[Any] | None:
+        """The examples with these indices, in batches of ``size``; None where batches cannot be cut anew."""
+        whole = self.recut(int(self.total))
+        if whole is None:
+            return None
+        chosen = [tensor[indices.to(tensor.device)].split(size) for tensor in tensors_in(whole[0])]
+        return [_refill(whole[0], iter(tensors)) for tensors in zip(*chosen, strict=True)]
+
+    def recut(self, size: int, count: int | None = None) -> list[Any] | None:
+        """The first ``count`` examples (None: all) in batches of ``size``; None where batches cannot be cut anew.
+
+        They can where they are kept, each counts by its number of examples, and they differ in nothing but that.
+        """
+        if self._kept is None or any(
+            t.ndim == 0 or t.shape[0] != weight
+            for batch, weight in zip(self._kept, self.weights, strict=True)
+            for t in tensors_in(batch)
+        ):
+            return None
+        columns = list(zip(*(tensors_in(batch) for batch in self._kept), strict=True))
+        if len({tuple((t.dtype, t.shape[1:]) for t in tensors_in(batch)) for batch in self._kept}) > 1:
+            return None
+        pieces = [torch.cat(column)[:count].split(size) for column in columns]
+        return [_refill(self._kept[0], iter(tensors)) for tensors in zip(*pieces, strict=True)]
+
     @property
     def total(self) -> float:
         return float(sum(self.weights))
@@ -230,6 +265,18 @@ def _map(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
         mapped = tuple(_map(value, function) for value in batch)
         return type(batch)(*mapped) if hasattr(batch, "_fields") else mapped  # a namedtuple stays one
     return batch
+
+
+def _has_labels(batch: Any) -> bool:
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    if not pair or not isinstance(batch[1], Tensor) or batch[1].ndim != 1:
+        return False
+    return not batch[1].is_floating_point() and len(batch[1]) == leading_size(batch)
+
+
+def _refill(batch: Any, tensors: Iterator[Tensor]) -> Any:
+    """A batch of the same form that holds other tensors."""
+    return _map(batch, lambda _: next(tensors))
 
 
 def _cast(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:

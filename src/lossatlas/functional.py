@@ -25,7 +25,7 @@ BatchNormPolicy = Literal["frozen", "recompute", "batch"]
 
 
 class FunctionalModel:
-    """``measure(theta, buffers, batch, index)``: what a batch yields with the parameters at theta, all else fixed.
+    """``measure(tensors(theta), batch, index)``: what a batch yields with the parameters at theta, all else fixed.
 
     It owns a copy of the model that was given, in eval mode. Buffers are fresh copies at each pass, random numbers a
     function of the batch's index, and the BatchNorm policy decides which statistics are used (``Objective`` documents
@@ -88,18 +88,21 @@ class FunctionalModel:
         except Exception as error:
             raise explain_failure(error, next(iter(batches))) from error
 
-    def buffers(self, theta: Tensor) -> dict[str, Tensor]:
-        """Fresh buffers for one pass at ``theta``, with the statistics that the policy wants."""
-        buffers = self._own_buffers()
-        return self._recomputed(theta, buffers) if self.recomputes else buffers
+    def tensors(self, theta: Tensor) -> dict[str, Tensor]:
+        """What one pass at ``theta`` uses: views into theta, and fresh buffers with the statistics of the policy."""
+        tensors = self.named(theta) | self._own_buffers()
+        return self._recomputed(tensors) if self.recomputes else tensors
 
-    def measure(self, theta: Tensor, buffers: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]:
+    def named(self, theta: Tensor) -> dict[str, Tensor]:
+        """The parameters at ``theta``, by the names that ``measure`` wants."""
+        return {f"model.{name}": tensor for name, tensor in self.space.unflatten(theta).items()}
+
+    def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]:
         """Losses and metrics of ``batch``, the ``index``-th of the data. The caller preserves the generators."""
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)
-        tensors = {f"model.{name}": tensor for name, tensor in self.space.unflatten(theta).items()}
         try:
-            measured: dict[str, Tensor] = functional_call(self._bound, tensors | buffers, (batch,))
+            measured: dict[str, Tensor] = functional_call(self._bound, tensors, (batch,))
         except LossAtlasError:
             raise
         except torch.OutOfMemoryError as error:
@@ -152,16 +155,16 @@ class FunctionalModel:
         # Copies, so that nothing a forward call writes outlives its pass.
         return {f"model.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
 
-    def _recomputed(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _recomputed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, module in self.module.named_modules():
             if isinstance(module, BatchNorm) and module.track_running_stats:
-                buffers[f"model.{name}.running_mean"].zero_()
-                buffers[f"model.{name}.running_var"].fill_(1)
-                buffers[f"model.{name}.num_batches_tracked"].zero_()
+                tensors[f"model.{name}.running_mean"].zero_()
+                tensors[f"model.{name}.running_var"].fill_(1)
+                tensors[f"model.{name}.num_batches_tracked"].zero_()
         with _collecting_statistics(self.norms):
             for index, batch in enumerate(itertools.islice(self.norm_data, self.norm_count)):
-                self.measure(theta, buffers, batch, index)
-        return buffers
+                self.measure(tensors, batch, index)
+        return tensors
 
 
 class _Bound(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -45,6 +45,19 @@ class Sample:
     def combined(self, other: Sample, weight: float) -> Sample:
         """x + weight y, example by example: the errors of differences come out right, since both share the examples."""
         return Sample(self.values + weight * other.values, self.weights, self.over)
+
+
+def samples_of(measured: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Sample]:
+    """What was measured on batches with these weights, joined: a value an example where every batch has one."""
+    return {name: _joined([one[name] for one in measured], weights) for name in measured[0]}
+
+
+def _joined(parts: list[Tensor], weights: Sequence[float]) -> Sample:
+    if all(part.ndim and len(part) == weight for part, weight in zip(parts, weights, strict=True)):
+        values = torch.cat(parts).double().cpu()
+        return Sample(values, torch.ones_like(values), "examples")
+    means = torch.stack([part.double().mean().cpu() for part in parts])
+    return Sample(means, torch.tensor(weights, dtype=torch.float64), "batches")
 
 
 class Supervised:

@@ -1,78 +1,367 @@
-"""Loss surfaces: an objective on a region."""
+"""Loss surfaces: an objective on a region, in full or to a stated accuracy."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import math
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from lossatlas.adaptive import Picture, picture
+from lossatlas.cells import CLASS_LOSS, LOSS, Cells, Floats, Row
 from lossatlas.directions import cosine, normalisation
-from lossatlas.measures import Sample
+from lossatlas.errors import InputError
+from lossatlas.evaluation.tuning import Evaluator, Plan
+from lossatlas.interpolation import Polyharmonic, positions
 from lossatlas.objective import Objective
 from lossatlas.regions import Region
+from lossatlas.store import Store
+
+_RESOLUTION = 100  # units in the last place: a relative tolerance below so many is rounding
+_EXPECTED = 0.1  # of the pixels: how many evaluations a tolerance is expected to take, for what tuning may cost
 
 
-def surface(objective: Objective, region: Region, *, progress: bool = True) -> xr.Dataset:
-    """L(center + alpha d_1 + beta d_2) at every point of the region's grid, with the metrics.
+def surface(
+    objective: Objective,
+    region: Region | Sequence[Region],
+    *,
+    tol: float | None = None,
+    coverage: float = 0.95,
+    confidence: float = 0.95,
+    seed: int = 0,
+    subset: int | None = None,
+    by_class: bool = False,
+    store: str | Path | None = None,
+    reuse: xr.Dataset | None = None,
+    fast: bool = True,
+    progress: bool = True,
+) -> xr.Dataset:
+    """L(center + alpha d_1 + beta d_2 + ..) at every point of the region's grid, with the metrics.
+
+    With ``tol`` the model is evaluated at as few pixels as it takes for a share ``coverage`` of all of them to be
+    within the relative error ``tol``, at the stated ``confidence``; the others are interpolated. The evidence is that random
+    pixels which the interpolation has not seen are within ``tol`` (``picture``); a picture that does not interpolate is
+    evaluated in full. ``seed`` draws those pixels. ``tol=None`` evaluates every pixel.
+
+    Parameters
+    ----------
+    region : a line, plane, volume or polar region; or several of one shape, whose mean and spread are added.
+    subset : evaluate on about so many examples, drawn class by class; ``loss_subset_stderr`` is what that costs.
+    by_class : add ``class_loss``, the mean loss of each class.
+    store : a folder in which evaluated points are kept, block by block. The same call goes on where it was interrupted
+        and ends bit for bit as if it had not been.
+    reuse : an earlier surface of the same objective, center and directions: its evaluated points are taken over.
+    fast : prepare the evaluation (``objective.explain()`` says how, by what measurements). Means agree with the plain
+        loop's to 1e-6 in float32 and 1e-12 in float64; ``False`` runs the plain loop.
 
     Returns
     -------
-    Dataset over ``("alpha",)`` or ``("alpha", "beta")``: ``loss`` and each metric with their standard errors over the
-    data's examples, and ``loss_rise_stderr``, the standard error of the loss's *difference* from the region's center:
-    every point sees the same examples, so differences are surer than the two errors together suggest. A cell whose
-    loss is not finite holds that NaN or infinity, and ``attrs["n_nonfinite"]`` counts them. ``attrs`` also tell how
-    the directions are normalised (measured, not asserted), their lengths and their cosine.
+    Dataset over the region's dims: ``loss`` and each metric with their standard errors over the data's examples, and
+    ``loss_rise_stderr``, the standard error of the loss's *difference* from the region's center: every point sees the
+    same examples, so differences are surer than the two errors together suggest. With ``tol``: ``loss_error``, below
+    which the relative interpolation error of 95 % of the pixels is expected (0 where evaluated), and the evaluated
+    points with their exact values (``evaluation_*``). ``attrs``: how the directions are scaled (measured, not
+    asserted), what was asked and what was shown, how many evaluations it took. A cell whose loss is not finite holds
+    that NaN or infinity, and ``n_nonfinite`` counts them.
 
     Raises ``NonFiniteLoss`` when the loss is not finite at the model's own point, ``DirectionError`` for a region of
-    another model.
+    another model, ``InputError`` for an impossible ``tol``, ``OutputError`` for a store of another surface.
     """
-    objective.space.check(region.center, "region's center")
-    objective.require_finite()
+    options: dict[str, Any] = dict(tol=tol, coverage=coverage, confidence=confidence, seed=seed, subset=subset)
+    options |= dict(by_class=by_class, reuse=reuse, fast=fast, progress=progress)
+    if isinstance(region, Region):
+        return _one(objective, region, store, **options)
+    if len(region) < 2:
+        raise InputError(f"{len(region)} regions: give one, or a list of at least two of the same axes.")
+    folders = [None if store is None else Path(store) / f"plane_{i}" for i in range(len(region))]
+    return _together([_one(objective, one, folder, **options) for one, folder in zip(region, folders, strict=True)])
+
+
+def refine(surface: xr.Dataset, objective: Objective, region: Region, **options: Any) -> xr.Dataset:
+    """The surface on ``region``, a zoom of the surface's own (``Region.zoom``), with the points that it has already.
+
+    ``options`` as in ``surface``. Raises ``InputError`` where center, directions, model or data are others.
+    """
+    return _surface(objective, region, reuse=surface, **options)
+
+
+_surface = surface  # refine's first argument has its name
+
+
+def _one(
+    objective: Objective,
+    region: Region,
+    store: str | Path | None,
+    *,
+    tol: float | None,
+    coverage: float,
+    confidence: float,
+    seed: int,
+    subset: int | None,
+    by_class: bool,
+    reuse: xr.Dataset | None,
+    fast: bool,
+    progress: bool,
+) -> xr.Dataset:
+    _check(objective, region, tol, coverage, confidence)
     started = time.perf_counter()
-    center = objective.samples(region.center)["loss"]
-    cells = [
-        _cell(objective.samples(region.point(*index)), center)
-        for index in tqdm(
-            region.indices(),
-            total=int(np.prod(region.shape)),
-            desc="surface",
-            disable=not progress,
-            leave=False,
-        )
-    ]
-    dataset = xr.Dataset(
-        {name: (region.dims, np.reshape([cell[name] for cell in cells], region.shape)) for name in cells[0]},
-        coords=dict(zip(region.dims, region.coordinates, strict=True)),
-        attrs={"kind": "surface"} | objective.provenance() | _geometry(objective, region),
-    )
-    dataset.attrs["stderr_over"] = center.over
-    dataset.attrs["n_evaluations"] = len(cells)
+    used, strata = (objective, None) if subset is None else objective.subset(subset, seed=seed)
+    center = _center(used, region)
+    row = Row(center["loss"], strata, _labels(used) if by_class else None)
+    columns = list(row(center))
+    identity = _identity(used, region) | {
+        "tol": tol, "coverage": coverage, "confidence": confidence, "seed": seed, "subset": subset, "fast": fast
+    }  # fmt: skip
+    with nullcontext() if store is None else Store(store, identity, columns) as kept:
+        evaluate = _evaluator(used, region, tol, fast, kept)
+        prepared = time.perf_counter() - started
+        cells = Cells(evaluate, region, row, columns, kept)
+        if reuse is not None:
+            cells.know(_known(reuse, used, region, columns))
+        found = _searched(cells, tol, coverage, confidence, seed, progress)
+    dataset = _drawn(cells, found)
+    dataset.attrs = {"kind": "surface"} | used.provenance() | _geometry(objective, region) | dataset.attrs
+    dataset.attrs |= {"stderr_over": center["loss"].over, "n_evaluations": cells.evaluations}
+    dataset.attrs |= {"evaluation": str(evaluate.plan), "preparation_seconds": prepared}
+    if strata is not None:
+        dataset.attrs |= {"subset": len(strata.indices), "n_examples_all": objective.n_examples}
+    if found is not None:
+        dataset.attrs |= _evidence(found, tol, coverage, confidence, dataset)
+    if region.curvatures is not None:
+        dataset["quadratic"] = dataset["loss"].copy(data=_quadratic(region, center["loss"].mean))
     dataset.attrs["n_nonfinite"] = int((~np.isfinite(dataset["loss"])).sum())
     dataset.attrs["seconds"] = time.perf_counter() - started
     return dataset
 
 
-def _cell(samples: dict[str, Sample], center: Sample) -> dict[str, float]:
-    values = {name: sample.mean for name, sample in samples.items()}
-    errors = {f"{name}_stderr": sample.stderr for name, sample in samples.items()}
-    return values | errors | {"loss_rise_stderr": samples["loss"].combined(center, -1).stderr}
+def _check(objective: Objective, region: Region, tol: float | None, coverage: float, confidence: float) -> None:
+    objective.space.check(region.center, "region's center")
+    for name, share in (("coverage", coverage), ("confidence", confidence)):
+        if not 0 < share < 1:
+            raise InputError(f"{name}={share}: give a number between 0 and 1, such as 0.95.")
+    if tol is None:
+        return
+    if not 0 < tol < 1:
+        raise InputError(f"tol={tol}: give a relative error between 0 and 1, such as 0.01, or None for the exact grid.")
+    least = _RESOLUTION * torch.finfo(objective.dtype).eps
+    if tol < least:
+        raise InputError(
+            f"tol={tol:g} is below what {str(objective.dtype).removeprefix('torch.')} resolves: give at least "
+            f"{least:.1g}, an objective with dtype=torch.float64, or tol=None for the exact grid."
+        )
+
+
+def _center(objective: Objective, region: Region) -> dict[str, Any]:
+    center = objective.samples(region.center)
+    own = torch.equal(region.center.to(objective.point), objective.point)
+    if not own or not np.isfinite(center["loss"].mean):
+        objective.require_finite()
+    return center
+
+
+def _labels(objective: Objective) -> Tensor:
+    labels = objective.labels()
+    if labels is None:
+        raise InputError("by_class needs the class of each example: give data as (inputs, class indices) in memory.")
+    return labels
+
+
+def _identity(objective: Objective, region: Region) -> dict[str, Any]:
+    axes = hashlib.sha256(b"".join(axis.tobytes() for axis in region.coordinates)).hexdigest()[:16]
+    return objective.provenance() | {"region": region.fingerprint(), "axes": axes}
+
+
+def _evaluator(objective: Objective, region: Region, tol: float | None, fast: bool, store: Store | None) -> Evaluator:
+    """The plan that the store was begun with, or a new one."""
+    corner = region.weights(*(float(axis[0]) for axis in region.coordinates))
+    probes = [tuple(w / 3 for w in corner), corner]
+    noted = store.notes.get("plan") if store else None
+    plan = Plan.parse(noted) if noted else (None if fast else Plan())
+    pixels = math.prod(region.shape)
+    count = pixels if tol is None else math.ceil(_EXPECTED * pixels)
+    evaluator = objective.evaluator(region.center, region.directions, probes, count, plan)
+    if store and not noted:
+        store.note(plan=str(evaluator.plan))
+    return evaluator
+
+
+def _searched(
+    cells: Cells, tol: float | None, coverage: float, confidence: float, seed: int, progress: bool
+) -> Picture | None:
+    """Evaluate every pixel, or those that the search for a picture asks for."""
+    pixels = math.prod(cells.region.shape)
+    total = pixels if tol is None else None
+    with tqdm(total=total, desc="surface", unit="point", disable=not progress, leave=False) as bar:
+        if tol is None:
+            cells(np.arange(pixels), bar.update)
+            return None
+        search = picture(cells.region.shape, tol=tol, coverage=coverage, confidence=confidence, seed=seed)
+        block = next(search)
+        while True:
+            try:
+                block = search.send(cells(block, bar.update)[:, 0])
+            except StopIteration as stop:
+                found: Picture = stop.value
+                return found
+
+
+def _drawn(cells: Cells, found: Picture | None) -> xr.Dataset:
+    """The grid with every column: evaluated where it was, interpolated elsewhere."""
+    region = cells.region
+    rows = _filled(cells, found)
+    grid = {name: rows[:, i].reshape(region.shape) for i, name in enumerate(cells.columns)}
+    classes = [name for name in grid if name.startswith(CLASS_LOSS)]
+    stacked = [grid.pop(name) for name in classes]
+    dataset = xr.Dataset(
+        {name: (region.dims, values) for name, values in grid.items()},
+        coords=dict(zip(region.dims, region.coordinates, strict=True)),
+    )
+    if stacked:
+        numbers = [int(name.removeprefix(CLASS_LOSS)) for name in classes]
+        dataset["class_loss"] = ((*region.dims, "class"), np.stack(stacked, axis=-1))
+        dataset = dataset.assign_coords({"class": numbers})
+    evaluated = np.ones(math.prod(region.shape), dtype=bool)
+    if found is not None:
+        evaluated = np.isin(np.arange(len(evaluated)), found.evaluated)
+        dataset = dataset.assign(_evaluated(cells, found))
+        error = found.error.reshape(region.shape)
+        if "loss_subset_stderr" in dataset:
+            error = np.hypot(error, dataset["loss_subset_stderr"] / np.abs(dataset["loss"]))
+        dataset["loss_error"] = (region.dims, np.asarray(error))
+    dataset["evaluated"] = (region.dims, evaluated.reshape(region.shape).astype(np.int8))
+    return dataset
+
+
+def _filled(cells: Cells, found: Picture | None) -> Floats:
+    """``(pixels, columns)``; what is interpolated stays within the range of what was evaluated."""
+    if found is None or found.power == 0:
+        return cells.rows(np.arange(math.prod(cells.region.shape)))
+    places = positions(cells.region.shape)
+    ground = cells.rows(found.nodes)
+    if found.logarithmic:
+        ground[:, LOSS] = np.log(ground[:, LOSS])
+    rows = Polyharmonic(places[found.nodes], ground, found.power)(places)
+    if found.logarithmic:
+        rows[:, LOSS] = np.exp(rows[:, LOSS])
+    exact, others = cells.rows(found.evaluated), np.arange(rows.shape[1]) != LOSS
+    # An accuracy above 1 or a negative standard error would be the spline's invention.
+    rows[:, others] = np.clip(rows[:, others], exact[:, others].min(axis=0), exact[:, others].max(axis=0))
+    rows[found.evaluated] = exact
+    return rows
+
+
+def _evaluated(cells: Cells, found: Picture) -> dict[str, Any]:
+    """The points at which the model was evaluated: where, what came out, what for."""
+    region, rows = cells.region, cells.rows(found.evaluated)
+    places = np.unravel_index(found.evaluated, region.shape)
+    role = np.where(np.isin(found.evaluated, found.nodes), "node", "pixel").astype("<U8")
+    role[np.isin(found.evaluated, found.held_out)] = "held-out"
+    surprise = np.full(len(rows), np.nan)
+    surprise[np.searchsorted(found.evaluated, found.held_out)] = found.surprises
+    columns = {f"evaluation_{d}": axis[i] for d, axis, i in zip(region.dims, region.coordinates, places, strict=True)}
+    columns |= {f"evaluation_{name}": rows[:, cells.columns.index(name)] for name in ("loss", "loss_stderr")}
+    columns |= {"evaluation_role": role, "evaluation_surprise": surprise}
+    return {name: ("evaluation", values) for name, values in columns.items()}
+
+
+def _evidence(
+    found: Picture, tol: float | None, coverage: float, confidence: float, dataset: xr.Dataset
+) -> dict[str, Any]:
+    assert tol is not None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        noise = float(np.nanmedian(np.abs(dataset["loss_stderr"] / dataset["loss"])))
+    notes = [found.note] if found.note else []
+    if noise > tol:
+        notes.append(
+            f"the data's own standard error is {noise:.1%} of the loss (median): a tolerance of {tol:.2g} shows more "
+            "than these examples say about others"
+        )
+    return {
+        "method": found.method,
+        "tolerance": tol,
+        "coverage": coverage,
+        "confidence": confidence,
+        "coverage_bound": found.coverage,
+        "held_out": len(found.held_out),
+        "held_out_beyond": int((found.surprises > tol).sum()),
+        "error_estimate": found.error_estimate,
+        "data_error": noise,
+        "note": "; ".join(notes),
+    }
+
+
+def _known(earlier: xr.Dataset, objective: Objective, region: Region, columns: list[str]) -> dict[Any, Floats]:
+    """The rows of an earlier surface's evaluated pixels, by their weights."""
+    mine = _identity(objective, region)
+    same = {"region": "center and directions", "model_fingerprint": "model", "data_fingerprint": "data"}
+    for name, what in same.items():
+        if earlier.attrs.get("region_fingerprint" if name == "region" else name) != mine[name]:
+            raise InputError(f"The earlier surface has another {what}: give one of this model, data and region.zoom().")
+    values = []
+    for name in columns:
+        grid = earlier.get("class_loss") if name.startswith(CLASS_LOSS) else earlier.get(name)
+        if grid is None:
+            raise InputError(f"The earlier surface has no {name}: make it with the same metrics, subset and by_class.")
+        values.append(grid.sel({"class": int(name.removeprefix(CLASS_LOSS))}) if "class" in grid.dims else grid)
+    rows = np.stack([np.asarray(v).ravel() for v in values], axis=1)
+    axes = [np.asarray(earlier[dim]) for dim in region.dims]
+    pixels = np.flatnonzero(np.asarray(earlier["evaluated"]).ravel())
+    places = np.stack(np.unravel_index(pixels, tuple(map(len, axes))), axis=1)
+    weights = [region.weights(*(float(a[i]) for a, i in zip(axes, place, strict=True))) for place in places]
+    return dict(zip(weights, rows[pixels], strict=True))
+
+
+def _quadratic(region: Region, center: float) -> Floats:
+    places = (map(float, place) for place in itertools.product(*region.coordinates))
+    return np.reshape([center + region.quadratic_rise(*place) for place in places], region.shape)
+
+
+def _together(surfaces: list[xr.Dataset]) -> xr.Dataset:
+    """Several surfaces over one grid, along ``plane``, with the mean and the standard deviation of their losses."""
+    first = surfaces[0]
+    for other in surfaces[1:]:
+        if other["loss"].dims != first["loss"].dims or not all(other[d].equals(first[d]) for d in first["loss"].dims):
+            raise InputError("The regions have different axes: give several of one span and one number of steps.")
+    evaluations = [name for name, v in first.items() if "evaluation" in v.dims]  # as many as each of them needed
+    joined = xr.concat([one.drop_vars(evaluations) for one in surfaces], dim="plane", combine_attrs="override")
+    joined = joined.assign_coords(plane=np.arange(len(surfaces)))
+    joined["loss_mean"] = joined["loss"].mean("plane")
+    joined["loss_spread"] = joined["loss"].std("plane", ddof=1)
+    for name in ("n_evaluations", "n_nonfinite", "seconds", "held_out", "held_out_beyond"):
+        if name in first.attrs:
+            joined.attrs[name] = type(first.attrs[name])(sum(one.attrs[name] for one in surfaces))
+    for name in ("error_estimate", "coverage_bound"):
+        if name in first.attrs:
+            worst = max if name == "error_estimate" else min
+            joined.attrs[name] = worst(one.attrs[name] for one in surfaces)
+    joined.attrs["n_planes"] = len(surfaces)
+    return joined
 
 
 def _geometry(objective: Objective, region: Region) -> dict[str, object]:
+    center, point = region.center.to(objective.point), objective.point
     norms = torch.linalg.vector_norm(region.directions.double(), dim=1)
-    center = torch.linalg.vector_norm(region.center.double())
-    measured = {normalisation(objective.space, region.center, direction) for direction in region.directions}
+    length = torch.linalg.vector_norm(center.double())
+    measured = {normalisation(objective.space, center, direction.to(point)) for direction in region.directions}
     scaling, one_d = measured.pop() if len(measured) == 1 else ("none", "scaled")
     found: dict[str, object] = {
-        "region": ("line", "plane")[len(norms) - 1],
+        "region": region.name,
+        "region_fingerprint": region.fingerprint(),
         "normalisation": scaling,
         "one_d": one_d,
         "direction_norms": norms.tolist(),
-        "relative_norms": (norms / center).tolist(),
-        "center_is_model": int(torch.equal(region.center, objective.point)),
+        "relative_norms": (norms / length.to(norms)).tolist(),
+        "center_is_model": int(torch.equal(center, point)),
     }
     if len(norms) == 2:
         found["cosine"] = cosine(*region.directions)

@@ -86,6 +86,47 @@ def test_the_spectrum_can_be_taken_at_another_point():
     np.testing.assert_allclose(found.values[:, 0], [truth[-1], truth[0]], rtol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_vectors_that_are_asked_for_are_eigenvectors_at_the_point(dtype):
+    matrix, q = symmetric([5.0, 3.0, 0.5, -1.0, -4.0])
+    center, w = torch.arange(5.0, dtype=torch.float64), torch.linspace(-1, 1, 5, dtype=torch.float64)
+    o = quadratic(matrix.to(dtype), center.to(dtype).expand(3, 5), w.to(dtype))
+    found = la.spectrum(o, 2, vectors=True)
+    assert found["eigenvector"].dims == ("end", "rank", "parameter")
+    assert found["eigenvector"].dtype == np.float32
+    vectors = found["eigenvector"].values.reshape(4, 5)
+    truth = q.T.numpy()[[0, 1, 4, 3]]  # the two largest, the two smallest
+    np.testing.assert_allclose(abs((vectors * truth).sum(axis=1)), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert torch.equal(torch.from_numpy(found["point"].values), w.to(dtype))
+    gradient = (matrix @ (w - center)).numpy()
+    np.testing.assert_allclose(found["slope"].values.ravel(), vectors @ gradient, atol=1e-4)
+    assert found.attrs["loss"] == pytest.approx(float((w - center) @ matrix @ (w - center) / 2), rel=1e-6)
+
+
+def test_the_vectors_are_of_the_point_that_was_given():
+    member = MEMBERS[1]
+    model, data = member.make(torch.float64), member.data(torch.float64)
+    o = Objective(model, member.loss, data)
+    theta = o.point + 0.3
+    found = la.spectrum(o, 1, point=theta, tol=1e-8, vectors=True)
+    moved = plain.at(model, theta)
+    dense = plain.hessian(moved, member.loss, data)
+    vectors = torch.from_numpy(found["eigenvector"].values[:, 0]).double()
+    values = torch.from_numpy(found["eigenvalue"].values)
+    torch.testing.assert_close(vectors @ dense, values * vectors, rtol=0, atol=1e-6 * float(values.abs().max()))
+    assert torch.equal(torch.from_numpy(found["point"].values), theta)
+    assert found.attrs["loss"] == pytest.approx(o.value(theta), rel=1e-12)
+
+
+def test_no_vectors_are_kept_unless_asked_for():
+    matrix, _ = symmetric([3.0, 1.0, -2.0])
+    o = quadratic(matrix, torch.zeros(4, 3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    found = la.spectrum(o, 1)
+    assert set(found.data_vars) == {"eigenvalue", "residual", "eigenvalue_stderr"}
+    assert "loss" not in found.attrs
+
+
 def test_a_spectrum_that_misses_its_tolerance_says_so():
     member = MEMBERS[1]
     o = Objective(member.make(), member.loss, member.data())

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from lossatlas import plot
 from lossatlas.errors import InputError
 from lossatlas.plot import interactive
-from lossatlas.plot.surfaces import colour_scale, draw_contours, round_levels
+from lossatlas.plot.contours import draw_contours
+from lossatlas.plot.grids import colour_scale, round_levels
 
 
 def beyond_numbers(dataset: xr.Dataset, dim: str, index: int) -> xr.Dataset:

@@ -25,6 +25,7 @@ def n_parameters(network: nn.Module) -> int:
         (lambda: zoo.lenet5(size=32), (1, 32, 32), 61_706),
         (lambda: zoo.resnet20(), (3, 32, 32), 269_722),
         (lambda: zoo.resnet20(shortcut="B"), (3, 32, 32), 272_474),
+        (lambda: zoo.vit(), (1, 28, 28), 17 * 64 + 49 * 64 + 4 * (8 * 64**2 + 11 * 64) + 2 * 64 + 65 * 10),
     ],
 )
 def test_each_network_has_its_published_number_of_parameters_and_ten_outputs(network, shape, published):
@@ -77,7 +78,38 @@ def test_resnet20_has_twenty_layers_with_weights_of_two_dimensions_or_more():
     assert sum(parameter.ndim > 1 for parameter in zoo.resnet20().parameters()) == 20
 
 
-@pytest.mark.parametrize("make", [zoo.simple_cnn, zoo.simple_cnn_wide, zoo.mlp, zoo.lenet5, zoo.resnet20])
+def test_vit_is_its_formula_with_the_attention_written_out():
+    model = zoo.vit(in_channels=2, size=6, classes=3, patch=3, width=4, depth=1, heads=2, seed=0)
+    with torch.no_grad():  # norms that do something
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    weights = dict(model.named_parameters())
+    x = torch.randn(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+    def linear(t, name):
+        return t @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(t, name):
+        centred = t - t.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    corners = [(0, 0), (0, 3), (3, 0), (3, 3)]  # of the patches, row by row
+    pieces = torch.stack([x[:, :, i : i + 3, j : j + 3].flatten(1) for i, j in corners], dim=1)
+    tokens = pieces @ weights["patches.weight"].flatten(1).T + weights["patches.bias"] + weights["positions"]
+    query, key, value = linear(norm(tokens, "blocks.0.norm1"), "blocks.0.attention.qkv").split(4, dim=-1)
+    heads = []
+    for part in (slice(0, 2), slice(2, 4)):
+        shares = torch.softmax(query[..., part] @ key[..., part].mT / 2**0.5, dim=-1)
+        heads.append(shares @ value[..., part])
+    tokens = tokens + linear(torch.cat(heads, dim=-1), "blocks.0.attention.out")
+    hidden = linear(norm(tokens, "blocks.0.norm2"), "blocks.0.fc1")
+    hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+    tokens = tokens + linear(hidden, "blocks.0.fc2")
+    torch.testing.assert_close(model(x), linear(norm(tokens, "norm").mean(1), "head"))
+
+
+@pytest.mark.parametrize("make", [zoo.simple_cnn, zoo.simple_cnn_wide, zoo.mlp, zoo.lenet5, zoo.resnet20, zoo.vit])
 def test_a_seed_fixes_the_weights_and_leaves_the_global_stream_alone(make):
     before = torch.get_rng_state()
     first, again, other = make(seed=3), make(seed=3), make(seed=4)
@@ -97,7 +129,7 @@ def test_without_a_seed_the_weights_come_from_the_global_stream():
     assert not torch.equal(first.fc1.weight, next_one.fc1.weight)
 
 
-@pytest.mark.parametrize("name", ["simple_cnn", "simple_cnn_wide", "mlp", "lenet5", "resnet20"])
+@pytest.mark.parametrize("name", ["simple_cnn", "simple_cnn_wide", "mlp", "lenet5", "resnet20", "vit"])
 def test_a_network_by_name_fits_the_shape_of_an_input(name):
     model = zoo.network(name, shape=(2, 16, 16), classes=7, seed=0)
     assert model(torch.zeros(3, 2, 16, 16)).shape == (3, 7)
@@ -108,7 +140,7 @@ def test_options_reach_the_network_of_that_name():
 
 
 def test_an_unknown_network_is_refused_with_the_nearest_name_and_the_list():
-    with pytest.raises(ConfigError, match=r"did you mean 'simple_cnn'.*lenet5, resnet20"):
+    with pytest.raises(ConfigError, match=r"did you mean 'simple_cnn'.*lenet5, resnet20, vit"):
         zoo.network("simplecnn")
 
 
@@ -123,6 +155,8 @@ def test_an_unknown_option_is_refused_with_the_list():
         (lambda: zoo.mlp(activation="rleu"), "no activation 'rleu'"),
         (lambda: zoo.resnet20(shortcut="C"), "no shortcut 'C'"),  # type: ignore[arg-type]
         (lambda: zoo.lenet5(size=8), "Nothing is left of an input of 8 x 8"),
+        (lambda: zoo.vit(size=30), "30 x 30 is not cut by patches of 4 x 4"),
+        (lambda: zoo.vit(heads=5), "width of 64 is not shared by 5 heads"),
         (lambda: zoo.simple_cnn(size=1), "Nothing is left of an input of 1 x 1"),
     ],
 )

@@ -23,6 +23,7 @@ def spectrum(
     tol: float = 1e-3,
     max_products: int | None = None,
     seed: int = 0,
+    vectors: bool = False,
 ) -> xr.Dataset:
     """The k largest and the k smallest eigenvalues of H, each with two errors: the solver's and the data's.
 
@@ -32,6 +33,10 @@ def spectrum(
     ``residual`` = |H v - lambda v|, within which a true eigenvalue of *this data's* H lies; ``eigenvalue_stderr``, the
     data-sampling error of v' H v at the converged v, from its values on the batches (NaN with a single batch). A
     subset's largest eigenvalue is biased upward against the population's: compare at equal numbers of examples.
+
+    ``vectors=True`` keeps, for ``eigen_plane``, the unit ``eigenvector`` of each, in float32 over
+    ``("end", "rank", "parameter")``, ``slope`` = v' grad L, the ``point`` ``("parameter",)`` that all are taken at, and
+    ``attrs["loss"]``, the loss there: (2 k + 1) n numbers, and one pass for the loss and one for the gradient.
 
     Raises as ``top_eigenpairs``; pairs that miss ``tol`` are returned with a ``ConvergenceWarning``.
     """
@@ -49,6 +54,8 @@ def spectrum(
         operator, both_ends, min(2 * k, operator.n), tol=tol, max_products=max_products, seed=seed
     )
     dataset = _dataset(objective, pairs, k, point)
+    if vectors:
+        dataset = dataset.assign(_vectors(objective, pairs, k, point))
     dataset.attrs = (
         {"kind": "spectrum"}
         | objective.provenance()
@@ -60,6 +67,7 @@ def spectrum(
             "stderr_over": "batches",
             "seconds": time.perf_counter() - started,
         }
+        | ({"loss": objective.value(point)} if vectors else {})
     )
     return dataset
 
@@ -76,3 +84,14 @@ def _dataset(objective: Objective, pairs: Eigenpairs, k: int, point: Tensor | No
         {name: (("end", "rank"), column.reshape(2, k).numpy()) for name, column in columns.items()},
         coords={"end": ["top", "bottom"], "rank": np.arange(1, k + 1)},
     )
+
+
+def _vectors(objective: Objective, pairs: Eigenpairs, k: int, point: Tensor | None) -> dict[str, xr.Variable]:
+    theta = (objective.point if point is None else point).to(objective.point).detach().cpu()
+    slopes = pairs.vectors.double() @ objective.gradient(point).double()
+    rows = pairs.vectors.float().cpu().reshape(2, k, -1)
+    return {
+        "eigenvector": xr.Variable(("end", "rank", "parameter"), rows.numpy()),
+        "slope": xr.Variable(("end", "rank"), slopes.cpu().reshape(2, k).numpy()),
+        "point": xr.Variable("parameter", (theta if theta.dtype == torch.float64 else theta.float()).numpy().copy()),
+    }

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lossatlas.errors import InputError
-from lossatlas.plot.curves import barrier, history, line, robustness
+from lossatlas.plot.classes import classes
+from lossatlas.plot.curves import barrier, history, robustness
+from lossatlas.plot.grids import axes_of
+from lossatlas.plot.lines import line
 from lossatlas.plot.roads import explained, road
 from lossatlas.plot.spectra import power_iteration, spectrum
 from lossatlas.plot.style import save
 from lossatlas.plot.surfaces import surface, surface_3d
+from lossatlas.plot.volumes import volume
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "barrier",
+    "classes",
     "explained",
     "figure",
     "history",
@@ -32,6 +37,7 @@ __all__ = [
     "spectrum",
     "surface",
     "surface_3d",
+    "volume",
 ]
 
 _BY_KIND: dict[str, Callable[[xr.Dataset], Figure]] = {
@@ -45,13 +51,15 @@ _BY_KIND: dict[str, Callable[[xr.Dataset], Figure]] = {
 
 
 def figure(dataset: xr.Dataset) -> Figure:
-    """The figure of one Dataset, chosen by `attrs["kind"]`; a surface of one dimension is drawn as a line.
+    """The figure of one Dataset, chosen by `attrs["kind"]`, of a surface also by its axes: line, plane or volume.
+
+    The loss of each class, where a surface has it, is another figure: `classes`.
 
     Raises InputError where the kind is missing or has no figure.
     """
     kind = dataset.attrs.get("kind")
     if kind == "surface":
-        return surface(dataset) if "beta" in dataset.dims else line(dataset)
+        return (line, surface, volume)[len(axes_of(dataset)) - 1](dataset)
     if not isinstance(kind, str) or kind not in _BY_KIND:
         known = ", ".join(sorted([*_BY_KIND, "surface"]))
         raise InputError(f"A Dataset of kind {kind!r} has no figure; its attrs['kind'] must be one of: {known}.")

@@ -1,4 +1,4 @@
-"""Training histories, one-dimensional slices, profiles between two networks, and weight noise."""
+"""Training histories, profiles between two networks, and weight noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lossatlas.plot.style import (
     COLOURS,
-    GREY,
     MARKERS,
     band,
     errors,
@@ -98,24 +97,6 @@ def _steps(axes: Axes, dataset: xr.Dataset, name: str, k: int) -> None:
     if name == "gradient_norm" and window > 1:
         mean = np.convolve(y, np.full(window, 1 / window), mode="valid")
         axes.plot(x[window // 2 :][: len(mean)], mean, color=colour, zorder=3)
-
-
-@styled
-def line(*datasets: xr.Dataset) -> Figure:
-    """Loss (and accuracy) along one direction, with a band of one standard error; one slice or several."""
-    has_accuracy = any("accuracy" in d for d in datasets)
-    figure, axes = panels(1 + has_accuracy, height=2.6, width=6.3 if has_accuracy else 4.2)
-    for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
-        look = {"colour": COLOURS[k % len(COLOURS)], "label": label, "linestyle": "-" if k % 2 == 0 else "--"}
-        for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
-            if name in dataset:
-                band(panel, values(dataset, "alpha"), dataset, name, **look)
-    for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
-        panel.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
-        panel.set(xlabel=r"$\alpha$ (multiples of the direction)", ylabel=name)
-    log_if_wide(axes[0], *(values(d, "loss") for d in datasets))
-    legend_above(figure, axes[0])
-    return figure
 
 
 @styled

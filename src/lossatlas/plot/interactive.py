@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lossatlas.plot.surfaces import colour_scale, grid, shown
+from lossatlas.plot.error_maps import evaluations
+from lossatlas.plot.grids import (
+    LETTERS,
+    axes_of,
+    colour_scale,
+    grid,
+    has_error_map,
+    is_polar,
+    mesh,
+    over_planes,
+    shown,
+)
+from lossatlas.plot.scales import scale_of, tick_names
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,62 +28,149 @@ if TYPE_CHECKING:
 
 
 CAMERA = {"eye": {"x": 0.95, "y": -1.3, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.12}}
+PAGE: dict[str, Any] = {
+    "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
+    "height": 440,
+    "legend": {"x": 0.01, "y": 0.99},
+    "template": "plotly_white",
+}
 
 
 def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> go.Figure:
     """log10 loss over the plane as a surface, the trained point on it, and the road if one is given.
 
     The road is drawn at the true loss of its snapshots where the Dataset has it; it need not touch the
-    surface, since it does not lie in the plane. Arrays are float32. Cells that are not finite are holes.
+    surface, since it does not lie in the plane. Arrays are float32. Cells that are not finite are holes. Of several
+    planes the mean is shown. The points where an interpolated surface was evaluated are drawn at their own loss; the
+    quadratic model, where there is one, waits in the legend.
     """
-    alpha, beta, loss = grid(dataset)
-    logarithmic, _ = colour_scale(loss)
+    picture = over_planes(dataset)
+    x, y, loss = mesh(picture)
+    logarithmic, levels = colour_scale(loss)
     name = "log₁₀ loss" if logarithmic else "loss"
     figure = go.Figure(
         go.Surface(
-            x=_single(alpha),
-            y=_single(beta),
-            z=_single(shown(loss, logarithmic)),
-            customdata=_single(loss),
+            x=single(x),
+            y=single(y),
+            z=single(shown(loss, logarithmic)),
+            customdata=_hover(picture),
             colorscale="Viridis",
-            hovertemplate="α %{x:.3g}, β %{y:.3g}<br>loss %{customdata:.4g}<extra></extra>",
+            hovertemplate=_hover_template(picture),
             colorbar={"title": {"text": name}, "x": 1.0, "len": 0.7, "thickness": 14},
             name="loss",
         )
     )
+    if "quadratic" in picture:
+        figure.add_trace(_quadratic(picture, logarithmic, levels))
+    if has_error_map(picture) and "relative_spread" not in picture:
+        figure.add_traces(_evaluated(picture, logarithmic))
     if road is not None and ("loss" in road or "plane_loss" in road):
         figure.add_trace(_road(road, logarithmic))
-    axes = {
-        "xaxis": {"title": {"text": "α"}},
-        "yaxis": {"title": {"text": "β"}},
-        "zaxis": {"title": {"text": name}},
-    }
+    shape = {"aspectmode": "manual", "aspectratio": {"x": 1, "y": 1, "z": 0.6}}
     figure.update_layout(
-        scene=axes | {"aspectmode": "manual", "aspectratio": {"x": 1, "y": 1, "z": 0.6}} | {"camera": CAMERA},
-        margin={"l": 0, "r": 0, "t": 10, "b": 0},
-        height=440,
-        legend={"x": 0.01, "y": 0.99},
-        template="plotly_white",
+        scene=axes_3d(picture) | {"zaxis": {"title": {"text": name}}} | shape | {"camera": CAMERA}, **PAGE
     )
     return figure
+
+
+def axes_3d(picture: xr.Dataset) -> dict[str, Any]:
+    """Titles, and on axes that are not linear the ticks, since a scene has no symmetric logarithm."""
+    if is_polar(picture):
+        return {"xaxis": {"title": {"text": "r cos φ"}}, "yaxis": {"title": {"text": "r sin φ"}}}
+    found: dict[str, Any] = {}
+    for axis, name in zip(("xaxis", "yaxis", "zaxis"), axes_of(picture), strict=False):
+        coordinates = picture[name].to_numpy().astype(float)
+        scale = scale_of(coordinates)
+        found[axis] = {"title": {"text": LETTERS[name]}}
+        if scale.kind != "linear":
+            ticks = scale.ticks(coordinates)
+            found[axis] |= {"tickvals": scale.positions(ticks).tolist(), "ticktext": tick_names(ticks)}
+    return found
+
+
+def _hover(picture: xr.Dataset) -> Any:
+    """For each point: its coordinates, its loss, and the estimated error of the picture in per cent where known."""
+    across, up, loss = grid(picture)
+    parts = [*np.meshgrid(across, up), loss]
+    if "relative_spread" in picture:
+        parts.append(100 * grid(picture, "relative_spread")[2])
+    elif has_error_map(picture):
+        parts.append(100 * grid(picture, "loss_error")[2])
+    return single(np.stack(parts, axis=-1))
+
+
+def _hover_template(picture: xr.Dataset) -> str:
+    where = "α %{customdata[0]:.3g}, β %{customdata[1]:.3g}"
+    if is_polar(picture):
+        where = "r %{customdata[1]:.3g}, φ %{customdata[0]:.3g} rad"
+    error = ""
+    if "relative_spread" in picture:
+        error = " (mean), spread %{customdata[3]:.2g} %"
+    elif has_error_map(picture):
+        error = ", picture within an estimated %{customdata[3]:.2g} %"
+    return f"{where}<br>loss %{{customdata[2]:.4g}}{error}<extra></extra>"
+
+
+def _quadratic(picture: xr.Dataset, logarithmic: bool, levels: FloatArray) -> go.Surface:
+    """The quadratic model in one pale colour, cut off where it leaves the heights of the loss."""
+    x, y, model = mesh(picture, "quadratic")
+    height = shown(model, logarithmic)
+    within = (height >= levels[0] - 0.1 * np.ptp(levels)) & (height <= levels[-1])
+    return go.Surface(
+        x=single(x),
+        y=single(y),
+        z=single(np.where(within, height, np.nan)),
+        colorscale=[[0, "#FF7F50"], [1, "#FF7F50"]],
+        showscale=False,
+        opacity=0.55,
+        hoverinfo="skip",
+        name="quadratic model",
+        showlegend=True,
+        visible="legendonly",
+    )
+
+
+def _evaluated(picture: xr.Dataset, logarithmic: bool) -> list[go.Scatter3d]:
+    symbols = {"node": "circle", "held-out, within": "circle-open", "held-out, beyond": "diamond"}
+    traces = []
+    for mark, (across, up, loss) in evaluations(picture).items():
+        x, y = scale_of(picture[axes_of(picture)[0]].to_numpy()).positions(across), up
+        if is_polar(picture):
+            x, y = up * np.cos(across), up * np.sin(across)
+        else:
+            y = scale_of(picture[axes_of(picture)[1]].to_numpy()).positions(up)
+        size = 2 if mark == "node" else 4
+        traces.append(
+            go.Scatter3d(
+                x=single(x),
+                y=single(y),
+                z=single(shown(loss, logarithmic)),
+                customdata=single(loss),
+                mode="markers",
+                marker={"size": size, "color": "black", "symbol": symbols[mark]},
+                hovertemplate=f"{mark}<br>loss %{{customdata:.4g}}<extra></extra>",
+                name=f"{mark} ({len(loss)})",
+            )
+        )
+    return traces
 
 
 def _road(road: xr.Dataset, logarithmic: bool) -> go.Scatter3d:
     height = road["loss" if "loss" in road else "plane_loss"].to_numpy().astype(float)
     bar: dict[str, Any] = {"title": {"text": "step"}, "x": 1.14, "len": 0.7, "thickness": 14}
     return go.Scatter3d(
-        x=_single(road["alpha"].to_numpy()),
-        y=_single(road["beta"].to_numpy()),
-        z=_single(shown(height, logarithmic)),
+        x=single(road["alpha"].to_numpy()),
+        y=single(road["beta"].to_numpy()),
+        z=single(shown(height, logarithmic)),
         mode="lines+markers",
         line={"color": "black", "width": 3},
-        marker={"size": 4, "color": _single(road["step"].to_numpy()), "colorscale": "Magma", "colorbar": bar},
-        customdata=_single(height),
+        marker={"size": 4, "color": single(road["step"].to_numpy()), "colorscale": "Magma", "colorbar": bar},
+        customdata=single(height),
         hovertemplate="step %{marker.color:.0f}<br>loss %{customdata:.4g}<extra></extra>",
         name="training",
         showlegend=False,
     )
 
 
-def _single(values: FloatArray) -> Any:
+def single(values: FloatArray) -> Any:
     return np.ascontiguousarray(values, dtype=np.float32)

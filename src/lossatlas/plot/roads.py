@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from lossatlas.plot.contours import draw_contours, loss_bar
 from lossatlas.plot.curves import log_if_wide, values
+from lossatlas.plot.grids import colour_scale, grid, missing_note
 from lossatlas.plot.style import BLUE, GREY, ORANGE, VERMILLION, legend_above, panels, styled
-from lossatlas.plot.surfaces import colour_scale, draw_contours, grid, loss_bar, missing_note
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,7 +45,7 @@ def road(surface: xr.Dataset, trajectory: xr.Dataset) -> Figure:
     named = [f"PC {k + 1} ({100 * share:.1f} % of the variance)" for k, share in enumerate(shares[:2])]
     axes.set(xlabel=named[0], ylabel=named[-1], aspect="equal")
     axes.set_title("\n".join(missing_note(surface)))
-    loss_bar(figure, filled, axes, logarithmic)
+    loss_bar(figure, filled, [axes], logarithmic)
     figure.colorbar(dots, ax=axes, location="bottom", aspect=40, pad=0.02).set_label("training step")
     legend_above(figure, axes)
     return figure

@@ -5,10 +5,15 @@ An attribute that is missing drops its half-sentence, never the caption.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lossatlas.uncertainty import number
+from lossatlas.plot.classes import MOST as MOST_CLASSES
+from lossatlas.plot.error_maps import percent_of
+from lossatlas.plot.grids import axes_of, has_error_map, is_polar
+from lossatlas.plot.scales import scale_of
+from lossatlas.uncertainty import number, percent
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,21 +82,98 @@ def history(datasets: Sequence[xr.Dataset]) -> str:
 
 def directions(datasets: Sequence[xr.Dataset]) -> str:
     """How the directions of a slice were made."""
+    exact = [dataset for dataset in datasets if "tolerance" not in dataset.attrs]
     normalised = [dataset for dataset in datasets if dataset.attrs.get("normalisation") != "none"]
     return _joined(
         _said(datasets, "directions", "Directions: {}."),
         _said(datasets, "normalisation", "They are {}.", lambda value: NORMALISATIONS.get(str(value), str(value))),
         _said(normalised, "one_d", "Their part is {}.", lambda value: ONE_D.get(str(value), str(value))),
         _said(datasets, "relative_norms", "Norms relative to the parameters: {}.", _each),
-        _said(datasets, "cosine", "Cosine of the two directions: {}.", lambda value: number(float(value), 2)),
+        _said(datasets, "cosine", "Cosine of the two directions: {}.", _each),
         _said(datasets, "seed", "Seed: {}."),
-        _said(datasets, "n_evaluations", "Evaluations of the whole data: {}.", _count),
+        _said(exact, "n_evaluations", "Evaluations of the whole data: {}.", _count),
+        *(accuracy(dataset, len(datasets) > 1) for dataset in datasets),
     )
 
 
-def line(datasets: Sequence[xr.Dataset]) -> str:
+def accuracy(dataset: xr.Dataset, named: bool = False) -> str:
+    """How a surface asked for to a tolerance was made, and how sure it is; empty for an exact one."""
+    a = dataset.attrs
+    if "tolerance" not in a:
+        return ""
+    evaluated = f"{_count(a['n_evaluations'])} evaluations of the whole data" if "n_evaluations" in a else ""
+    made = [
+        str(a.get("method", "")),
+        f"{evaluated} for {dataset['loss'].size:,} pixels" if evaluated else "",
+        f"tolerance {percent_of(a['tolerance'])}",
+    ]
     return _joined(
-        "Loss and accuracy along one direction through the trained point (dotted line). Bands: ± one standard error.",
+        f"{'Accuracy' if not named else f'Accuracy, {who(dataset)}'}: {', '.join(part for part in made if part)}.",
+        held_out(dataset),
+        f"Largest error of a pixel: {share(a['error_estimate'])}, an estimate." if "error_estimate" in a else "",
+        f"Error of the data: {share(a['data_error'])} (median of the standard error of the loss over the loss)."
+        if "data_error" in a
+        else "",
+        str(a.get("note", "")),
+    )
+
+
+def share(value: float) -> str:
+    """A small share in per cent, to two digits.
+
+    >>> share(0.0314), share(0.00012)
+    ('3.1 %', '0.012 %')
+    """
+    return f"{number(100 * float(value), 2)} %"
+
+
+def held_out(dataset: xr.Dataset) -> str:
+    """What the held-out pixels show: a bound on a share of the pixels, rounded down; empty where there are none."""
+    a = dataset.attrs
+    if not a.get("held_out"):
+        return ""
+    tested, beyond = int(a["held_out"]), int(a.get("held_out_beyond", 0))
+    bound = ""
+    if "coverage_bound" in a and math.isfinite(a["coverage_bound"]):
+        least = percent(math.floor(1000 * float(a["coverage_bound"]) + 1e-9) / 1000)
+        confidence = f" at {percent_of(a['confidence'])} confidence" if "confidence" in a else ""
+        bound = f": at least {least} of the pixels{confidence}"
+    return f"{tested - beyond} of {tested} random held-out pixels within {percent_of(a['tolerance'])}{bound}."
+
+
+def _quadratic(datasets: Sequence[xr.Dataset], where: str = "") -> str:
+    if not any("quadratic" in dataset for dataset in datasets):
+        return ""
+    return f"Dashed: the quadratic model of the loss about the trained point{where}."
+
+
+def _scales(dataset: xr.Dataset) -> str:
+    """Which axes are not linear."""
+    kinds = {name: scale_of(dataset[name].to_numpy().astype(float)).kind for name in axes_of(dataset)}
+    ways = {"log": "logarithmic", "symlog": "logarithmic on both sides of zero and linear near it"}
+    said = [f"{name} is {ways[kind]}" for name, kind in kinds.items() if kind in ways]
+    return f"The scale of {', that of '.join(said)}." if said else ""
+
+
+def line(datasets: Sequence[xr.Dataset]) -> str:
+    bands = "Bands: ± one standard error."
+    families = [dataset.sizes["plane"] for dataset in datasets if "plane" in dataset.dims]
+    if families:
+        bands = (
+            f"Thin: each of {families[0]} directions by itself; thick: their mean, with a band of one standard "
+            "deviation over the directions."
+        )
+    points = (
+        "Dots: nodes of the interpolation; open circles: pixels held out at random, crossed where the prediction made "
+        "before was beyond the tolerance."
+        if any(has_error_map(dataset) for dataset in datasets)
+        else ""
+    )
+    return _joined(
+        f"Loss and accuracy along one direction through the trained point (dotted line). {bands}",
+        points,
+        _quadratic(datasets),
+        _scales(datasets[0]),
         directions(datasets),
         basis(datasets),
     )
@@ -103,16 +185,61 @@ def surface(datasets: Sequence[xr.Dataset]) -> str:
         "Loss on a plane through the trained point (cross). Colour: the logarithm to base 10 of the loss; lines carry "
         "the "
         f"loss itself.{several}",
+        "The angle counts from the first direction towards the second." if is_polar(datasets[0]) else "",
+        _quadratic(datasets, ", at the same levels"),
+        _beside(datasets),
+        _scales(datasets[0]),
         directions(datasets),
         basis(datasets),
     )
 
 
+def _beside(datasets: Sequence[xr.Dataset]) -> str:
+    """What the panel beside the loss shows."""
+    families = [dataset.sizes["plane"] for dataset in datasets if "plane" in dataset.dims]
+    if families:
+        return (
+            f"Left: the mean over {families[0]} planes. Right: the standard deviation over the planes, relative to "
+            "the mean."
+        )
+    if any(has_error_map(dataset) for dataset in datasets):
+        return (
+            "Right: the estimated interpolation error of each pixel, with a line at the tolerance; dots: nodes; open "
+            "circles: pixels held out at random, crossed where the prediction made before was beyond the tolerance."
+        )
+    return ""
+
+
+def volume(dataset: xr.Dataset) -> str:
+    return _joined(
+        f"Loss in a block through the trained point (cross), {who(dataset)}: three slices at right angles, each at the "
+        "value that its title names, on one colour scale of the logarithm to base 10 of the loss. The view to turn "
+        "shows surfaces of equal loss; each can be switched off in its legend.",
+        _quadratic([dataset], ", at the same levels"),
+        _scales(dataset),
+        directions([dataset]),
+        basis([dataset]),
+    )
+
+
+def classes(dataset: xr.Dataset) -> str:
+    every = dataset.sizes["class"]
+    left_out = f" The {MOST_CLASSES} of {every} classes with the highest mean loss." if every > MOST_CLASSES else ""
+    mean = f" Mean over {dataset.sizes['plane']} planes." if "plane" in dataset.dims else ""
+    scale = " All pictures share one colour scale; lines lie at the same levels." if len(axes_of(dataset)) > 1 else ""
+    return _joined(
+        f"The loss of the examples of each class by itself, {who(dataset)}.{scale}{left_out}{mean}", basis([dataset])
+    )
+
+
 def surface_3d(dataset: xr.Dataset, with_road: bool) -> str:
     road = " The line with dots is the road of training, at the true loss of its snapshots." if with_road else ""
+    which = f"The mean over {dataset.sizes['plane']} planes" if "plane" in dataset.dims else "The same plane"
+    points = " In the view to turn, points mark where it was evaluated." if has_error_map(dataset) else ""
+    model = " In the view to turn, the legend switches the quadratic model on." if "quadratic" in dataset else ""
     return _joined(
-        f"The same plane as a surface, {who(dataset)}: height and colour are the logarithm to base 10 of the "
-        f"loss.{road}",
+        f"{which} as a surface, {who(dataset)}: height and colour are the logarithm to base 10 of the "
+        f"loss.{road}{points}{model}",
     )
 
 
@@ -128,7 +255,8 @@ def road(surface_dataset: xr.Dataset, trajectory: xr.Dataset) -> str:
             lambda value: CENTRES.get(value, value),
         ),
         "The road lies near the plane, not on it; the next figure shows how far away.",
-        _said([surface_dataset], "n_evaluations", "Evaluations of the whole data: {}.", _count),
+        accuracy(surface_dataset)
+        or _said([surface_dataset], "n_evaluations", "Evaluations of the whole data: {}.", _count),
         basis([surface_dataset]),
     )
 

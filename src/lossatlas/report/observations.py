@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lossatlas.plot.grids import over_planes
 from lossatlas.plot.style import network_label, short_data
+from lossatlas.report.captions import held_out, share
 from lossatlas.uncertainty import number, percent, plus_minus
 
 if TYPE_CHECKING:
@@ -48,20 +50,88 @@ def history(dataset: xr.Dataset) -> Iterator[str]:
 
 
 def surface(dataset: xr.Dataset) -> Iterator[str]:
-    loss = dataset["loss"]
-    values = loss.to_numpy()
+    picture = over_planes(dataset)
+    values = picture["loss"].to_numpy()
     finite = values[np.isfinite(values)]
-    centre = {dim: int(np.abs(dataset[dim].to_numpy()).argmin()) for dim in loss.dims}
+    centre = _centre(picture)
     if finite.size == 0:
         yield f"{_who(dataset)}: no cell is finite."
         return
-    at = ", ".join(f"{dim} = {number(float(dataset[dim][index]), 2)}" for dim, index in centre.items())
+    regions = "directions" if len(centre) == 1 else "planes"
+    quantity = f"mean loss over {dataset.sizes['plane']} {regions}" if "plane" in dataset.dims else "loss"
     yield (
-        f"{_who(dataset)}: the loss is {value(dataset, 'loss', **{str(k): v for k, v in centre.items()})} at {at}, and "
+        f"{_who(dataset)}: the {quantity} is {value(picture, 'loss', **centre)} at {_place(picture, centre)}, and "
         f"between {number(finite.min())} and {number(finite.max())} over the {values.size:,} cells."
     )
     if finite.size < values.size:
         yield f"{values.size - finite.size} of its cells are not finite and are left out."
+    yield from _accuracy(dataset)
+    yield from _quadratic(picture)
+    yield from _over_planes(picture)
+    yield from _classes(dataset, centre)
+
+
+def _centre(picture: xr.Dataset) -> dict[str, int]:
+    """The index nearest to the trained point; at radius 0 any angle is as good as the first."""
+    return {str(dim): int(np.abs(picture[dim].to_numpy()).argmin()) for dim in picture["loss"].dims}
+
+
+def _place(picture: xr.Dataset, index: dict[str, int]) -> str:
+    return ", ".join(
+        f"{dim} = {number(float(picture[dim][k]), 2)}"
+        for dim, k in index.items()
+        if not (dim == "angle" and index.get("radius") == 0)
+    )
+
+
+def _accuracy(dataset: xr.Dataset) -> Iterator[str]:
+    if "tolerance" not in dataset.attrs:
+        return
+    shown = held_out(dataset)
+    if shown:
+        yield f"Its accuracy: {shown}"
+    a = dataset.attrs
+    if "error_estimate" in a and "data_error" in a:
+        yield (
+            f"Its worst pixel is estimated to be {share(a['error_estimate'])} off; the error of the data is "
+            f"{share(a['data_error'])} of the loss in the median (one standard error)."
+        )
+
+
+def _quadratic(picture: xr.Dataset) -> Iterator[str]:
+    if "quadratic" not in picture:
+        return
+    off = np.abs((picture["quadratic"] / picture["loss"]).to_numpy() - 1)
+    off = off[np.isfinite(off)]
+    if off.size:
+        yield f"The quadratic model lies within 10 % of the loss on {percent((off <= 0.1).mean())} of the finite cells."
+
+
+def _over_planes(picture: xr.Dataset) -> Iterator[str]:
+    if "relative_spread" not in picture:
+        return
+    spread = picture["relative_spread"].to_numpy()
+    spread = spread[np.isfinite(spread)]
+    if spread.size:
+        yield (
+            f"The standard deviation over them is {percent(float(np.median(spread)))} of the mean in the median "
+            f"of the cells and {percent(spread.max())} at most."
+        )
+
+
+def _classes(dataset: xr.Dataset, centre: dict[str, int]) -> Iterator[str]:
+    if "class_loss" not in dataset:
+        return
+    loss = dataset["class_loss"].isel(centre)
+    loss = loss.mean("plane") if "plane" in loss.dims else loss
+    if not bool(np.isfinite(loss).any()):
+        return
+    names = loss["class"].to_numpy() if "class" in loss.coords else np.arange(loss.sizes["class"])
+    low, high = int(np.nanargmin(loss)), int(np.nanargmax(loss))
+    yield (
+        f"At {_place(dataset, centre)} the loss is highest for class {names[high]} ({number(float(loss[high]))}) and "
+        f"lowest for class {names[low]} ({number(float(loss[low]))})."
+    )
 
 
 def trajectory(dataset: xr.Dataset) -> Iterator[str]:

@@ -10,7 +10,9 @@ import numpy as np
 
 from lossatlas import plot
 from lossatlas.claims import derive
-from lossatlas.plot import interactive
+from lossatlas.plot import interactive, isosurfaces
+from lossatlas.plot.grids import axes_of, has_error_map, is_polar
+from lossatlas.plot.scales import scale_of
 from lossatlas.report import captions, observations
 from lossatlas.report.document import Block, Bullets, Picture, Section, Table
 from lossatlas.report.observations import value
@@ -52,9 +54,9 @@ def _part(dataset: xr.Dataset) -> str:
     kind = str(dataset.attrs["kind"])
     if kind != "surface":
         return kind
-    if "beta" not in dataset.dims:
-        return "line"
-    return "principal_plane" if "principal" in str(dataset.attrs.get("directions", "")) else "plane"
+    part = ("line", "plane", "volume")[len(axes_of(dataset)) - 1]
+    principal = "principal" in str(dataset.attrs.get("directions", ""))
+    return "principal_plane" if part == "plane" and principal and _plain(dataset) else part
 
 
 def _observed(observe: Callable[[xr.Dataset], Iterable[str]], datasets: Datasets) -> Bullets:
@@ -62,11 +64,24 @@ def _observed(observe: Callable[[xr.Dataset], Iterable[str]], datasets: Datasets
 
 
 def _alike(datasets: Datasets, *keys: str) -> list[list[xr.Dataset]]:
-    """Datasets that belong into one figure: they agree in these attributes."""
+    """Datasets that belong into one figure: they agree in these attributes, surfaces also in what is drawn of them."""
     groups: dict[tuple[str, ...], list[xr.Dataset]] = defaultdict(list)
     for dataset in datasets:
-        groups[tuple(str(dataset.attrs.get(key, "")) for key in keys)].append(dataset)
+        groups[(*(str(dataset.attrs.get(key, "")) for key in keys), *_drawn(dataset))].append(dataset)
     return list(groups.values())
+
+
+def _drawn(dataset: xr.Dataset) -> tuple[str, ...]:
+    if dataset.attrs["kind"] != "surface":
+        return ()
+    scales = [scale_of(dataset[name].to_numpy().astype(float)).kind for name in axes_of(dataset)]
+    parts = ("plane" in dataset.dims, "quadratic" in dataset, has_error_map(dataset))
+    return (*axes_of(dataset), *scales, *map(str, parts))
+
+
+def _plain(dataset: xr.Dataset) -> bool:
+    """Whether it is one flat plane, on which a road can be drawn."""
+    return "plane" not in dataset.dims and not is_polar(dataset)
 
 
 def _name(base: str, k: int) -> str:
@@ -102,20 +117,51 @@ def _lines(datasets: Datasets, results: Results) -> list[Block]:
             _observed(observations.surface, group),
             results.interpretation("surface", group),
         ]
-    return blocks
+    return [*blocks, *_class_pictures("line", datasets)]
+
+
+def _class_pictures(part: str, datasets: Datasets) -> list[Block]:
+    with_classes = [dataset for dataset in datasets if "class_loss" in dataset]
+    width = 0.75 if part == "line" else 1.0
+    return [
+        Picture(_name(f"{part}-classes", k), plot.classes(dataset), captions.classes(dataset), width)
+        for k, dataset in enumerate(with_classes)
+    ]
 
 
 def _planes(datasets: Datasets, results: Results) -> list[Block]:
     blocks: list[Block] = []
     groups = _alike(datasets, "data", "directions", "normalisation")
-    pairs = [group[k : k + 2] for group in groups for k in range(0, len(group), 2)]
+    pairs = [pair for group in groups for pair in _in_rows(group)]
     for k, pair in enumerate(pairs):
-        width = 1.0 if len(pair) > 1 else 0.72
+        width = 1.0 if len(pair) > 1 or _has_companion(pair[0]) else 0.72
         blocks += [
             Picture(_name("planes", k), plot.surface(*pair), captions.surface(pair), width),
             _observed(observations.surface, pair),
             results.interpretation("surface", pair),
             *(_view(_name("plane-3d", 2 * k + j), dataset) for j, dataset in enumerate(pair)),
+        ]
+    return [*blocks, *_class_pictures("plane", datasets)]
+
+
+def _in_rows(group: Datasets) -> list[Datasets]:
+    """Two planes side by side; one with an error map or a spread takes the width of two."""
+    n = 1 if _has_companion(group[0]) else 2
+    return [group[k : k + n] for k in range(0, len(group), n)]
+
+
+def _has_companion(dataset: xr.Dataset) -> bool:
+    return has_error_map(dataset) or "plane" in dataset.dims
+
+
+def _volumes(datasets: Datasets, results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    for k, dataset in enumerate(datasets):
+        turning = isosurfaces.volume_3d(dataset)
+        blocks += [
+            Picture(_name("volume", k), plot.volume(dataset), captions.volume(dataset), interactive=turning),
+            _observed(observations.surface, [dataset]),
+            results.interpretation("surface", [dataset]),
         ]
     return blocks
 
@@ -143,6 +189,7 @@ def _trajectories(datasets: Datasets, results: Results) -> list[Block]:
                 _observed(observations.surface, [plane]),
                 results.interpretation("surface", [plane]),
                 _view(_name("road-3d", k + j), plane, trajectory),
+                *_error_map(_name("road-error", k + j), plane),
             ]
         blocks += [
             Picture(_name("explained", k), plot.explained(trajectory), captions.explained(trajectory)),
@@ -150,6 +197,11 @@ def _trajectories(datasets: Datasets, results: Results) -> list[Block]:
             results.interpretation("trajectory", [trajectory]),
         ]
     return blocks
+
+
+def _error_map(name: str, plane: xr.Dataset) -> list[Block]:
+    """The plane of a road once more, with its error map beside it, where it was interpolated."""
+    return [Picture(name, plot.surface(plane), captions.surface([plane]))] if has_error_map(plane) else []
 
 
 def _same_network(a: xr.Dataset, b: xr.Dataset) -> bool:
@@ -289,6 +341,7 @@ PARTS: tuple[tuple[str, str, Build], ...] = (
     ("Training", "history", _history),
     ("Loss along a line", "line", _lines),
     ("Loss on a plane", "plane", _planes),
+    ("Loss in a volume", "volume", _volumes),
     ("The road of training", "trajectory", _trajectories),
     ("Loss on a plane of principal components", "principal_plane", _principal_planes),
     ("Spectrum of the Hessian", "spectrum", _spectra),

@@ -42,6 +42,8 @@ def document(datasets: Sequence[xr.Dataset], claims: Sequence[Claim], title: str
     """The whole report. The order of the Datasets does not matter: they are sorted by kind, network and name."""
     ordered = sorted(datasets, key=_order)
     kinds = {str(dataset.attrs["kind"]) for dataset in ordered}
+    if any(dataset.attrs["kind"] == "surface" and "tolerance" in dataset.attrs for dataset in ordered):
+        kinds.add("tolerance")
     body = Document(
         title,
         (

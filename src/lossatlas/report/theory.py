@@ -69,6 +69,23 @@ SLICES = (
     ),
 )
 
+TOLERANCE = (
+    _paragraph(
+        "A surface asked for to a tolerance $\\epsilon$ is evaluated at some of its pixels, the nodes, and "
+        "interpolated between them by a cubic spline: of $\\log F$ where the loss is positive. The error of an "
+        "interpolated pixel is $\\left| \\hat{F} / F - 1 \\right|$. Pixels held out at random are predicted first and "
+        "evaluated then. If $k$ of $n$ of them are off by more than $\\epsilon$, the share of all pixels within "
+        "it is at least $p$ with confidence $1 - \\delta$, where"
+    ),
+    Formula(r"\sum_{j=0}^{k} \binom{n}{j} (1 - p)^{j} p^{n - j} = \delta."),
+    _paragraph(
+        "This exact binomial bound assumes nothing about the surface. For $k = 0$ it is $p = \\delta^{1 / n}$: 59 of "
+        "59 bound 95 % of the pixels at 95 % confidence. It is a bound on a share of the pixels, not on the worst of "
+        "them: the error of the worst pixel and the error map are estimates. The data have an error of their own, the "
+        "standard error of the loss; a picture finer than that shows the sample rather than the population."
+    ),
+)
+
 SOLVERS = (
     _paragraph(
         "The Hessian is never formed. A product with a vector costs about as much as a few gradients, by "
@@ -158,6 +175,7 @@ PARTS: tuple[tuple[str, frozenset[str], tuple[Block, ...]], ...] = (
         CURVATURE,
     ),
     ("Random slices and filter normalisation", frozenset({"surface"}), SLICES),
+    ("Surfaces to a tolerance", frozenset({"tolerance"}), TOLERANCE),
     (
         "Hessian-vector products, power iteration and Lanczos",
         frozenset({"spectrum", "power_iteration"}),

@@ -2,7 +2,7 @@
 
 from lossatlas.zoo.datasets import LabelledData, find, load, subset
 from lossatlas.zoo.history import History
-from lossatlas.zoo.networks import lenet5, mlp, network, resnet20, simple_cnn, simple_cnn_wide
+from lossatlas.zoo.networks import lenet5, mlp, network, resnet20, simple_cnn, simple_cnn_wide, vit
 from lossatlas.zoo.training import fit
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "simple_cnn",
     "simple_cnn_wide",
     "subset",
+    "vit",
 ]

@@ -1,0 +1,188 @@
+"""Which loop evaluates a region's points: a step is tried on some of the data, and kept if it is faster and agrees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lossatlas.batches import Batches, leading_size
+from lossatlas.errors import InputError, LossAtlasError
+from lossatlas.evaluation.loops import REWRITES, Loop, PlainLoop, Points, PreparedLoop, Weights
+from lossatlas.functional import FunctionalModel
+from lossatlas.measures import Sample, samples_of
+
+AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
+_TRIAL = 1024  # examples on which a step is tried
+_ROUNDS = 3  # timings of each, in turn; the least counts
+_GAIN = 0.98  # of the time before: what a step must reach to be kept
+_SHARE = 0.05  # of the plain loop's whole time: what trials may take
+_WORTH = 0.1  # seconds: where the plain loop needs less in all, nothing is tried
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How points are evaluated: by the plain loop, or by a prepared one with some rewrites and batches of some size."""
+
+    prepared: bool = False
+    rewrites: tuple[str, ...] = ()
+    batch_size: int | None = None
+
+    def __str__(self) -> str:
+        if not self.prepared:
+            return "plain loop"
+        size = "batches as given" if self.batch_size is None else f"batches of {self.batch_size}"
+        return "; ".join(["prepared loop", *self.rewrites, size])
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """The plan that ``str`` wrote."""
+        kind, *rewrites, size = text.split("; ") if text != "plain loop" else (text, "")
+        known = kind in ("plain loop", "prepared loop") and all(name in REWRITES for name in rewrites)
+        if not known:
+            raise InputError(f"{text!r} is no plan of evaluation: give what str(plan) wrote.")
+        number = size.rpartition(" ")[2]
+        return cls(kind == "prepared loop", tuple(rewrites), int(number) if number.isdigit() else None)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """``evaluator(weights)``: the samples of loss and metrics at theta(weights), by the loop of its plan."""
+
+    loop: Loop
+    plan: Plan
+    batch_weights: Sequence[float]
+    seen: tuple[str, ...] = ()
+
+    def __call__(self, weights: Weights) -> dict[str, Sample]:
+        return samples_of(self.loop(weights), self.batch_weights)
+
+    def deviation(self, reference: Sequence[dict[str, Sample]], probes: Sequence[Weights]) -> float:
+        """The largest relative difference of a mean; infinite where the quantities are of another kind."""
+        worst = 0.0
+        for one, probe in zip(reference, probes, strict=True):
+            for name, sample in self(probe).items():
+                same = sample.over == one[name].over
+                worst = max(worst, _relative(sample.mean, one[name].mean) if same else float("inf"))
+        return worst
+
+
+class Tuner:
+    """Chooses an evaluator for ``points``, about ``count`` of them, by what it sees at the ``probes``."""
+
+    def __init__(
+        self, function: FunctionalModel, batches: Batches, points: Points, probes: Sequence[Weights], count: int
+    ) -> None:
+        self.function, self.batches, self.points, self.probes, self.count = function, batches, points, probes, count
+        self.agreement = AGREEMENT.get(function.point.dtype)
+        self.seen: list[str] = []
+
+    def choose(self) -> Evaluator:
+        """The fastest evaluator that was found; the plain loop where none is, with the reason in ``seen``."""
+        plain = self.follow(Plan())
+        reason = self._obstacle()
+        if reason is None:
+            started = time.perf_counter()
+            reference = [plain(probe) for probe in self.probes]
+            seconds = self.count * (time.perf_counter() - started) / len(self.probes)
+            self.deadline = time.perf_counter() + _SHARE * seconds
+            reason = "so few points repay no preparation" if seconds < _WORTH else None
+        if reason is None:
+            try:
+                return self._best(reference)
+            except LossAtlasError as error:
+                reason = str(error)
+        return replace(plain, seen=(*self.seen, f"plain loop: {reason}"))
+
+    def follow(self, plan: Plan, count: int | None = None) -> Evaluator:
+        """The evaluator of a plan that was made before, on all data or on about the first ``count`` examples."""
+        if not plan.prepared:
+            return Evaluator(PlainLoop(self.function, self.batches, self.points), plan, self.batches.weights)
+        batches, weights = self._cut(plan.batch_size, count)
+        return Evaluator(PreparedLoop(self.function, batches, self.points, plan.rewrites), plan, weights)
+
+    def _obstacle(self) -> str | None:
+        if self.function.recomputes:
+            return "BatchNorm statistics are recomputed at every point"
+        if self.batches.kept() is None:
+            return "the data are not kept in memory"
+        return None if self.agreement else f"the parameters are {self.function.point.dtype}"
+
+    def _best(self, reference: Sequence[dict[str, Sample]]) -> Evaluator:
+        best = self.follow(Plan(prepared=True), _TRIAL)
+        self.reference = [best(probe) for probe in self.probes]
+        for name in REWRITES:
+            best = self._better(best, replace(best.plan, rewrites=(*best.plan.rewrites, name)), name)
+        best = self._sized(best)
+        chosen = self.follow(best.plan)
+        deviation = chosen.deviation(reference, self.probes)
+        assert self.agreement is not None
+        if not deviation <= self.agreement:
+            raise LossAtlasError(f"the prepared loop deviates from it by {deviation:.0e}")
+        self.seen.append(f"all data: {deviation:.0e} from the plain loop")
+        return replace(chosen, seen=tuple(self.seen))
+
+    def _sized(self, best: Evaluator) -> Evaluator:
+        """Batches twice as large as long as that is faster, or else half as large."""
+        if next(iter(self.reference[0].values())).over != "examples" or self.batches.recut(1, 1) is None:
+            return best
+        given = int(self.batches.weights[0])
+        for factor in (2.0, 0.5):
+            while 8 <= (size := int((best.plan.batch_size or given) * factor)) <= _TRIAL:
+                before, best = best, self._better(best, replace(best.plan, batch_size=size), f"batches of {size}")
+                if best is before:
+                    break
+            if best.plan.batch_size is not None:
+                break
+        return best
+
+    def _better(self, best: Evaluator, plan: Plan, name: str) -> Evaluator:
+        """The evaluator of ``plan`` where it is faster than ``best`` and agrees, else ``best``."""
+        if time.perf_counter() > self.deadline:
+            self.seen.append(f"{name}: not tried, for want of time")
+            return best
+        try:
+            other = self.follow(plan, _TRIAL)
+            if isinstance(other.loop, PreparedLoop) and name in REWRITES and name not in other.loop.changed:
+                return best
+            deviation = other.deviation(self.reference, self.probes)
+        except Exception as error:  # whatever an operation raises on a tensor that it was not made for
+            self.seen.append(f"{name}: failed ({' '.join(str(error).split())[:80]})")
+            return best
+        ratio = self._ratio(other, best)
+        assert self.agreement is not None
+        kept = deviation <= self.agreement and ratio < _GAIN
+        self.seen.append(f"{name}: {'kept' if kept else 'left'}, {1 / ratio:.2f} x as fast, deviation {deviation:.0e}")
+        return other if kept else best
+
+    def _ratio(self, other: Evaluator, best: Evaluator) -> float:
+        """Seconds of the one to seconds of the other, timed in turn."""
+        least = [float("inf"), float("inf")]
+        for _ in range(_ROUNDS):
+            for i, evaluator in enumerate((other, best)):
+                started = time.perf_counter()
+                evaluator.loop(self.probes[-1])
+                least[i] = min(least[i], time.perf_counter() - started)
+        return least[0] / least[1]
+
+    def _cut(self, size: int | None, count: int | None) -> tuple[list[Any], Sequence[float]]:
+        if size is not None:
+            batches = self.batches.recut(size, count)
+            if batches is None:
+                raise InputError("These batches cannot be cut anew: the plan belongs to other data.")
+            return batches, list(map(leading_size, batches))
+        kept = self.batches.kept()
+        assert kept is not None
+        total, m = 0.0, 0
+        while m < len(kept) and (count is None or total < count):
+            total, m = total + self.batches.weights[m], m + 1
+        return kept[:m], self.batches.weights[:m]
+
+
+def _relative(a: float, b: float) -> float:
+    if a == b or (a != a and b != b):
+        return 0.0
+    return abs(a - b) / abs(b) if b else float("inf")
