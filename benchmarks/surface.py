@@ -51,7 +51,9 @@ def main() -> None:
     page.add(f"data       {N_TEST:,} test images of {DATA}: a value is the mean cross-entropy over all of them")
     page.add("points     " + _settings(arguments))
     page.add("columns    " + COLUMNS)
-    page.add(*(f"pictures   {title(kind)} is timed, but {kind.caveat}" for kind in kinds if kind.caveat))
+    for kind in kinds:
+        if kind.caveat:
+            page.add(f"pictures   {title(kind)} is timed, but {kind.caveat}")
     fastest, by = peak()
     page.add(f"peak       {fastest:.0f} GFLOP/s in float32, by {by}")
     data = la.zoo.load(DATA)

@@ -25,9 +25,19 @@ SOURCE = ROOT / "src" / "lossatlas"
 # docs/map.md draws the same picture. A file imports files of lower floors, files of its own folder, and of its own
 # floor those that are listed before it.
 FLOORS: dict[int, list[str]] = {
-    0: ["errors.py", "parameters.py", "batches.py", "checkpoints.py", "measures.py", "functional.py"],
-    1: ["objective.py", "regions.py", "curves.py"],
-    2: ["directions.py", "trajectory.py", "curvature/operators.py"],
+    0: [
+        "errors.py",
+        "parameters.py",
+        "batches.py",
+        "checkpoints.py",
+        "measures.py",
+        "functional.py",
+        "strata.py",
+        "store.py",
+        "interpolation.py",
+    ],
+    1: ["evaluation/*", "objective.py", "regions.py", "curves.py"],
+    2: ["directions.py", "trajectory.py", "curvature/operators.py", "adaptive.py", "cells.py"],
     3: ["surface.py", "curvature/*", "connectivity/*", "robustness.py"],
     4: ["uncertainty.py", "plot/*", "claims.py", "report/*"],
     5: ["target.py", "study/*"],

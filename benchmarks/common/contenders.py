@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from common.problems import Problem
 
 Grid = NDArray[np.float64]
-INSTALL = "python -m pip install --no-deps -r benchmarks/requirements.txt"
+INSTALL = ".venv/bin/python -m pip install --no-deps -r benchmarks/requirements.txt"
 
 
 class Contender(ABC):
@@ -87,7 +87,7 @@ class LossLandscapes(Contender):
         metrics = importlib.import_module("loss_landscapes.metrics")
         parts = [(metrics.Loss(F.cross_entropy, *batch), len(batch[1])) for batch in self.batches]
 
-        class MeanLoss(metrics.Metric):  # type: ignore[misc]
+        class MeanLoss(metrics.Metric):
             """Its metric ``Loss`` takes one batch: the mean over batches of any size is this one."""
 
             def __call__(self, wrapper: Any) -> float:

@@ -42,7 +42,7 @@ class Picture:
 def picture(
     shape: Sequence[int], *, tol: float, coverage: float, confidence: float, seed: int
 ) -> Generator[Pixels, Floats, Picture]:
-    """Asks for pixels (``yield``), is told their losses (``send``), until a share ``coverage`` of all is within ``tol``.
+    """Asks for pixels (``yield``), is told their losses (``send``), until a share ``coverage`` of all is within tol.
 
     A checkerboard of nodes, a polyharmonic spline of log loss (of the loss itself where it is not positive) through
     them, more nodes where leaving one out hurts most, and then the test: random pixels that the spline has not seen.

@@ -126,12 +126,19 @@ def slice_minimum(dataset: xr.Dataset) -> Claim | None:
     """Whether every other sampled point of a slice has a higher loss than the trained point at its centre.
 
     The interval is simultaneous over the slice's other points (Bonferroni), since the lowest was chosen among them,
-    and uses the paired error of the difference where the Dataset has it. None where the slice does not contain its
-    centre, or where its centre is not the trained point.
+    and uses the paired error of the difference where the Dataset has it. Only points at which the model was evaluated
+    count. None where the slice does not contain its centre, or where its centre is not the trained point; and on polar
+    axes or several planes, where many cells are the centre.
     """
     loss = dataset["loss"]
+    if "evaluated" in dataset:
+        loss = loss.where(dataset["evaluated"] == 1)
+    if not set(loss.dims) <= {"alpha", "beta", "gamma"}:
+        return None
     at_centre = {dim: _zero(dataset[dim].to_numpy()) for dim in loss.dims}
     if any(index is None for index in at_centre.values()) or not dataset.attrs.get("center_is_model", 1):
+        return None
+    if not np.isfinite(loss[at_centre]):
         return None
     others = loss.where(np.isfinite(loss)).copy()
     others[at_centre] = np.nan

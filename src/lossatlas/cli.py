@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from lossatlas.objective import Objective
+    from lossatlas.regions import Region
     from lossatlas.report import Report
 
 app = cyclopts.App(
@@ -81,27 +82,64 @@ def surface(
     /,
     *,
     out: Out,
-    dims: Annotated[Literal[1, 2], Parameter(help="a line or a plane")] = 2,
+    dims: Annotated[Literal[1, 2, 3], Parameter(help="a line, a plane or a volume")] = 2,
     steps: Annotated[int, Parameter(help="points on each axis; an odd number has the model on the grid")] = 25,
-    span: Annotated[float, Parameter(help="half-width of each axis, in lengths of the direction")] = 1.0,
-    norm: Annotated[Literal["filter", "layer", "model"], Parameter(help="how directions are scaled")] = "filter",
+    span: Annotated[
+        float | None, Parameter(help="half-width of each axis, in lengths of the direction; 1 for random axes")
+    ] = None,
+    axes: Annotated[
+        Literal["random", "hessian"], Parameter(help="random directions, or the Hessian's extreme eigenvectors")
+    ] = "random",
+    norm: Annotated[Literal["filter", "layer", "model"], Parameter(help="how random axes are scaled")] = "filter",
     one_d: Annotated[Literal["zero", "scale"] | None, Parameter(help="biases and norms: held fixed, or varied")] = None,
-    seed: Annotated[int, Parameter(help="of the random directions")] = 0,
+    spacing: Annotated[Literal["linear", "log"], Parameter(help="of the points on random axes")] = "linear",
+    seed: Annotated[int, Parameter(help="of the random axes")] = 0,
+    planes: Annotated[int, Parameter(help="so many random draws of the axes, with their mean and spread")] = 1,
+    tol: Annotated[
+        float | None, Parameter(help="relative error that 95 % of the pixels are to keep; without it all are evaluated")
+    ] = None,
+    subset: Annotated[int | None, Parameter(help="evaluate on about so many examples, drawn class by class")] = None,
+    by_class: Annotated[bool, Parameter(help="the loss of each class too", negative="")] = False,
+    store: Annotated[Path | None, Parameter(help="a folder of evaluated points, from which it goes on")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """The loss on a random line or plane through the model, with standard errors."""
+    """The loss on a line, plane or volume through the model: in full, or to a stated accuracy."""
 
     def compute(objective: Objective) -> xr.Dataset:
         import lossatlas as la
 
-        directions = la.random_directions(objective, dims, seed=seed, norm=norm, one_d=one_d)
-        if dims == 1:
-            region = la.line(objective.point, directions[0], span=span, steps=steps)
+        if axes == "hessian":
+            ends = la.spectrum(objective, 1, vectors=True, seed=seed)
+            regions = [la.eigen_plane(ends, span=span, steps=steps)]
         else:
-            region = la.plane(objective.point, directions[0], directions[1], span=span, steps=steps)
-        return la.surface(objective, region, progress=_bars(quiet)).assign_attrs(directions="random", seed=seed)
+            width = 1.0 if span is None else span
+            make: Callable[..., Region] = {1: la.line, 2: la.plane, 3: la.volume}[dims]
+            draws = [
+                la.random_directions(objective, dims, seed=seed + i, norm=norm, one_d=one_d) for i in range(planes)
+            ]
+            regions = [make(objective.point, *draw, span=width, steps=steps, spacing=spacing) for draw in draws]
+        found = la.surface(
+            objective,
+            regions if len(regions) > 1 else regions[0],
+            tol=tol,
+            subset=subset,
+            by_class=by_class,
+            store=store,
+            progress=_bars(quiet),
+        )
+        return found.assign_attrs(directions="Hessian axes" if axes == "hessian" else "random", seed=seed)
 
+    _check_axes(axes, dims, planes)
     _measure("surface", target, out, compute)
+
+
+def _check_axes(axes: str, dims: int, planes: int) -> None:
+    from lossatlas.errors import ConfigError
+
+    if axes == "hessian" and (dims != 2 or planes != 1):
+        raise ConfigError("--axes hessian is one plane: leave out --dims and --planes.")
+    if planes < 1:
+        raise ConfigError(f"--planes {planes}: give at least 1.")
 
 
 @app.command
@@ -331,7 +369,7 @@ def guarded(command: Callable[[], object]) -> int:
     except OSError as error:  # a full disk, a file system that went away
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; a study goes on where it was when the same command is given again", 130)
+        return _fail("interrupted; a study, or a surface with --store, goes on where it was with the same command", 130)
     return 0
 
 

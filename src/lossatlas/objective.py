@@ -282,7 +282,7 @@ class Objective:
         points = Points(self._at(center), directions.to(self.device, self.dtype))
         tuner = Tuner(self._function, self._batches, points, probes, count)
         evaluator = tuner.choose() if plan is None else tuner.follow(plan)
-        self._explanation = (str(evaluator.plan), *evaluator.seen)
+        self._explanation[:] = [str(evaluator.plan), *evaluator.seen]
         return evaluator
 
     def explain(self) -> str:
@@ -334,7 +334,7 @@ class Objective:
         name: str,
     ) -> None:
         self.name = name
-        self._explanation = ("plain loop", "no surface was asked for yet")
+        self._explanation = ["no surface was asked for yet"]  # one list for all that are made of this one
         self._function = function
         self._batch_size = batch_size
         self._batches = self._fixed(data, weight)

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from lossatlas.checkpoints import make_folder
-from lossatlas.errors import MissingToolError, OutputError
+from lossatlas.errors import OutputError
 
 BLOCK = 32  # points in a block: what an interruption can cost
 _MOST = 2**20  # blocks: the array's nominal length, of which only written chunks take space
@@ -46,7 +46,8 @@ class Store:
     @property
     def notes(self) -> dict[str, Any]:
         """What was noted when the store was made."""
-        return dict(self._array.attrs["notes"])
+        noted: Any = self._array.attrs["notes"]
+        return dict(noted)
 
     def note(self, **notes: Any) -> None:
         """Add to the notes."""
@@ -82,7 +83,8 @@ class Store:
         self.close()
 
     def _open(self, identity: dict[str, Any], columns: list[str]) -> None:
-        zarr = _zarr()
+        import zarr  # takes a moment, and few surfaces are stored
+
         place = self.path / "points.zarr"
         if not place.exists():
             shape = (_MOST, BLOCK, len(columns) + 1)
@@ -97,7 +99,8 @@ class Store:
             return
         try:
             self._array = zarr.open_array(store=place, mode="r+")
-            held = dict(self._array.attrs["identity"])
+            noted: Any = self._array.attrs["identity"]
+            held = dict(noted)
         except Exception as error:  # whatever a damaged file makes the reader raise
             raise OutputError(
                 f"{place} cannot be read as a store of points: remove it, or choose another folder."
@@ -108,11 +111,3 @@ class Store:
                 f"{self.path} holds another surface ({key} is {held.get(key)!r} there, {identity.get(key)!r} here): "
                 "choose another folder, or remove it."
             )
-
-
-def _zarr() -> Any:
-    try:
-        import zarr
-    except ImportError:
-        raise MissingToolError("store= needs zarr, version 3: pip install 'zarr>=3'.") from None
-    return zarr

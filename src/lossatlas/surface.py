@@ -49,9 +49,9 @@ def surface(
     """L(center + alpha d_1 + beta d_2 + ..) at every point of the region's grid, with the metrics.
 
     With ``tol`` the model is evaluated at as few pixels as it takes for a share ``coverage`` of all of them to be
-    within the relative error ``tol``, at the stated ``confidence``; the others are interpolated. The evidence is that random
-    pixels which the interpolation has not seen are within ``tol`` (``picture``); a picture that does not interpolate is
-    evaluated in full. ``seed`` draws those pixels. ``tol=None`` evaluates every pixel.
+    within the relative error ``tol``, at the stated ``confidence``; the others are interpolated. The evidence is that
+    random pixels which the interpolation has not seen are within ``tol`` (``picture``); a picture that does not
+    interpolate is evaluated in full. ``seed`` draws those pixels. ``tol=None`` evaluates every pixel.
 
     Parameters
     ----------

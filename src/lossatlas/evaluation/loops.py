@@ -23,6 +23,7 @@ REWRITES: dict[str, Callable[[Trace, rewrites.Frame], bool]] = {
     "max pooling": rewrites.max_pooling,
     "channels last": rewrites.channels_last,
     "batch norm": rewrites.batch_norm,
+    "in place": rewrites.in_place,
 }
 
 Measured = list[dict[str, Tensor]]

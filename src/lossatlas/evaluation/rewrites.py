@@ -97,10 +97,11 @@ def onednn_linear(traced: Trace, frame: Frame) -> bool:
         after = next(iter(node.users), None)
         relu = after if len(node.users) == 1 and _is(after, *_RELU) else None
         last = relu or node
-        arguments = (_argument(node, 0, "input"), _argument(node, 1, "weight"), _argument(node, 2, "bias"))
+        inputs, weight, bias = _argument(node, 0, "input"), _argument(node, 1, "weight"), _argument(node, 2, "bias")
         with graph.inserting_before(last):
-            options: tuple[Any, ...] = ("relu" if relu else "none", [], "")
-            fused = graph.call_function(torch.ops.mkldnn._linear_pointwise.default, (*arguments, *options))
+            packed = graph.call_function(torch.ops.mkldnn._reorder_linear_weight.default, (weight,))  # once a point
+            options: tuple[Any, ...] = (packed, bias, "relu" if relu else "none", [], "")
+            fused = graph.call_function(torch.ops.mkldnn._linear_pointwise.default, (inputs, *options))
             _replace(graph, last, fused)
         if relu:
             graph.erase_node(node)
@@ -130,6 +131,18 @@ def shared_layer(traced: Trace, frame: Frame) -> bool:
             weights = [next(n for n in graph.nodes if n.target == name) for name in frame.weights]
             _replace(graph, node, graph.call_function(combination, (parts, weights)))
         found = True
+    return found
+
+
+def in_place(traced: Trace, frame: Frame) -> bool:
+    """A ReLU that overwrites what nobody else reads: the output of a layer, made for it alone."""
+    graph, found = traced.graph, False
+    for node in _calls(graph, *_RELU):
+        source = node.args[0]
+        if _is(source, *_MAKERS) and len(source.users) == 1:
+            with graph.inserting_before(node):
+                _replace(graph, node, graph.call_function(torch.relu_, (source,)))
+            found = True
     return found
 
 
@@ -173,6 +186,9 @@ def combination(parts: list[Tensor], weights: list[float]) -> Tensor:
     for part, weight in zip(parts[2:], weights[1:], strict=True):
         total.add_(part, alpha=weight)
     return total
+
+
+_MAKERS = (*_CONVOLUTIONS, F.linear, F.batch_norm, "add", "__add__", window_maximum, combination)  # of new tensors
 
 
 # Looking at graphs

@@ -91,7 +91,9 @@ def _accuracy(dataset: xr.Dataset) -> Iterator[str]:
     if shown:
         yield f"Its accuracy: {shown}"
     a = dataset.attrs
-    if "error_estimate" in a and "data_error" in a:
+    if a.get("note"):
+        yield f"Note: {a['note']}."
+    if "error_estimate" in a and "data_error" in a and a.get("held_out"):
         yield (
             f"Its worst pixel is estimated to be {share(a['error_estimate'])} off; the error of the data is "
             f"{share(a['data_error'])} of the loss in the median (one standard error)."
