@@ -187,7 +187,7 @@ def with_tolerance(dataset: xr.Dataset, tolerance: float = 0.01, every: int = 5,
         {"loss_error": (dims, error.reshape(dataset["loss"].shape))}
         | {name: ("evaluation", values) for name, values in points.items()}
     ).assign_attrs(
-        method="cubic spline of log loss",
+        method="polyharmonic spline of log loss",
         tolerance=tolerance,
         coverage=0.95,
         confidence=0.95,

@@ -12,10 +12,11 @@ from scipy.stats import binom, hypergeom
 
 from lossatlas import adaptive
 from lossatlas.adaptive import Picture, picture
-from lossatlas.interpolation import Polyharmonic, designs, positions
+from lossatlas.interpolation import Polyharmonic, designs, positions, predicted_errors
 
 Array = np.ndarray[Any, Any]
 TOL = 0.01
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Run:
     @property
     def drawn(self) -> Array:
         """The picture on the whole grid, as a user of it makes it."""
-        if self.found.power == 0:
+        if not self.by_test:
             return self.truth
         places, nodes = positions(self.shape), self.found.nodes
         ground = np.log(self.flat[nodes]) if self.found.logarithmic else self.flat[nodes]
@@ -41,6 +42,8 @@ class Run:
     @property
     def errors(self) -> Array:
         """``(pixels,)``: relative to each pixel, or to the largest node where the loss may be zero."""
+        if not self.by_test:
+            return np.zeros(self.truth.size)
         scale = np.abs(self.flat) if self.found.logarithmic else np.abs(self.flat[self.found.nodes]).max()
         return np.abs(self.drawn.ravel() - self.flat) / scale
 
@@ -95,11 +98,11 @@ def bowl(x: Array, y: Array) -> Array:
 
 
 def valley(x: Array, y: Array) -> Array:
-    return 0.05 + 3 * (y - 0.4 * x**2) ** 2 + 0.1 * x**2
+    return 0.3 + 2 * (y - 0.4 * x**2) ** 2 + 0.1 * x**2
 
 
 def saddle(x: Array, y: Array) -> Array:
-    return x**2 - 0.8 * y**2 + 0.2 * x**3
+    return x**2 - 0.8 * y**2 + 0.2 * np.sin(3 * x + y)
 
 
 def cliff(steepness: float) -> Callable[[Array, Array], Array]:
@@ -112,6 +115,10 @@ def fall(x: Array, y: Array) -> Array:
 
 def kink(x: Array, y: Array) -> Array:
     return 0.3 + np.abs(x) + np.maximum(0, y - 0.2 * x)
+
+
+def wave(x: Array, y: Array) -> Array:
+    return np.exp(np.sin(2 * x) * np.cos(1.5 * y))
 
 
 def zero(x: Array, y: Array) -> Array:
@@ -127,6 +134,7 @@ PICTURES = {
     "a cliff": cliff(12.0),
     "a discontinuity": fall,
     "kinks": kink,
+    "a wave": wave,
     "a zero": zero,
 }
 every_picture = pytest.mark.parametrize("name", PICTURES)
@@ -149,7 +157,7 @@ def test_the_promise_is_kept_and_the_error_map_is_honest(name):
         assert run.by_test or "every pixel was evaluated" in run.found.note
     if ended:
         others = [np.setdiff1d(np.arange(run.truth.size), run.found.evaluated) for run in ended]
-        under = [np.mean(run.errors[o] <= run.found.error[o]) for run, o in zip(ended, others, strict=True)]
+        under = [np.mean(run.errors[o] <= run.found.error[o] + ROUNDING) for run, o in zip(ended, others, strict=True)]
         assert np.mean(under) >= 0.9
 
 
@@ -157,7 +165,7 @@ def test_over_all_pictures_nineteen_of_twenty_runs_keep_the_promise():
     done = [searched(draw(*grid((31, 31), 100 + seed)), seed=seed) for draw in PICTURES.values() for seed in range(10)]
     kept = [run.beyond <= 0.05 for run in done]
     assert np.mean(kept) >= 0.95
-    assert np.mean([run.by_test for run in done]) >= 0.5  # or else little was promised
+    assert np.mean([run.by_test for run in done]) >= 0.5  # or little was promised
 
 
 @pytest.mark.parametrize("name", ["a bowl", "a saddle below zero", "a gentle slope"])
@@ -222,7 +230,7 @@ def test_a_zero_is_no_place_to_divide_by():
 
 @pytest.mark.parametrize("shape", [(21, 41), (41, 21), (1001,), (21, 21, 21), (64, 30)], ids=str)
 def test_other_shapes_and_dimensions_keep_the_promise_too(shape):
-    for seed in range(5):
+    for seed in range(3):
         axes = grid(shape)
         run = searched(0.3 + sum((k + 1) * (a - 0.1 * k) ** 2 for k, a in enumerate(axes)) + 0.3 * axes[-1], seed=seed)
         assert run.by_test
@@ -363,6 +371,19 @@ def test_the_share_that_is_shown_is_what_the_held_out_pixels_exclude():
 # The false acceptance rate
 
 
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which works each answer out once."""
+    answers: dict[Any, Any] = {}
+
+    def asked(*given: Any) -> Any:
+        key = tuple(g.tobytes() if isinstance(g, np.ndarray) else g for g in given)
+        if key not in answers:
+            answers[key] = function(*given)
+        return answers[key]
+
+    return asked
+
+
 def unseen_bad(pixels: int, seed: int, hidden: Array) -> Array:
     """So many of the hidden pixels, drawn at random."""
     return np.random.default_rng(10_000 + seed).choice(hidden, pixels, replace=False)
@@ -374,14 +395,8 @@ def test_a_picture_with_too_many_bad_pixels_that_no_spline_sees_is_accepted_in_a
 ):
     """6 % of the pixels, or 1 more than 5 %, are off by 5 %, all of them where no node ever falls."""
     # The nodes never meet a bad pixel, so that the splines of all seeds are the same: each is worked out once.
-    kept: dict[Any, Polyharmonic] = {}
-    monkeypatch.setattr(
-        adaptive,
-        "Polyharmonic",
-        lambda nodes, values, power: kept.setdefault(
-            (nodes.tobytes(), values.tobytes(), power), Polyharmonic(nodes, values, power)
-        ),
-    )
+    monkeypatch.setattr(adaptive, "Polyharmonic", remembered(Polyharmonic))
+    monkeypatch.setattr(adaptive, "predicted_errors", remembered(predicted_errors))
     shape, smooth = (31, 31), bowl(*grid((31, 31)))
     reach = [design for design in designs(shape) if len(design) <= 0.4 * smooth.size]
     hidden = np.setdiff1d(np.arange(smooth.size), reach[-1])

@@ -190,3 +190,103 @@ def test_the_fingerprint_knows_the_data(other):
 
 def test_a_batch_is_described_by_its_shapes():
     assert describe({"a": X, "b": [Y]}) == "float32 (20, 2), int64 (20)"
+
+
+# Batches cut anew
+
+
+def joined(batches: list, part: int) -> torch.Tensor:
+    return torch.cat([batch[part] for batch in batches])
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 20, 1000])
+@pytest.mark.parametrize("count", [None, 1, 10, 20, 500])
+def test_batches_cut_anew_hold_the_same_examples_in_order(size, count):
+    found = Batches((X, Y), batch_size=6).recut(size, count)
+    assert torch.equal(joined(found, 0), X[:count])
+    assert torch.equal(joined(found, 1), Y[:count])
+    total = min(count or 20, 20)
+    assert [len(batch[0]) for batch in found] == [min(size, total - i) for i in range(0, total, size)]
+
+
+def test_unequal_batches_are_cut_anew_too():
+    batches = list(zip(X.split([1, 15, 4]), Y.split([1, 15, 4]), strict=True))
+    assert torch.equal(joined(Batches(batches).recut(6), 0), X)
+
+
+def test_batches_cut_anew_keep_their_form():
+    Pair = namedtuple("Pair", "x rest")
+    batches = [Pair(x, {"y": y, "deep": [x + 1]}) for x, y in zip(X.split(7), Y.split(7), strict=True)]
+    found = Batches(batches).recut(10)
+    assert [type(batch) for batch in found] == [Pair, Pair]
+    assert torch.equal(torch.cat([batch.rest["deep"][0] for batch in found]), X + 1)
+    assert torch.equal(torch.cat([batch.rest["y"] for batch in found]), Y)
+
+
+UNCUT = {
+    "weights of one's own": lambda: Batches([A, B], weight=lambda batch: float(batch[1].sum())),
+    "another length of sequence": lambda: Batches([(X, Y), (X[:, :1], Y)]),
+    "another type": lambda: Batches([(X, Y), (X, Y.int())]),
+    "a number for the batch": lambda: Batches([{"x": X, "factor": torch.tensor(2.0)}]),
+    "a table beside the examples": lambda: Batches([{"x": X, "table": torch.ones(3)}]),
+    "a key less": lambda: Batches([{"x": X, "y": Y}, {"x": X}]),
+    "a key more": lambda: Batches([{"x": X}, {"x": X, "y": Y}]),
+    "the keys exchanged": lambda: Batches([{"x": X, "z": X + 1}, {"z": X, "x": X + 1}]),
+    "other keys": lambda: Batches([{"x": X}, {"z": X}]),
+    "another number": lambda: Batches([{"x": X, "factor": 2.0}, {"x": X, "factor": 3.0}]),
+    "a text an example": lambda: Batches([{"x": X, "texts": ["a"] * 20}, {"x": X, "texts": ["b"] * 20}]),
+}
+
+
+@pytest.mark.parametrize("name", UNCUT)
+def test_batches_that_differ_in_more_than_their_examples_are_not_cut(name):
+    batches = UNCUT[name]()
+    assert batches.recut(4) is None
+    assert batches.take(torch.tensor([0, 1]), 2) is None
+
+
+def test_batches_that_are_not_kept_are_not_cut_and_have_no_labels(monkeypatch):
+    monkeypatch.setattr("lossatlas.batches.KEEP_BYTES", 0)
+    batches = Batches((X, Y))
+    assert batches.kept() is None
+    assert batches.recut(4) is None
+    assert batches.take(torch.tensor([0]), 1) is None
+    assert batches.labels() is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_chosen_examples_come_in_the_order_asked_for(size):
+    chosen = torch.tensor([19, 0, 7, 7, 3])
+    found = Batches((X, Y), batch_size=6).take(chosen, size)
+    assert torch.equal(joined(found, 0), X[chosen])
+    assert torch.equal(joined(found, 1), Y[chosen])
+    assert max(len(batch[0]) for batch in found) <= size
+
+
+def test_what_is_kept_are_the_batches_themselves():
+    kept = Batches((X, Y), batch_size=6, dtype=torch.float64).kept()
+    assert [len(batch[0]) for batch in kept] == [6, 6, 6, 2]
+    assert torch.equal(joined(kept, 0), X.double())
+
+
+@pytest.mark.parametrize("data", [lambda: (X, Y), lambda: [A, B], lambda: DataLoader(PAIRS, batch_size=7)])
+def test_the_labels_of_all_examples_come_in_order(data):
+    assert torch.equal(Batches(data(), batch_size=7).labels(), Y)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: (X, Y.float()),
+        lambda: (X, torch.stack([Y, Y], 1)),
+        lambda: (X, Y, Y),
+        lambda: (X,),
+        lambda: [{"x": X, "y": Y}],
+        lambda: [A, {"x": X, "y": Y}],
+        lambda: [(X, "text")],
+        lambda: [(X, Y[:5])],
+    ],
+    ids=["numbers", "two each", "three tensors", "one tensor", "a dictionary", "mixed", "a text", "fewer"],
+)
+def test_data_without_one_class_an_example_have_no_labels(data):
+    assert Batches(data()).labels() is None

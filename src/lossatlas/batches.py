@@ -103,7 +103,8 @@ class Batches:
             for t in tensors_in(batch)
         ):
             return None
-        columns = list(zip(*(tensors_in(batch) for batch in self._kept), strict=True))
+        needed = len(self._kept) if count is None else 1 + int(np.searchsorted(np.cumsum(self.weights), count))
+        columns = list(zip(*(tensors_in(batch) for batch in self._kept[:needed]), strict=True))
         if len({tuple((t.dtype, t.shape[1:]) for t in tensors_in(batch)) for batch in self._kept}) > 1:
             return None
         pieces = [torch.cat(column)[:count].split(size) for column in columns]

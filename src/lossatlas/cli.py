@@ -113,11 +113,11 @@ def surface(
             regions = [la.eigen_plane(ends, span=span, steps=steps)]
         else:
             width = 1.0 if span is None else span
-            make: Callable[..., Region] = {1: la.line, 2: la.plane, 3: la.volume}[dims]
+            makers: dict[int, Callable[..., Region]] = {1: la.line, 2: la.plane, 3: la.volume}
             draws = [
                 la.random_directions(objective, dims, seed=seed + i, norm=norm, one_d=one_d) for i in range(planes)
             ]
-            regions = [make(objective.point, *draw, span=width, steps=steps, spacing=spacing) for draw in draws]
+            regions = [makers[dims](objective.point, *draw, span=width, steps=steps, spacing=spacing) for draw in draws]
         found = la.surface(
             objective,
             regions if len(regions) > 1 else regions[0],

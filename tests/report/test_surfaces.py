@@ -48,7 +48,7 @@ def said(dataset: xr.Dataset) -> str:
 @pytest.mark.parametrize("caption", [captions.surface([ACCURATE]), captions.line([EVERY_KIND["line to a tolerance"]])])
 def test_the_caption_of_an_interpolated_surface_says_how_it_was_made_and_how_sure_it_is(caption: str):
     assert re.search(
-        r"cubic spline of log loss, (180|100) evaluations of the whole data for (2,601|201) pixels", caption
+        r"polyharmonic spline of log loss, (180|100) evaluations of the whole data for (2,601|201) pixels", caption
     )
     assert "tolerance 1 %" in caption
     assert "58 of 59 random held-out pixels within 1 %: at least 92.2 % of the pixels at 95 % confidence." in caption
@@ -159,4 +159,4 @@ def test_the_plane_of_a_road_that_was_interpolated_is_shown_once_more_with_its_e
     with_map, exact = (document([each, road], [], "", {}) for each in (made.with_tolerance(plane), plane))
     assert "road-error" in {picture.name for picture in with_map.pictures}
     assert "road-error" not in {picture.name for picture in exact.pictures}
-    assert any("cubic spline of log loss" in picture.caption for picture in with_map.pictures if picture.name == "road")
+    assert any("polyharmonic spline of log loss" in picture.caption for picture in with_map.pictures if picture.name == "road")

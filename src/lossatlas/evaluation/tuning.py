@@ -16,7 +16,12 @@ from lossatlas.functional import FunctionalModel
 from lossatlas.measures import Sample, samples_of
 
 AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
-_TRIAL = 512  # examples on which a step is tried
+_TRIAL = (
+    256,
+    1024,
+)  # examples on which a step is tried, at least and at most: so many that timing them means something
+_MOMENT = 0.02  # seconds of the plain loop: what a timing should take
+_LEAST = 8  # examples in a batch
 _ROUNDS = 3  # timings of each, in turn; the least counts
 _GAIN = 0.98  # of the time before: what a step must reach to be kept
 _SHARE = 0.05  # of the plain loop's whole time: what trials may take
@@ -88,8 +93,10 @@ class Tuner:
         if reason is None:
             started = time.perf_counter()
             reference = [plain(probe) for probe in self.probes]
-            seconds = self.count * (time.perf_counter() - started) / len(self.probes)
+            point = (time.perf_counter() - started) / len(self.probes)
+            seconds = self.count * point
             self.deadline = time.perf_counter() + _SHARE * seconds
+            self.trial = min(max(int(self.batches.total * _MOMENT / point), _TRIAL[0]), _TRIAL[1])
             reason = "so few points repay no preparation" if seconds < _WORTH else None
         if reason is None:
             try:
@@ -113,8 +120,9 @@ class Tuner:
         return None if self.agreement else f"the parameters are {self.function.point.dtype}"
 
     def _best(self, reference: Sequence[dict[str, Sample]]) -> Evaluator:
-        best = self.follow(Plan(prepared=True), _TRIAL)
+        best = self.follow(Plan(prepared=True), self.trial)
         self.reference = [best(self.probes[-1])]
+        best = self._sized(best)  # before and after: what a step saves depends on what fits into the caches
         for name in REWRITES:
             best = self._better(best, replace(best.plan, rewrites=(*best.plan.rewrites, name)), name)
         best = self._sized(best)
@@ -132,13 +140,13 @@ class Tuner:
         """Batches twice as large as long as that is faster, or else half as large."""
         if next(iter(self.reference[0].values())).over != "examples" or self.batches.recut(1, 1) is None:
             return best
-        given = int(self.batches.weights[0])
+        start = best
         for factor in (2.0, 0.5):
-            while 8 <= (size := int((best.plan.batch_size or given) * factor)) <= _TRIAL:
+            while _LEAST <= (size := int((best.plan.batch_size or self.batches.weights[0]) * factor)) <= self.trial:
                 before, best = best, self._better(best, replace(best.plan, batch_size=size), f"batches of {size}")
                 if best is before:
                     break
-            if best.plan.batch_size is not None:
+            if best is not start:
                 break
         return best
 
@@ -148,7 +156,7 @@ class Tuner:
             self.untried.append(name)
             return best
         try:
-            other = self.follow(plan, _TRIAL)
+            other = self.follow(plan, self.trial)
             if isinstance(other.loop, PreparedLoop) and name in REWRITES and name not in other.loop.changed:
                 return best
             deviation = other.deviation(self.reference, self.probes[-1:])
@@ -172,11 +180,12 @@ class Tuner:
         return least[0] / least[1]
 
     def _cut(self, size: int | None, count: int | None) -> tuple[list[Any], Sequence[float]]:
-        if size is not None:
-            batches = self.batches.recut(size, count)
-            if batches is None:
+        if size is not None or count is not None:
+            batches = self.batches.recut(size or int(self.batches.weights[0]), count)
+            if batches is not None:
+                return batches, list(map(leading_size, batches))
+            if size is not None:
                 raise InputError("These batches cannot be cut anew: the plan belongs to other data.")
-            return batches, list(map(leading_size, batches))
         kept = self.batches.kept()
         assert kept is not None
         total, m = 0.0, 0

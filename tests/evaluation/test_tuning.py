@@ -1,0 +1,588 @@
+"""The tuner: what it chooses gives the plain loop's numbers; what it leaves, and what it cannot do, it says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles import plain
+from oracles.members import BATCH, BY_NAME, DTYPES, MEMBERS, Member
+from torch import Tensor, nn
+
+from lossatlas.errors import InputError
+from lossatlas.evaluation import tuning
+from lossatlas.evaluation.loops import REWRITES
+from lossatlas.evaluation.tuning import Evaluator, Plan, Tuner
+from lossatlas.objective import Objective
+
+AGREE = {torch.float32: 2e-6, torch.float64: 2e-12}  # of two loops that may each be off by one agreement
+PROBES = [(0.1, 0.2), (0.3, 0.6)]
+ELSEWHERE = [(0.0, 0.0), (-0.7, 0.4), (1.0, -1.0)]
+
+every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
+
+
+@pytest.fixture(autouse=True)
+def trials(monkeypatch):
+    """However little the plain loop takes, all is tried, and for as long as it takes."""
+    monkeypatch.setattr(tuning, "_WORTH", 0.0)
+    monkeypatch.setattr(tuning, "_SHARE", 1e9)
+
+
+@pytest.fixture
+def faster(monkeypatch):
+    """Every step is found twice as fast, so that only agreement decides."""
+    monkeypatch.setattr(Tuner, "_ratio", lambda self, other, best: 0.5)
+
+
+def directions(o: Objective, scale: float = 0.3) -> Tensor:
+    draw = torch.Generator().manual_seed(6)
+    return scale * torch.randn(2, o.n_parameters, generator=draw, dtype=torch.float64).to(o.dtype)
+
+
+def chosen(o: Objective, plan: Plan | None = None, **options: Any) -> Evaluator:
+    return o.evaluator(o.point, directions(o, **options), PROBES, 1000, plan)
+
+
+def at(o: Objective, weights: Sequence[float]) -> Tensor:
+    return o.point + torch.tensor(weights, dtype=o.dtype) @ directions(o)
+
+
+def means(evaluator: Evaluator, weights: Sequence[float]) -> dict[str, float]:
+    return {name: sample.mean for name, sample in evaluator(weights).items()}
+
+
+def agree(evaluator: Evaluator, o: Objective, points: Sequence[Sequence[float]] = ELSEWHERE) -> None:
+    """The evaluator gives what the objective gives at these points."""
+    for weights in points:
+        expected = {name: sample.mean for name, sample in o.samples(at(o, weights)).items()}
+        assert means(evaluator, weights) == pytest.approx(expected, rel=AGREE[o.dtype], abs=0), evaluator.seen
+
+
+def objective_of(member: Member, dtype: torch.dtype = torch.float32, **options: Any) -> Objective:
+    return Objective(member.make(dtype), member.loss, member.data(dtype), batch_size=BATCH, **options)
+
+
+def generators() -> list[Any]:
+    return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]  # noqa: NPY002
+
+
+# What it chooses
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@every_member
+def test_what_is_chosen_agrees_with_the_objective_at_points_that_were_no_probes(member, dtype, faster):
+    o = objective_of(member, dtype)
+    evaluator = chosen(o)
+    assert evaluator.plan.prepared
+    agree(evaluator, o)
+
+
+@every_member
+def test_what_is_really_faster_agrees_too(member):
+    o = objective_of(member)
+    agree(chosen(o), o)
+
+
+@every_member
+def test_choosing_and_evaluating_change_nothing(member):
+    model = member.make().train()
+    o = Objective(model, member.loss, member.data(), batch_size=BATCH)
+    before, state, seeds, value = plain.state_of(model), o.state_dict(), generators(), o.value()
+    chosen(o)((0.5, 0.1))
+    assert plain.differences(before, plain.state_of(model)) == []
+    assert all(torch.equal(tensor, state[name]) for name, tensor in o.state_dict().items())
+    assert generators() == seeds
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert o.value() == value
+
+
+def test_the_plan_names_what_was_kept_and_explain_tells_it(faster):
+    o = objective_of(BY_NAME["cnn"])
+    assert "no surface" in o.explain()
+    evaluator = chosen(o)
+    first, *seen = o.explain().splitlines()
+    assert first == str(evaluator.plan)
+    assert {"shared layer", "max pooling", "channels last"} <= set(evaluator.plan.rewrites)
+    assert "batch norm" not in o.explain(), "there is none in this network"
+    assert evaluator.plan.batch_size is not None
+    for name in evaluator.plan.rewrites:
+        assert any(line.startswith(f"{name}: kept, 2.00 x as fast, deviation ") for line in seen)
+    assert seen[-1].startswith("all data: ")
+    assert "\n".join(evaluator.seen) == "\n".join(seen)
+
+
+def test_what_is_slower_is_left(monkeypatch):
+    monkeypatch.setattr(Tuner, "_ratio", lambda self, other, best: 1.25)
+    o = objective_of(BY_NAME["cnn"])
+    evaluator = chosen(o)
+    assert evaluator.plan == Plan(prepared=True)
+    assert any(line.startswith("max pooling: left, 0.80 x as fast") for line in evaluator.seen)
+    agree(evaluator, o)
+
+
+def test_the_values_of_the_examples_keep_their_order_in_batches_of_another_size(faster):
+    o = objective_of(BY_NAME["mlp-tanh"], torch.float64)
+    evaluator = chosen(o)
+    assert evaluator.plan.batch_size not in (None, BATCH)
+    found = evaluator((0.5, -0.2))["loss"]
+    expected = o.samples(at(o, (0.5, -0.2)))["loss"]
+    assert found.over == expected.over == "examples"
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-11, atol=0)
+    assert found.stderr == pytest.approx(expected.stderr, rel=1e-11)
+
+
+def test_batches_of_another_size_are_tried_on_the_same_examples(faster, monkeypatch):
+    monkeypatch.setattr(tuning, "_TRIAL", 20)  # two batches of nine hold fewer, three hold all 23
+    evaluator = chosen(objective_of(BY_NAME["mlp-tanh"]))
+    (line,) = (line for line in evaluator.seen if line.startswith("batches of 18"))
+    assert float(line.rpartition(" ")[2]) <= 1e-6, line
+    assert evaluator.plan.batch_size == 18
+
+
+def test_a_loss_with_one_value_a_batch_keeps_its_batches(faster):
+    def weighted(outputs, targets):
+        return F.cross_entropy(outputs, targets, weight=torch.tensor([1.0, 5.0, 20.0]))
+
+    member = BY_NAME["mlp-tanh"]
+    o = Objective(member.make(), weighted, member.data(), batch_size=BATCH, metrics=None)
+    evaluator = chosen(o)
+    assert evaluator.plan.prepared
+    assert evaluator.plan.batch_size is None
+    assert evaluator((0.1, 0.1))["loss"].over == "batches"
+    agree(evaluator, o)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda outputs, targets: F.cross_entropy(outputs, targets),
+        lambda outputs, targets: F.nll_loss(outputs.log_softmax(1), targets),
+        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="sum"),
+        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"),
+        nn.CrossEntropyLoss(label_smoothing=0.2),
+        lambda outputs, targets: F.mse_loss(outputs.softmax(1), F.one_hot(targets, 3).float()),
+    ],
+    ids=["lambda", "log-probabilities", "sum", "each", "module", "squares"],
+)
+def test_a_loss_of_any_form_gives_what_the_objective_gives(loss, faster):
+    member = BY_NAME["mlp-tanh"]
+    o = Objective(member.make(), loss, member.data(), batch_size=BATCH)
+    agree(chosen(o), o)
+
+
+def test_dictionaries_through_a_step_are_prepared(faster):
+    member = BY_NAME["mlp-tanh"]
+    batches = [{"x": x, "y": y, "name": "text"} for x, y in member.batches()]
+    o = Objective.from_step(member.make(), lambda model, batch: member.loss(model(batch["x"]), batch["y"]), batches)
+    evaluator = chosen(o)
+    assert evaluator.plan.prepared
+    agree(evaluator, o)
+
+
+def test_a_weight_of_ones_own_is_taken(faster):
+    member = BY_NAME["mlp-tanh"]
+    batches = [{"x": x, "y": y} for x, y in member.batches()]
+    o = Objective.from_step(
+        member.make(),
+        lambda model, batch: F.cross_entropy(model(batch["x"]), batch["y"], reduction="none"),
+        batches,
+        weight=lambda batch: float(batch["y"].sum()),
+    )
+    evaluator = chosen(o)
+    assert evaluator.plan.batch_size is None
+    agree(evaluator, o)
+
+
+@pytest.mark.parametrize("different", ["a key more", "other keys", "another number"])
+def test_batches_that_differ_in_more_than_numbers_give_what_the_objective_gives(different, faster):
+    member = BY_NAME["mlp-tanh"]
+    (x, y), *_ = member.batches()
+    other = {
+        "a key more": {"x": x, "y": y, "z": x},
+        "other keys": {"z": -x, "y": y},
+        "another number": {"x": x, "y": y},
+    }
+    batches = [{"x": x, "y": y, "factor": 1.0}, other[different] | {"factor": 3.0}]
+
+    def step(model, batch):
+        inputs = batch["x"] if "x" in batch else 2 * batch["z"]
+        return batch["factor"] * F.cross_entropy(model(inputs), batch["y"], reduction="none")
+
+    o = Objective.from_step(member.make(), step, batches)
+    agree(chosen(o), o)
+
+
+# What it leaves
+
+
+def output_of(traced):
+    return next(node for node in traced.graph.nodes if node.op == "output")
+
+
+def doubled(traced, frame):
+    output = output_of(traced)
+    with traced.graph.inserting_before(output):
+        twice = traced.graph.call_function(torch.mul, (output.args[0]["loss"], 2.0))
+    output.args = ({**output.args[0], "loss": twice},)
+    return True
+
+
+def impossible(traced, frame):
+    output = output_of(traced)
+    with traced.graph.inserting_before(output):
+        node = traced.graph.call_function(torch.reshape, (output.args[0]["loss"], (7, 7, 7)))
+    output.args = ({**output.args[0], "loss": node},)
+    return True
+
+
+def broken(traced, frame):
+    raise AttributeError("no such\nfunction here")
+
+
+def mean_only(traced, frame):
+    output = output_of(traced)
+    with traced.graph.inserting_before(output):
+        node = traced.graph.call_function(torch.mean, (output.args[0]["loss"],))
+    output.args = ({**output.args[0], "loss": node},)
+    return True
+
+
+def nothing(traced, frame):
+    return False
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "words"),
+    [
+        (doubled, "other: left, 2.00 x as fast, deviation 1e+00"),
+        (mean_only, "other: left, 2.00 x as fast, deviation inf"),
+        (impossible, "other: failed (shape '[7, 7, 7]'"),
+        (broken, "other: failed (no such function here)"),
+        (nothing, None),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_wrong_rewrite_is_left_with_what_was_seen(rewrite, words, faster, monkeypatch):
+    monkeypatch.setitem(REWRITES, "other", rewrite)
+    o = objective_of(BY_NAME["mlp-tanh"])
+    evaluator = chosen(o)
+    assert evaluator.plan.prepared
+    assert "other" not in evaluator.plan.rewrites
+    lines = [line for line in evaluator.seen if line.startswith("other")]
+    assert len(lines) == (words is not None)
+    assert all(line.startswith(words) and "\n" not in line for line in lines)
+    agree(evaluator, o)
+
+
+def test_a_loop_that_deviates_as_a_whole_ends_as_the_plain_loop(faster, monkeypatch):
+    """What the trials do not see, the last comparison does: all examples beyond the first batch weigh more."""
+    monkeypatch.setattr(tuning, "_TRIAL", BATCH)
+    member = BY_NAME["mlp-tanh"]
+    x, y = (tensor[:BATCH] for tensor in member.data())
+    batches = [{"x": x, "y": y, "factor": factor} for factor in (1.0, 1.0, 2.0)]
+    o = Objective.from_step(
+        member.make(),
+        lambda model, batch: batch["factor"] * F.cross_entropy(model(batch["x"]), batch["y"], reduction="none"),
+        batches,
+    )
+    evaluator = chosen(o)
+    agree(evaluator, o)
+    assert evaluator.plan == Plan()
+    assert evaluator.seen[-1].startswith("plain loop: ")
+    assert o.explain().startswith("plain loop\n")
+
+
+def test_so_few_points_are_not_worth_it(monkeypatch):
+    monkeypatch.setattr(tuning, "_WORTH", float("inf"))
+    o = objective_of(BY_NAME["cnn"])
+    evaluator = chosen(o)
+    assert evaluator.plan == Plan()
+    assert evaluator.seen == ("plain loop: so few points repay no preparation",)
+
+
+def test_trials_end_when_their_share_of_the_time_is_spent(monkeypatch):
+    monkeypatch.setattr(tuning, "_SHARE", 0.0)
+    o = objective_of(BY_NAME["cnn"])
+    evaluator = chosen(o)
+    assert evaluator.plan.rewrites == ()
+    tried = [line for line in evaluator.seen if not line.startswith("all data")]
+    assert tried
+    assert all("not tried" in line for line in tried)
+    agree(evaluator, o)
+
+
+# What it cannot prepare
+
+
+class Forward(nn.Module):
+    """Two linear layers and a function that uses them."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(6, 7), nn.Linear(7, 3), function
+        self.table = torch.linspace(-1, 2, 7)
+        self.register_buffer("count", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self, x))
+
+
+class Exponential(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+def forward_objective(function: Callable[[Any, Tensor], Tensor]) -> Objective:
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = Forward(function)
+    return Objective(model, F.cross_entropy, BY_NAME["mlp-relu"].data(), batch_size=BATCH)
+
+
+def first_column_zero(m, x):
+    x[:, 0] = 0
+    return m.first(x)
+
+
+def counting(m, x):
+    m.count += 1
+    return m.first(x) * m.count
+
+
+def without_gradients(m, x):
+    with torch.no_grad():
+        scale = m.first(x).std()
+    return m.first(x) / scale
+
+
+def view_and_base(m, x):
+    h = m.first(x)
+    view = h.view(-1)
+    h.mul_(2)
+    return view.view(-1, 7)
+
+
+def active_units(m, x):
+    h = m.first(x)
+    return h.relu() / h[h > 0].numel()
+
+
+def remembered(m, x):
+    if not hasattr(m, "scale"):
+        m.scale = 3 * m.table
+    return m.first(x) * m.scale
+
+
+def kept_from_a_call(m, x):
+    m.last_seen = m.first(x)
+    return m.last_seen * m.table
+
+
+# name -> the function, and a word of the reason where it is certain that the plain loop must be taken
+HARD: dict[str, tuple[Callable[[Any, Tensor], Tensor], str | None]] = {
+    "a branch": (lambda m, x: m.first(x * 2 if x.sum() > 0 else x), "__bool__"),
+    "item": (lambda m, x: m.first(x) * m.first.weight.sum().item(), "item"),
+    "writing by index": (first_column_zero, "__setitem__"),
+    "NumPy": (lambda m, x: m.first(x) + torch.from_numpy(np.tanh(m.first(x).detach().numpy())), "numpy"),
+    "active dropout": (lambda m, x: F.dropout(m.first(x), 0.5, training=True), ""),
+    "noise": (lambda m, x: m.first(x) + torch.randn(len(x), 7), ""),
+    "noise like it": (lambda m, x: m.first(x) + torch.randn_like(m.first(x)), ""),
+    "noise of NumPy's": (lambda m, x: m.first(x) * float(np.random.randn()), ""),  # noqa: NPY002
+    "noise of Python's": (lambda m, x: m.first(x) * random.random(), ""),
+    "noise in place": (lambda m, x: m.first(x) + torch.empty(7).normal_(), ""),
+    "noise of its own generator": (
+        lambda m, x: m.first(x) + torch.randn(7, generator=torch.Generator().manual_seed(0)),
+        None,
+    ),
+    "writing into the inputs": (lambda m, x: m.first(x.mul_(2)), None),
+    "relu into the inputs": (lambda m, x: m.first(F.relu(x, inplace=True)), None),
+    "writing into a buffer": (counting, None),
+    "a view of what is written to": (view_and_base, None),
+    "a tensor attribute": (lambda m, x: m.first(x) * m.table, None),
+    "an attribute made on the way": (remembered, None),
+    "an attribute kept from a call": (kept_from_a_call, None),
+    "a number of NumPy's": (lambda m, x: m.first(x) / np.sqrt(7.0), None),
+    "no_grad": (without_gradients, None),
+    "a function of autograd's": (lambda m, x: Exponential.apply(m.first(x)), None),
+    "the number of active units": (active_units, None),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_hard_model_gives_what_the_objective_gives_with_the_reason(name, faster):
+    function, reason = HARD[name]
+    o, untouched = forward_objective(function), forward_objective(function)
+    seeds, kept = generators(), [tensor.clone() for tensor in batch_tensors(o)]
+    evaluator = chosen(o)
+    agree(evaluator, untouched)
+    agree(evaluator, o)
+    assert generators() == seeds
+    assert all(map(torch.equal, kept, batch_tensors(o)))
+    if reason is not None:
+        assert evaluator.plan == Plan()
+        assert evaluator.seen[-1].startswith("plain loop: ")
+        assert reason in evaluator.seen[-1]
+
+
+def batch_tensors(o: Objective) -> list[Tensor]:
+    return [tensor for batch in o._batches.kept() or [] for tensor in batch]
+
+
+def test_a_decision_by_values_that_the_probes_do_not_show_is_not_frozen(faster):
+    # All units are active at the probes, and at the center; few are elsewhere.
+    o = forward_objective(lambda m, x: (m.first(x) + 5).relu() / (m.first(x) + 5 > 0).nonzero().size(0) * 100)
+    rows = 20 * directions(o)
+    evaluator = o.evaluator(o.point, rows, [(1e-4, 0.0), (1e-3, 0.0)], 1000)
+    far = o.point + torch.tensor([0.5, -0.5]) @ rows
+    assert means(evaluator, (0.5, -0.5))["loss"] == pytest.approx(o.value(far), rel=1e-5)
+
+
+OBSTACLES: dict[str, tuple[Callable[[], Objective], str]] = {
+    "statistics at each point": (lambda: objective_of(BY_NAME["batch-norm"], batch_norm="recompute"), "recomputed"),
+    "half precision": (lambda: objective_of(BY_NAME["mlp-tanh"], dtype=torch.bfloat16), "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_an_obstacle_is_named(name, faster):
+    make, word = OBSTACLES[name]
+    evaluator = chosen(make())
+    assert evaluator.plan == Plan()
+    assert word in evaluator.seen[-1]
+    assert evaluator.seen[-1].startswith("plain loop: ")
+
+
+def test_statistics_that_are_recomputed_give_what_the_objective_gives(faster):
+    o = objective_of(BY_NAME["batch-norm"], torch.float64, batch_norm="recompute")
+    agree(chosen(o), o)
+
+
+def test_data_that_are_not_kept_are_read_by_the_plain_loop(faster, monkeypatch):
+    monkeypatch.setattr("lossatlas.batches.KEEP_BYTES", 0)
+    o = objective_of(BY_NAME["mlp-tanh"])
+    evaluator = chosen(o)
+    assert evaluator.plan == Plan()
+    assert "not kept" in evaluator.seen[-1]
+    agree(evaluator, o)
+
+
+def test_batch_statistics_are_never_taken_over_other_batches(faster):
+    o = objective_of(BY_NAME["batch-norm"], torch.float64, batch_norm="batch")
+    evaluator = chosen(o)
+    assert evaluator.plan.batch_size in (None, BATCH)
+    agree(evaluator, o)
+
+
+def test_nan_at_the_probes_is_no_deviation(faster):
+    member = BY_NAME["mlp-relu"]
+    inputs, targets = member.data()
+    inputs[0, 0] = float("nan")
+    o = Objective(member.make(), member.loss, (inputs, targets), batch_size=BATCH)
+    evaluator = chosen(o)
+    assert evaluator.plan.prepared
+    assert np.isnan(means(evaluator, (0.1, 0.1))["loss"])
+
+
+# Plans
+
+PLANS = [
+    Plan(),
+    Plan(prepared=True),
+    Plan(prepared=True, batch_size=64),
+    Plan(prepared=True, rewrites=("channels last",)),
+    Plan(prepared=True, rewrites=tuple(REWRITES), batch_size=8),
+]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_a_plan_is_read_back_from_its_text(plan):
+    assert Plan.parse(str(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fast",
+        "prepared loop",
+        "prepared loop; magic; batches of 8",
+        "prepared loop; channels last",
+        "prepared loop; batches of many",
+        "prepared loop; batches of 0",
+        "plain loop; batches of 8",
+        "prepared loop; channels last; batches as you like",
+    ],
+)
+def test_a_text_that_no_plan_wrote_is_refused(text):
+    with pytest.raises(InputError) as caught:
+        Plan.parse(text)
+    assert repr(text) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_a_plan_that_is_given_is_followed_without_trials(plan, monkeypatch):
+    monkeypatch.setattr(Tuner, "choose", None)
+    o = objective_of(BY_NAME["cnn"])
+    evaluator = chosen(o, plan)
+    assert evaluator.plan == plan
+    assert o.explain().splitlines()[0] == str(plan)
+    agree(evaluator, o)
+
+
+@every_member
+def test_a_plan_that_is_followed_gives_the_numbers_of_the_plan_that_was_chosen(member, faster):
+    o = objective_of(member)
+    first = chosen(o)
+    again = chosen(o, Plan.parse(str(first.plan)))
+    assert again.plan == first.plan
+    for weights in ELSEWHERE:
+        assert means(again, weights) == means(first, weights), "bit for bit"
+
+
+def test_a_plan_with_other_batches_is_refused_where_they_cannot_be_cut():
+    member = BY_NAME["mlp-tanh"]
+    o = Objective.from_step(
+        member.make(),
+        lambda model, batch: member.loss(model(batch[0]), batch[1]),
+        member.batches(),
+        weight=lambda batch: 1.0,
+    )
+    with pytest.raises(InputError, match="other data"):
+        chosen(o, Plan(prepared=True, batch_size=4))
+
+
+def test_the_plain_plan_is_the_objective_bit_for_bit():
+    o = objective_of(BY_NAME["cnn"])
+    evaluator = chosen(o, Plan())
+    for weights in ELSEWHERE:
+        theta = o.point if not any(weights) else at(o, weights)
+        assert means(evaluator, weights) == {name: sample.mean for name, sample in o.samples(theta).items()}
+
+
+def test_a_deviation_is_relative_and_infinite_where_the_quantity_is_another():
+    o = objective_of(BY_NAME["mlp-tanh"], torch.float64)
+    evaluator = chosen(o, Plan())
+    reference = [evaluator(probe) for probe in PROBES]
+    assert evaluator.deviation(reference, PROBES) == 0
+    member = BY_NAME["mlp-tanh"]
+    by_batch = Objective.from_step(
+        member.make(torch.float64),
+        lambda model, batch: member.loss(model(batch[0]), batch[1]),
+        member.batches(torch.float64),
+    )
+    other = chosen(by_batch, Plan())
+    assert other.deviation(reference, PROBES) == float("inf")
