@@ -128,11 +128,10 @@ def test_what_is_slower_is_left(monkeypatch):
     agree(evaluator, o)
 
 
-def test_the_values_of_the_examples_keep_their_order_in_batches_of_another_size(faster):
+@pytest.mark.parametrize("size", [1, 4, 10, 23, 64])
+def test_the_values_of_the_examples_keep_their_order_in_batches_of_another_size(size):
     o = objective_of(BY_NAME["mlp-tanh"], torch.float64)
-    evaluator = chosen(o)
-    assert evaluator.plan.batch_size not in (None, BATCH)
-    found = evaluator((0.5, -0.2))["loss"]
+    found = chosen(o, Plan(prepared=True, batch_size=size))((0.5, -0.2))["loss"]
     expected = o.samples(at(o, (0.5, -0.2)))["loss"]
     assert found.over == expected.over == "examples"
     torch.testing.assert_close(found.values, expected.values, rtol=1e-11, atol=0)
@@ -140,11 +139,12 @@ def test_the_values_of_the_examples_keep_their_order_in_batches_of_another_size(
 
 
 def test_batches_of_another_size_are_tried_on_the_same_examples(faster, monkeypatch):
-    monkeypatch.setattr(tuning, "_TRIAL", 20)  # two batches of nine hold fewer, three hold all 23
+    monkeypatch.setattr(tuning, "_TRIAL", (20, 20))  # two batches of nine hold fewer, three hold all 23
     evaluator = chosen(objective_of(BY_NAME["mlp-tanh"]))
-    (line,) = (line for line in evaluator.seen if line.startswith("batches of 18"))
-    assert float(line.rpartition(" ")[2]) <= 1e-6, line
-    assert evaluator.plan.batch_size == 18
+    lines = [line for line in evaluator.seen if line.startswith("batches of")]
+    assert lines
+    assert all(" kept, " in line and float(line.rpartition(" ")[2]) <= 1e-6 for line in lines), lines
+    assert evaluator.plan.batch_size is not None
 
 
 def test_a_loss_with_one_value_a_batch_keeps_its_batches(faster):
@@ -284,7 +284,7 @@ def test_a_wrong_rewrite_is_left_with_what_was_seen(rewrite, words, faster, monk
 
 def test_a_loop_that_deviates_as_a_whole_ends_as_the_plain_loop(faster, monkeypatch):
     """What the trials do not see, the last comparison does: all examples beyond the first batch weigh more."""
-    monkeypatch.setattr(tuning, "_TRIAL", BATCH)
+    monkeypatch.setattr(tuning, "_TRIAL", (BATCH, BATCH))
     member = BY_NAME["mlp-tanh"]
     x, y = (tensor[:BATCH] for tensor in member.data())
     batches = [{"x": x, "y": y, "factor": factor} for factor in (1.0, 1.0, 2.0)]
@@ -435,6 +435,24 @@ def test_a_hard_model_gives_what_the_objective_gives_with_the_reason(name, faste
         assert evaluator.plan == Plan()
         assert evaluator.seen[-1].startswith("plain loop: ")
         assert reason in evaluator.seen[-1]
+
+
+@pytest.mark.parametrize("name", ["writing by index", "writing into the inputs", "relu into the inputs"])
+def test_data_that_cannot_be_cut_are_not_written_to_either(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = Forward(HARD[name][0])
+    o = Objective.from_step(
+        model,
+        lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
+        BY_NAME["mlp-relu"].batches(),
+        weight=lambda batch: 1.0,
+    )
+    before, kept = o.value(), [tensor.clone() for tensor in batch_tensors(o)]
+    evaluator = chosen(o)
+    assert all(map(torch.equal, kept, batch_tensors(o)))
+    assert o.value() == before
+    agree(evaluator, o)
 
 
 def batch_tensors(o: Objective) -> list[Tensor]:

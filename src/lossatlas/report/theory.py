@@ -72,21 +72,21 @@ SLICES = (
 TOLERANCE = (
     _paragraph(
         "A surface asked for to a tolerance $\\epsilon$ is evaluated at some of its pixels, the nodes, and "
-        "interpolated between them by a polyharmonic spline: of $\\log F$ where the loss is positive. The error of an "
-        "interpolated pixel is $\\left| \\hat{F} / F - 1 \\right|$. Then $n$ pixels are drawn at random from the $M$ that "
-        "are no nodes, predicted, and evaluated. If $B$ of all pixels were off by more than $\\epsilon$, none of them "
-        "would be among the $n$ with probability"
+        "interpolated between them by a polyharmonic spline: of $\\log F$ where the loss is positive. The error of "
+        "an interpolated pixel is $\\left| \\hat{F} / F - 1 \\right|$. Then $n$ pixels are drawn at random from the "
+        "$M$ that are no nodes, predicted, and evaluated. If $B$ of all pixels were off by more than $\\epsilon$, none "
+        "of them would be among the $n$ with probability"
     ),
     Formula(r"\prod_{i=0}^{n-1} \frac{M - B - i}{M - i}."),
     _paragraph(
-        "A test is passed when all $n$ are within $\\epsilon$ and this is at most $\\delta$ for every $B$ above the share "
-        "that may be off; in the limit of many pixels, 59 of 59 bound 95 % of them at 95 % confidence. A test that "
-        "fails leads to more nodes and another test; the $\\delta$ of all tests add up to the risk that was asked for, and "
-        "the spline never depends on a held-out pixel, so the bound assumes nothing about the surface. It is a bound "
-        "on a share of the pixels, not on the worst of them. The error map is estimated by leaving out each node in "
-        "turn and scaled so that 95 % of the held-out pixels lie below it; the error of the worst pixel is an estimate "
-        "too. The data have an error of their own, the standard error of the loss; a picture finer than that shows the "
-        "sample rather than the population."
+        "A test is passed when all $n$ are within $\\epsilon$ and this is at most $\\delta$ for every $B$ above the "
+        "share that may be off; in the limit of many pixels, 59 of 59 bound 95 % of them at 95 % confidence. A test "
+        "that fails leads to more nodes and another test; the $\\delta$ of all tests add up to the risk that was asked "
+        "for, and the spline never depends on a held-out pixel, so the bound assumes nothing about the surface. It is "
+        "a bound on a share of the pixels, not on the worst of them. The error map is estimated by leaving out each "
+        "node in turn and scaled so that 95 % of the held-out pixels lie below it; the error of the worst pixel is an "
+        "estimate too. The data have an error of their own, the standard error of the loss; a picture finer than that "
+        "shows the sample rather than the population."
     ),
 )
 
