@@ -60,7 +60,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         if self._kept is not None:  # copies, since a model may change its inputs in place
-            yield from (_map(batch, torch.clone) for batch in self._kept)
+            yield from map(copied, self._kept)
             return
         source = _read(self._source)
         while True:
@@ -103,10 +103,10 @@ class Batches:
             for t in tensors_in(batch)
         ):
             return None
+        if len({form(batch, of_one=True) for batch in self._kept}) > 1:
+            return None
         needed = len(self._kept) if count is None else 1 + int(np.searchsorted(np.cumsum(self.weights), count))
         columns = list(zip(*(tensors_in(batch) for batch in self._kept[:needed]), strict=True))
-        if len({tuple((t.dtype, t.shape[1:]) for t in tensors_in(batch)) for batch in self._kept}) > 1:
-            return None
         pieces = [torch.cat(column)[:count].split(size) for column in columns]
         return [_refill(self._kept[0], iter(tensors)) for tensors in zip(*pieces, strict=True)]
 
@@ -168,6 +168,22 @@ def seed_generators(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def form(batch: Any, *, of_one: bool = False) -> Any:
+    """What batches of one form share: all but the numbers in their tensors; ``of_one``: and all but their length."""
+    if isinstance(batch, Tensor):
+        return batch.dtype, tuple(batch.shape[1:] if of_one else batch.shape)
+    if isinstance(batch, Mapping):
+        return type(batch), tuple((key, form(value, of_one=of_one)) for key, value in batch.items())
+    if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
+        return type(batch), tuple(form(value, of_one=of_one) for value in batch)
+    return type(batch), repr(batch)
+
+
+def copied(batch: Any) -> Any:
+    """The same batch with tensors of its own."""
+    return _map(batch, torch.clone)
 
 
 def tensors_in(batch: Any) -> Iterator[Tensor]:

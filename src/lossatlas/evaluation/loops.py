@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossatlas.batches import KEEP_BYTES, Batches, preserved_rng, tensors_in
+from lossatlas.batches import KEEP_BYTES, Batches, copied, form, preserved_rng, tensors_in
 from lossatlas.evaluation import rewrites
 from lossatlas.evaluation.staging import Program
 from lossatlas.evaluation.tracing import POINT_PREFIX, Trace, Untraceable, trace
@@ -97,7 +97,7 @@ class PreparedLoop:
         return [*moving, *map(float, weights)]
 
     def _program(self, batch: Any, names: Sequence[str]) -> Program:
-        key = tuple((tuple(t.shape), t.dtype) for t in tensors_in(batch))
+        key = form(batch)
         if key not in self._programs:
             traced = self._trace(batch)
             self.changed |= {name for name in REWRITES if name in names and REWRITES[name](traced, self._frame)}
@@ -105,12 +105,15 @@ class PreparedLoop:
         return self._programs[key]
 
     def _trace(self, batch: Any) -> Trace:
-        function = self.function
+        function, batch = self.function, copied(batch)  # a model may write into its inputs
         tensors = function.tensors(self.points.center)
         inputs = {name: tensors[f"model.{e.name}"] for name, e in zip(self._frame.moving, self._entries, strict=True)}
         inputs |= {f"batch_{i}": tensor for i, tensor in enumerate(tensors_in(batch))}
         with torch.no_grad(), preserved_rng(function.point.device):
-            return trace(lambda: function.measure(tensors, batch, 0), inputs, self._frame.weights)
+            traced = trace(lambda: function.measure(tensors, batch, 0), inputs, self._frame.weights)
+            if not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state()):
+                raise Untraceable("it draws random numbers")
+            return traced
 
 
 def _frame(function: FunctionalModel, points: Points) -> tuple[rewrites.Frame, list[Entry]]:

@@ -15,6 +15,8 @@ from lossatlas.evaluation.tracing import POINT_PREFIX, Trace
 
 _RELU = (F.relu, torch.relu, "relu")
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+_NDIM: dict[Any, int] = {F.linear: 2, torch.conv1d: 3, torch.conv2d: 4, torch.conv3d: 5}  # with the channels on axis 1
+_ONEDNN_LINEAR = torch.ops.mkldnn._linear_pointwise.default
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ def max_pooling(traced: Trace, frame: Frame) -> bool:
     """
     graph, found = traced.graph, False
     for node in _calls(graph, F.max_pool2d):
-        window, source = _window(node), node.args[0]
+        window, source = _window(node), _argument(node, 0, "input")
         if window is None:
             continue
         relu = source if _is(source, *_RELU) and len(source.users) == 1 else None
         with graph.inserting_before(node):
-            pooled = graph.call_function(window_maximum, (relu.args[0] if relu else source, window))
+            pooled = graph.call_function(window_maximum, (_argument(relu, 0, "input") if relu else source, window))
             _replace(graph, node, graph.call_function(F.relu, (pooled,)) if relu else pooled)
         if relu:
             graph.erase_node(relu)
@@ -71,8 +73,10 @@ def batch_norm(traced: Trace, frame: Frame) -> bool:
     """
     graph, found = traced.graph, False
     for node in _calls(graph, F.batch_norm):
-        inner = node.args[0]
+        inner = _argument(node, 0, "input")
         if not _is(inner, *_CONVOLUTIONS, F.linear) or len(inner.users) > 1 or _argument(node, 5, "training", False):
+            continue
+        if inner.meta.get("ndim") != _NDIM[inner.target]:  # the norm's channels are another axis than the map's
             continue
         weight, bias = _argument(inner, 1, "weight"), _argument(inner, 2, "bias")
         mean, variance = _argument(node, 1, "running_mean"), _argument(node, 2, "running_var")
@@ -90,21 +94,18 @@ def batch_norm(traced: Trace, frame: Frame) -> bool:
 
 
 def onednn_linear(traced: Trace, frame: Frame) -> bool:
-    """Linear maps, and the ReLU after them, by oneDNN: on some processors twice as fast as PyTorch's BLAS."""
+    """Linear maps by oneDNN: on some processors twice as fast as PyTorch's BLAS.
+
+    Without its ReLU, which makes 0 of NaN.
+    """
     graph = traced.graph
     linears = list(_calls(graph, F.linear))
     for node in linears:
-        after = next(iter(node.users), None)
-        relu = after if len(node.users) == 1 and _is(after, *_RELU) else None
-        last = relu or node
         inputs, weight, bias = _argument(node, 0, "input"), _argument(node, 1, "weight"), _argument(node, 2, "bias")
-        with graph.inserting_before(last):
+        with graph.inserting_before(node):
             packed = graph.call_function(torch.ops.mkldnn._reorder_linear_weight.default, (weight,))  # once a point
-            options: tuple[Any, ...] = (packed, bias, "relu" if relu else "none", [], "")
-            fused = graph.call_function(torch.ops.mkldnn._linear_pointwise.default, (inputs, *options))
-            _replace(graph, last, fused)
-        if relu:
-            graph.erase_node(node)
+            options: tuple[Any, ...] = (inputs, packed, bias, "none", [], "")
+            _replace(graph, node, graph.call_function(_ONEDNN_LINEAR, options))
     return bool(linears)
 
 
@@ -138,7 +139,7 @@ def in_place(traced: Trace, frame: Frame) -> bool:
     """A ReLU that overwrites what nobody else reads: the output of a layer, made for it alone."""
     graph, found = traced.graph, False
     for node in _calls(graph, *_RELU):
-        source = node.args[0]
+        source = _argument(node, 0, "input")
         if _is(source, *_MAKERS) and len(source.users) == 1:
             with graph.inserting_before(node):
                 _replace(graph, node, graph.call_function(torch.relu_, (source,)))
@@ -188,7 +189,7 @@ def combination(parts: list[Tensor], weights: list[float]) -> Tensor:
     return total
 
 
-_MAKERS = (*_CONVOLUTIONS, F.linear, F.batch_norm, "add", "__add__", window_maximum, combination)  # of new tensors
+_MAKERS = (*_CONVOLUTIONS, F.linear, F.batch_norm, "add", "__add__", _ONEDNN_LINEAR, window_maximum, combination)
 
 
 # Looking at graphs
@@ -221,6 +222,8 @@ def _window(node: Any) -> tuple[int, int] | None:
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
     kernel, stride, padding, dilation, ceil, indices = (_argument(node, i, n) for i, n in enumerate(names, start=1))
     window = _pair(kernel)
+    if window == (1, 1):
+        return None
     plain = _pair(padding or 0) == (0, 0) and _pair(dilation or 1) == (1, 1) and not ceil and not indices
     return window if plain and (not stride or _pair(stride) == window) else None
 

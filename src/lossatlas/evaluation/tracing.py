@@ -7,14 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
 from lossatlas.batches import tensors_in
 from lossatlas.errors import LossAtlasError
 
 # What may be asked of a tensor without asking for its values.
+_SHAPED_BY_VALUES = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "repeat_interleave"}
+_PLAIN = (bool, int, float, complex, str, type(None), type(...), torch.Size)
+_PLAIN_OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _METADATA = {
     "size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "type", "get_device",
     "is_floating_point", "is_complex", "is_signed", "is_contiguous", "is_same_size", "is_inference", "__len__",
@@ -71,11 +76,20 @@ class _Recorder(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        before = [(tensor, tensor._version) for tensor in tensors_in([args, kwargs])]
-        result = function(*args, **kwargs)
         name = getattr(function, "__name__", str(function))
-        changed = [tensor for tensor, version in before if tensor._version != version]
+        given = list(tensors_in([args, kwargs]))
+        if name in _SHAPED_BY_VALUES or (name == "__getitem__" and _masks(args[1])):
+            raise Untraceable(f"what shape it has depends on values ({name})")
+        if any(map(is_functorch_wrapped_tensor, given)):
+            raise Untraceable("it runs under vmap or another of torch.func's transforms")
+        if given and (name.endswith("_") or name.startswith("__i")) and id(given[0]) not in self._nodes:
+            self._constant(given[0], given[0].clone())  # as it is before it is written to
+        versions = [tensor._version for tensor in given]
+        result = function(*args, **kwargs)
+        changed = [tensor for tensor, version in zip(given, versions, strict=True) if tensor._version != version]
         if changed:
+            if any(map(self._shared, changed)):
+                raise Untraceable(f"it writes into a tensor that is seen elsewhere ({name})")
             function, name, kwargs = _out_of_place(function, name, args, kwargs, changed, result)
         if isinstance(result, Tensor) or (isinstance(result, tuple | list) and any(True for _ in tensors_in(result))):
             self._record(function, name, args, kwargs, result)
@@ -86,13 +100,17 @@ class _Recorder(TorchFunctionMode):
     def written(self, value: Any) -> Any:
         """``value`` with each tensor replaced by the node that makes it."""
         if isinstance(value, Tensor):
-            return self._nodes.get(id(value)) or self._constant(value)
+            return self._nodes.get(id(value)) or self._constant(value, value.detach())
         if isinstance(value, dict):
             return {key: self.written(item) for key, item in value.items()}
         if isinstance(value, slice):
             return slice(self.written(value.start), self.written(value.stop), self.written(value.step))
-        if isinstance(value, tuple | list) and not isinstance(value, torch.Size):
-            return type(value)(map(self.written, value)) if type(value) in (tuple, list) else value
+        if type(value) in (tuple, list):
+            return type(value)(map(self.written, value))
+        if isinstance(value, np.generic):
+            return value.item()
+        if not isinstance(value, (*_PLAIN, *_PLAIN_OF_TORCH)):
+            raise Untraceable(f"a {type(value).__name__} is passed to a function")
         return value
 
     def _record(self, function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -104,6 +122,7 @@ class _Recorder(TorchFunctionMode):
         else:
             node = self.graph.call_function(function, args, kwargs)
         if isinstance(result, Tensor):
+            node.meta["ndim"] = result.ndim
             self._know(result, node)
             return
         for index, item in enumerate(result):
@@ -114,11 +133,20 @@ class _Recorder(TorchFunctionMode):
         self._nodes[id(tensor)] = node
         self._alive.append(tensor)
 
-    def _constant(self, tensor: Tensor) -> fx.Node:
+    def _shared(self, tensor: Tensor) -> bool:
+        """Whether another tensor shares its numbers."""
+        place = tensor.untyped_storage().data_ptr()
+        return any(t is not tensor and t.untyped_storage().data_ptr() == place for t in self._alive)
+
+    def _constant(self, tensor: Tensor, value: Tensor) -> fx.Node:
         name = f"constant_{len(self.constants)}"
-        self.constants[name] = tensor.detach()
+        self.constants[name] = value
         self._know(tensor, self.graph.get_attr(name))
         return self._nodes[id(tensor)]
+
+
+def _masks(index: Any) -> bool:
+    return any(t.dtype in (torch.bool, torch.uint8) for t in tensors_in([index]))
 
 
 def _out_of_place(

@@ -45,12 +45,12 @@ class Plan:
     @classmethod
     def parse(cls, text: str) -> Plan:
         """The plan that ``str`` wrote."""
-        kind, *rewrites, size = text.split("; ") if text != "plain loop" else (text, "")
-        known = kind in ("plain loop", "prepared loop") and all(name in REWRITES for name in rewrites)
-        if not known:
+        kind, *rewrites = text.split("; ")
+        size = rewrites.pop().removeprefix("batches of ") if rewrites else ""
+        plan = cls(kind == "prepared loop", tuple(rewrites), int(size) if size.isdigit() else None)
+        if str(plan) != text or plan.batch_size == 0 or not set(rewrites) <= REWRITES.keys():
             raise InputError(f"{text!r} is no plan of evaluation: give what str(plan) wrote.")
-        number = size.rpartition(" ")[2]
-        return cls(kind == "prepared loop", tuple(rewrites), int(number) if number.isdigit() else None)
+        return plan
 
 
 @dataclass(frozen=True)
