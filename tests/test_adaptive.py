@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,20 @@ def searched(truth: Array, **options: Any) -> Run:
             block = search.send(truth.ravel()[block])
     except StopIteration as stop:
         return Run(truth, stop.value, asked)
+
+
+def never(_: Any) -> Generator[Any, Any, bool]:
+    """A test that fails without asking for anything."""
+    return False
+    yield
+
+
+def hidden_from_nodes(truth: Array, monkeypatch: pytest.MonkeyPatch) -> Array:
+    """The pixels that no spline would take as a node, however many tests failed."""
+    with monkeypatch.context() as failing:
+        failing.setattr(adaptive._Search, "test", never)
+        *nodes, _ = searched(truth).asked  # the last block is the rest of the grid
+    return np.setdiff1d(np.arange(truth.size), np.concatenate(nodes))
 
 
 def grid(shape: tuple[int, ...], seed: int | None = None) -> list[Array]:
@@ -202,6 +217,21 @@ def test_the_surprises_are_the_errors_of_a_spline_that_never_saw_the_held_out_pi
     predicted = np.exp(spline(places[found.held_out])[:, 0])
     np.testing.assert_allclose(found.surprises, np.abs(predicted / run.flat[found.held_out] - 1), rtol=1e-6, atol=1e-12)
     assert (found.surprises <= TOL).all()
+
+
+def test_the_nodes_do_not_depend_on_what_was_held_out(monkeypatch):
+    """Where a test failed, the next spline is the one that any other seed comes to."""
+    truth, tests, test = cliff(2.0)(*grid((31, 31))), [], adaptive._Search.test
+    monkeypatch.setattr(adaptive._Search, "test", lambda search: tests.append(search.looks) or test(search))
+    done = [searched(truth, tol=0.03, seed=seed) for seed in range(20)]
+    assert tests.count(0) == 20  # each run's first test
+    assert tests.count(1) >= 5  # some failed it, and came to a second one
+    assert all(run.by_test for run in done)
+    nodes = sorted((run.found.nodes for run in done), key=len)
+    assert len(nodes[0]) < len(nodes[-1])
+    for coarse, fine in itertools.pairwise(nodes):
+        assert np.isin(coarse, fine).all()
+        assert len(coarse) < len(fine) or np.array_equal(coarse, fine)
 
 
 def test_a_flat_picture_ends_with_the_first_design():
@@ -384,12 +414,6 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     return asked
 
 
-def never(_: Any) -> Generator[Any, Any, bool]:
-    """A test that fails without asking for anything."""
-    return False
-    yield
-
-
 def unseen_bad(pixels: int, seed: int, hidden: Array) -> Array:
     """So many of the hidden pixels, drawn at random."""
     return np.random.default_rng(10_000 + seed).choice(hidden, pixels, replace=False)
@@ -405,10 +429,7 @@ def test_a_picture_with_too_many_bad_pixels_that_no_spline_sees_is_accepted_in_a
     monkeypatch.setattr(adaptive, "predicted_errors", remembered(predicted_errors))
     monkeypatch.setattr(adaptive, "worst_points", remembered(worst_points))
     smooth = bowl(*grid((31, 31)))
-    with monkeypatch.context() as failing:
-        failing.setattr(adaptive._Search, "test", never)
-        *nodes, _ = searched(smooth).asked  # the last block is the rest of the grid
-    hidden = np.setdiff1d(np.arange(smooth.size), np.concatenate(nodes))
+    hidden = hidden_from_nodes(smooth, monkeypatch)
     count = round(share * smooth.size) if share == 0.06 else int(0.05 * smooth.size) + 1
     assert searched(smooth).by_test
     accepted = 0

@@ -63,7 +63,8 @@ class Cells:
 
     def __call__(self, pixels: Pixels, done: Callable[[int], object]) -> Floats:
         """``(pixels, columns)``; ``done`` is told of every so many points that are finished."""
-        wanted = [int(p) for p in pixels if self._weights(int(p)) not in self._rows]
+        places = {self._weights(int(p)): int(p) for p in pixels}  # several pixels may be one point: a disc's middle
+        wanted = [pixel for weights, pixel in places.items() if weights not in self._rows]
         for start in range(0, len(wanted), BLOCK):
             block = np.array(wanted[start : start + BLOCK], dtype=np.intp)
             for pixel, row in zip(block, self._block(block), strict=True):

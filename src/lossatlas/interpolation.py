@@ -111,10 +111,12 @@ def _around(nodes: Floats, left_out: Floats, points: Floats) -> tuple[Floats, Fl
 
 
 def _exponents(nodes: Floats) -> NDArray[np.int64]:
-    """Exponents of the monomials of the highest degree up to 4 that so many nodes can bear."""
-    m, d = nodes.shape
-    for degree in range(_DEGREE, -1, -1):
-        listed = [e for e in itertools.product(range(degree + 1), repeat=d) if sum(e) <= degree]
-        if 2 * len(listed) <= m:
-            break
-    return np.array(listed)
+    """Exponents of the monomials, up to degree 4, that are independent on the nodes, with two nodes for each."""
+    lines = [len(np.unique(axis)) for axis in nodes.T]  # k coordinates on an axis bear powers up to k - 1
+    for degree in range(_DEGREE, 0, -1):
+        ranges = [range(min(degree + 1, k)) for k in lines]
+        listed = np.array([e for e in itertools.product(*ranges) if sum(e) <= degree])
+        enough = 2 * len(listed) <= len(nodes)
+        if enough and np.linalg.matrix_rank(np.prod(nodes[:, None, :] ** listed, axis=2)) == len(listed):
+            return listed
+    return np.zeros((1, nodes.shape[1]), dtype=np.int64)

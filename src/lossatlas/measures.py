@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from lossatlas.batches import describe, leading_size
 from lossatlas.errors import DataError, InputError, LossAtlasError
@@ -171,7 +172,19 @@ def _forms(loss: Loss) -> list[Loss]:
     elif not isinstance(loss, nn.Module):
         forms.append(lambda o, t: _flat(cast(Any, loss)(o, t, reduction="none")))
     alone = torch.vmap(lambda o, t: loss(o.unsqueeze(0), t.unsqueeze(0)))
-    return [*forms, lambda o, t: _flat(alone(o, t))]
+    return [*forms, _as_one_function(lambda o, t: _flat(alone(o, t)))]
+
+
+def _as_one_function(form: Loss) -> Loss:
+    """``form`` as a function that a ``TorchFunctionMode`` sees whole: the tensors inside vmap mean nothing outside."""
+
+    def whole(outputs: Any, targets: Any) -> Tensor:
+        if has_torch_function((outputs, targets)):
+            result: Tensor = handle_torch_function(whole, (outputs, targets), outputs, targets)
+            return result
+        return form(outputs, targets)
+
+    return whole
 
 
 def _reproduces(each: Tensor, whole: Tensor) -> bool:

@@ -275,9 +275,9 @@ class Objective:
     ) -> Evaluator:
         """A fast ``evaluator(weights)`` -> samples at center + sum_j w_j d_j, for about ``count`` points.
 
-        It is chosen by trials at the ``probes`` (two weights or more), in which each step of preparation is kept
-        if it is faster and agrees with the plain loop to 1e-6 (float32; 1e-12 in float64); ``explain`` tells which.
-        A ``plan`` that was made before is followed without trials.
+        It is chosen by trials: a step of preparation is kept if it is faster and agrees, on some of the data and at
+        the last of the ``probes``, to 1e-6 (float32; 1e-12 in float64), and all of it if it agrees with the plain loop
+        on all data at every probe; ``explain`` tells what was seen. A ``plan`` is followed without trials.
         """
         points = Points(self._at(center), directions.to(self.device, self.dtype))
         tuner = Tuner(self._function, self._batches, points, probes, count)

@@ -51,11 +51,19 @@ class Store:
 
     def note(self, **notes: Any) -> None:
         """Add to the notes."""
-        self._array.attrs["notes"] = self.notes | notes
+        try:
+            self._array.attrs["notes"] = self.notes | notes
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def read(self, block: int, points: NDArray[np.intp]) -> NDArray[np.float64] | None:
         """The rows of block number ``block`` for these points, or None where it was never written."""
-        stored = np.asarray(self._array[block])
+        try:
+            stored = np.asarray(self._array[block])
+        except Exception as error:  # whatever a damaged chunk makes the decoder raise
+            raise OutputError(
+                f"{self.path}: block {block} is damaged: remove the folder, or choose another."
+            ) from error
         if np.isnan(stored[0, 0]):
             return None
         rows = stored[: len(points)]
@@ -71,7 +79,10 @@ class Store:
         try:
             self._array[block] = chunk
         except OSError as error:
-            raise OutputError(f"{self.path} cannot be written ({error.strerror}): what it holds is kept.") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.path} cannot be written ({error.strerror}): what it holds is kept.")
 
     def close(self) -> None:
         self._lock.release()
@@ -85,16 +96,16 @@ class Store:
     def _open(self, identity: dict[str, Any], columns: list[str]) -> None:
         import zarr  # takes a moment, and few surfaces are stored
 
-        place = self.path / "points.zarr"
+        place, shape = self.path / "points.zarr", (_MOST, BLOCK, len(columns) + 1)
+        identity |= {"columns": columns}
         if not place.exists():
-            shape = (_MOST, BLOCK, len(columns) + 1)
             self._array = zarr.create_array(
                 store=place,
                 shape=shape,
                 chunks=(1, *shape[1:]),
                 dtype="float64",
                 fill_value=np.nan,
-                attributes={"identity": identity, "columns": columns, "notes": {}},
+                attributes={"identity": identity, "notes": {}},
             )
             return
         try:
@@ -105,9 +116,11 @@ class Store:
             raise OutputError(
                 f"{place} cannot be read as a store of points: remove it, or choose another folder."
             ) from error
-        if differing := sorted(key for key in held.keys() | identity.keys() if held.get(key) != identity.get(key)):
+        if differing := [key for key in {**identity, **held} if held.get(key) != identity.get(key)]:
             key = differing[0]
             raise OutputError(
                 f"{self.path} holds another surface ({key} is {held.get(key)!r} there, {identity.get(key)!r} here): "
                 "choose another folder, or remove it."
             )
+        if self._array.shape != shape or self._array.dtype != np.dtype("float64"):
+            raise OutputError(f"{place} is no store of points: remove it, or choose another folder.")

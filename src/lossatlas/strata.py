@@ -46,11 +46,12 @@ def stratified(labels: Tensor, count: int, seed: int) -> Strata:
 
     Raises ``InputError`` for a count that is no whole number between two a class and N.
     """
-    classes, own = torch.unique(labels, return_inverse=True)
+    own = torch.unique(labels, return_inverse=True)[1]
     totals = torch.bincount(own)
-    if isinstance(count, bool) or not isinstance(count, int) or not 2 * len(classes) <= count <= len(labels):
+    least = int(totals.clamp(max=2).sum())
+    if isinstance(count, bool) or not isinstance(count, int) or not least <= count <= len(labels):
         raise InputError(
-            f"subset={count}: give a whole number from {2 * len(classes)} (two a class) to {len(labels)} (all of them)."
+            f"subset={count}: give a whole number from {least} (two a class) to {len(labels)} (all of them)."
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = []

@@ -27,6 +27,7 @@ from lossatlas.objective import Objective
 from lossatlas.regions import Region
 from lossatlas.store import Store
 
+_SAME = 1e-5  # relative: what rounding may do to a loss between two machines
 _RESOLUTION = 100  # units in the last place: a relative tolerance below so many is rounding
 _EXPECTED = 0.1  # of the pixels: how many evaluations a tolerance is expected to take, for what tuning may cost
 
@@ -119,19 +120,21 @@ def _one(
     center = _center(used, region)
     row = Row(center["loss"], strata, _labels(used) if by_class else None)
     columns = list(row(center))
-    identity = _identity(used, region) | {
-        "tol": tol, "coverage": coverage, "confidence": confidence, "seed": seed, "subset": subset, "fast": fast
-    }  # fmt: skip
+    asked = {"tol": tol, "coverage": coverage, "confidence": confidence, "seed": seed, "subset": subset, "fast": fast}
+    # Last, so that what differs first is named first: another loss or metric shows in nothing but its value.
+    identity = _identity(used, region) | asked
+    identity |= {name: repr(sample.mean) for name, sample in center.items()}
     with nullcontext() if store is None else Store(store, identity, columns) as kept:
         evaluate = _evaluator(used, region, tol, fast, kept)
         prepared = time.perf_counter() - started
         cells = Cells(evaluate, region, row, columns, kept)
         if reuse is not None:
-            cells.know(_known(reuse, used, region, columns))
+            cells.know(_known(reuse, used, region, columns, center["loss"].mean))
         found = _searched(cells, tol, coverage, confidence, seed, progress)
     dataset = _drawn(cells, found)
     dataset.attrs = {"kind": "surface"} | used.provenance() | _geometry(objective, region) | dataset.attrs
-    dataset.attrs |= {"stderr_over": center["loss"].over, "n_evaluations": cells.evaluations}
+    dataset.attrs |= {"stderr_over": center["loss"].over, "center_loss": center["loss"].mean}
+    dataset.attrs |= {"n_evaluations": cells.evaluations}
     dataset.attrs |= {"evaluation": str(evaluate.plan), "preparation_seconds": prepared}
     if strata is not None:
         dataset.attrs |= {"subset": len(strata.indices), "n_examples_all": objective.n_examples}
@@ -255,7 +258,8 @@ def _filled(cells: Cells, found: Picture | None) -> Floats:
         rows[:, LOSS] = np.exp(rows[:, LOSS])
     exact, others = cells.rows(found.evaluated), np.arange(rows.shape[1]) != LOSS
     # An accuracy above 1 or a negative standard error would be the spline's invention.
-    rows[:, others] = np.clip(rows[:, others], exact[:, others].min(axis=0), exact[:, others].max(axis=0))
+    lowest, highest = np.fmin.reduce(exact[:, others]), np.fmax.reduce(exact[:, others])
+    rows[:, others] = np.clip(rows[:, others], lowest, highest)
     rows[found.evaluated] = exact
     return rows
 
@@ -279,7 +283,8 @@ def _evidence(
 ) -> dict[str, Any]:
     assert tol is not None
     with np.errstate(invalid="ignore", divide="ignore"):
-        noise = float(np.nanmedian(np.abs(dataset["loss_stderr"] / dataset["loss"])))
+        errors = np.asarray(np.abs(dataset["loss_stderr"] / dataset["loss"]))
+    noise = float(np.median(errors[np.isfinite(errors)])) if np.isfinite(errors).any() else math.nan
     notes = [found.note] if found.note else []
     if noise > tol:
         notes.append(
@@ -300,13 +305,21 @@ def _evidence(
     }
 
 
-def _known(earlier: xr.Dataset, objective: Objective, region: Region, columns: list[str]) -> dict[Any, Floats]:
+def _known(
+    earlier: xr.Dataset, objective: Objective, region: Region, columns: list[str], center: float
+) -> dict[Any, Floats]:
     """The rows of an earlier surface's evaluated pixels, by their weights."""
     mine = _identity(objective, region)
     same = {"region": "center and directions", "model_fingerprint": "model", "data_fingerprint": "data"}
     for name, what in same.items():
         if earlier.attrs.get("region_fingerprint" if name == "region" else name) != mine[name]:
             raise InputError(f"The earlier surface has another {what}: give one of this model, data and region.zoom().")
+    if "plane" in earlier.dims:
+        raise InputError("Several planes at once cannot be re-used: give a surface of one region.")
+    if earlier.attrs["batch_norm"] != mine["batch_norm"]:
+        raise InputError("The earlier surface has another batch_norm policy: give one of this objective.")
+    if not math.isclose(earlier.attrs["center_loss"], center, rel_tol=_SAME):
+        raise InputError("The earlier surface has another loss: its value at the center is not this objective's.")
     values = []
     for name in columns:
         grid = earlier.get("class_loss") if name.startswith(CLASS_LOSS) else earlier.get(name)

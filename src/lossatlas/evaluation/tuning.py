@@ -142,7 +142,11 @@ class Tuner:
             return best
         start = best
         for factor in (2.0, 0.5):
-            while _LEAST <= (size := int((best.plan.batch_size or self.batches.weights[0]) * factor)) <= self.trial:
+            while (
+                _LEAST
+                <= (size := int((best.plan.batch_size or self.batches.weights[0]) * factor))
+                <= min(self.trial, self.batches.total)
+            ):
                 before, best = best, self._better(best, replace(best.plan, batch_size=size), f"batches of {size}")
                 if best is before:
                     break
