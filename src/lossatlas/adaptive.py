@@ -6,8 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
-from scipy.stats import hypergeom
+from scipy.special import gammaln, ndtr
 
 from lossatlas.interpolation import (
     Floats,
@@ -197,6 +196,8 @@ class _Search:
 
     def _most_bad(self) -> int:
         """The largest number of bad pixels that the passed test does not exclude."""
-        bad = np.arange(self.pool)
-        unseen = hypergeom.logpmf(0, self.pool, bad, len(self.held_out))
-        return int(bad[unseen > np.log(self.risk)].max())
+        tested = len(self.held_out)
+        bad = np.arange(self.pool - tested + 1)
+        # log P(none of the bad ones among those tested): the hypergeometric distribution at 0
+        unseen = gammaln(self.pool - bad + 1) - gammaln(self.pool - bad - tested + 1)
+        return int(bad[unseen - unseen[0] > np.log(self.risk)].max())

@@ -63,15 +63,23 @@ class PlainLoop:
 class PreparedLoop:
     """The measure traced, rewritten and staged: per point the moving tensors, per batch what depends on both.
 
-    Raises ``Untraceable`` where the measure is no fixed sequence of functions of tensors.
+    ``traces`` keeps the traces of batches of one form for further loops. Raises ``Untraceable`` where the measure is no
+    fixed sequence of functions of tensors.
     """
 
     def __init__(
-        self, function: FunctionalModel, batches: Sequence[Any], points: Points, names: Sequence[str] = ()
+        self,
+        function: FunctionalModel,
+        batches: Sequence[Any],
+        points: Points,
+        names: Sequence[str] = (),
+        traces: dict[Any, Trace] | None = None,
     ) -> None:
         self.function, self.points = function, points
+        self._traces = {} if traces is None else traces
         self._frame, self._entries = _frame(function, points)
         self.changed = set[str]()
+        self._rewritten: dict[Any, Trace] = {}
         self._programs: dict[Any, Program] = {}
         self._prepared: list[tuple[Program, tuple[Tensor, ...]]] = []
         kept = 0
@@ -99,10 +107,16 @@ class PreparedLoop:
     def _program(self, batch: Any, names: Sequence[str]) -> Program:
         key = form(batch)
         if key not in self._programs:
-            traced = self._trace(batch)
+            if key not in self._traces:
+                self._traces[key] = self._trace(batch)
+            traced = self._rewritten[key] = self._traces[key].copy()
             self.changed |= {name for name in REWRITES if name in names and REWRITES[name](traced, self._frame)}
             self._programs[key] = Program(traced)
         return self._programs[key]
+
+    def offers(self, name: str) -> bool:
+        """Whether a further rewrite finds anything to change."""
+        return any(REWRITES[name](traced.copy(), self._frame) for traced in self._rewritten.values())
 
     def _trace(self, batch: Any) -> Trace:
         function, batch = self.function, copied(batch)  # a model may write into its inputs

@@ -61,7 +61,7 @@ def _part(
         return copies[node]
 
     # In the recorded order, which is also an order of their dependence; what is not needed is not copied.
-    wanted = _needed(traced.graph, results)
+    wanted = _needed(traced.graph, results, given)
     for node in traced.graph.nodes:
         if kinds[node] in (0, kind) and node in wanted and node.op != "output":
             copied(node)
@@ -73,9 +73,10 @@ def _part(
     return fx.GraphModule(root, graph).forward
 
 
-def _needed(graph: fx.Graph, results: list[fx.Node] | None) -> set[fx.Node]:
+def _needed(graph: fx.Graph, results: list[fx.Node] | None, given: list[fx.Node]) -> set[fx.Node]:
+    """The nodes that lead to the results, from what is given on."""
     stack = list(results) if results is not None else [next(n for n in graph.nodes if n.op == "output")]
-    seen = set[fx.Node]()
+    seen = set(given)
     while stack:
         node = stack.pop()
         if node not in seen:

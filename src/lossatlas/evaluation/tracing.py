@@ -40,6 +40,12 @@ class Trace:
     graph: fx.Graph
     constants: dict[str, Tensor]
 
+    def copy(self) -> Trace:
+        """One to be rewritten; the constants are shared."""
+        graph = fx.Graph()
+        graph.output(graph.graph_copy(self.graph, {}))
+        return Trace(graph, dict(self.constants))
+
 
 def trace(
     measure: Callable[[], Mapping[str, Tensor]], inputs: Mapping[str, Tensor], numbers: Sequence[str] = ()

@@ -12,6 +12,7 @@ import torch
 from lossatlas.batches import Batches, leading_size
 from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.loops import REWRITES, Loop, PlainLoop, Points, PreparedLoop, Weights
+from lossatlas.evaluation.tracing import Trace
 from lossatlas.functional import FunctionalModel
 from lossatlas.measures import Sample, samples_of
 
@@ -85,6 +86,7 @@ class Tuner:
         self.agreement = AGREEMENT.get(function.point.dtype)
         self.seen: list[str] = []
         self.untried: list[str] = []
+        self.traces: dict[Any, Trace] = {}
 
     def choose(self) -> Evaluator:
         """The fastest evaluator that was found; the plain loop where none is, with the reason in ``seen``."""
@@ -110,7 +112,8 @@ class Tuner:
         if not plan.prepared:
             return Evaluator(PlainLoop(self.function, self.batches, self.points), plan, self.batches.weights)
         batches, weights = self._cut(plan.batch_size, count)
-        return Evaluator(PreparedLoop(self.function, batches, self.points, plan.rewrites), plan, weights)
+        loop = PreparedLoop(self.function, batches, self.points, plan.rewrites, self.traces)
+        return Evaluator(loop, plan, weights)
 
     def _obstacle(self) -> str | None:
         if self.function.recomputes:
@@ -122,19 +125,26 @@ class Tuner:
     def _best(self, reference: Sequence[dict[str, Sample]]) -> Evaluator:
         best = self.follow(Plan(prepared=True), self.trial)
         self.reference = [best(self.probes[-1])]
-        best = self._sized(best)  # before and after: what a step saves depends on what fits into the caches
-        for name in REWRITES:
-            best = self._better(best, replace(best.plan, rewrites=(*best.plan.rewrites, name)), name)
-        best = self._sized(best)
+        best = self._sized(self._rewritten(best))
+        if best.plan.batch_size is not None:  # what a step saves depends on what batches leave in the caches: once more
+            best = self._sized(self._rewritten(best))
         chosen = self.follow(best.plan)
         deviation = chosen.deviation(reference, self.probes)
         assert self.agreement is not None
         if not deviation <= self.agreement:
             raise LossAtlasError(f"the prepared loop deviates from it by {deviation:.0e}")
         if self.untried:
-            self.seen.append(f"not tried, since it might cost more than it saves: {', '.join(self.untried)}")
+            self.seen.append(
+                f"not tried, since it might cost more than it saves: {', '.join(dict.fromkeys(self.untried))}"
+            )
         self.seen.append(f"all data: {deviation:.0e} from the plain loop")
         return replace(chosen, seen=tuple(self.seen))
+
+    def _rewritten(self, best: Evaluator) -> Evaluator:
+        for name in REWRITES:
+            if name not in best.plan.rewrites and isinstance(best.loop, PreparedLoop) and best.loop.offers(name):
+                best = self._better(best, replace(best.plan, rewrites=(*best.plan.rewrites, name)), name)
+        return best
 
     def _sized(self, best: Evaluator) -> Evaluator:
         """Batches twice as large as long as that is faster, or else half as large."""
@@ -161,8 +171,6 @@ class Tuner:
             return best
         try:
             other = self.follow(plan, self.trial)
-            if isinstance(other.loop, PreparedLoop) and name in REWRITES and name not in other.loop.changed:
-                return best
             deviation = other.deviation(self.reference, self.probes[-1:])
         except Exception as error:  # whatever an operation raises on a tensor that it was not made for
             self.seen.append(f"{name}: failed ({' '.join(str(error).split())[:80]})")
