@@ -86,6 +86,7 @@ class Tuner:
         self.agreement = AGREEMENT.get(function.point.dtype)
         self.seen: list[str] = []
         self.untried: list[str] = []
+        self.wrong: set[str] = set()
         self.traces: dict[Any, Trace] = {}
 
     def choose(self) -> Evaluator:
@@ -166,6 +167,8 @@ class Tuner:
 
     def _better(self, best: Evaluator, plan: Plan, name: str) -> Evaluator:
         """The evaluator of ``plan`` where it is faster than ``best`` and agrees, else ``best``."""
+        if name in self.wrong:
+            return best
         if time.perf_counter() > self.deadline:
             self.untried.append(name)
             return best
@@ -173,11 +176,14 @@ class Tuner:
             other = self.follow(plan, self.trial)
             deviation = other.deviation(self.reference, self.probes[-1:])
         except Exception as error:  # whatever an operation raises on a tensor that it was not made for
+            self.wrong.add(name)
             self.seen.append(f"{name}: failed ({' '.join(str(error).split())[:80]})")
             return best
         ratio = self._ratio(other, best)
         assert self.agreement is not None
-        kept = deviation <= self.agreement and ratio < _GAIN
+        if not deviation <= self.agreement:
+            self.wrong.add(name)
+        kept = name not in self.wrong and ratio < _GAIN
         self.seen.append(f"{name}: {'kept' if kept else 'left'}, {1 / ratio:.2f} x as fast, deviation {deviation:.0e}")
         return other if kept else best
 
