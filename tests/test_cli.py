@@ -42,6 +42,45 @@ def wrong_direction():
 """
 
 
+SURFACES = {
+    "to a tolerance": (["--tol", "0.05", "--steps", "31"], {"alpha": 31, "beta": 31}),
+    "a volume": (["--dims", "3", "--steps", "3"], {"alpha": 3, "beta": 3, "gamma": 3}),
+    "Hessian axes": (["--axes", "hessian", "--steps", "3"], {"alpha": 3, "beta": 3}),
+    "several planes": (["--planes", "2", "--steps", "3", "--by-class"], {"plane": 2, "alpha": 3, "beta": 3}),
+    "a log line of a subset": (["--dims", "1", "--spacing", "log", "--steps", "5", "--subset", "60"], {"alpha": 5}),
+}
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_surfaces_of_every_kind_are_written(name: str, target: str, tmp_path: Path) -> None:
+    options, sizes = SURFACES[name]
+    assert run("surface", f"{target}:objective", "--out", str(tmp_path / "o"), "--quiet", *options) == 0
+    found = xr.load_dataset(tmp_path / "o" / "surface.nc")
+    assert dict(found["loss"].sizes) == sizes
+    assert (tmp_path / "o" / "surface.png").is_file()
+
+
+def test_a_stored_surface_goes_on_and_refuses_another(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["surface", f"{target}:objective", "--quiet", "--steps", "3", "--store", str(tmp_path / "kept")]
+    for out in ("first", "second"):
+        assert run(*command, "--out", str(tmp_path / out)) == 0
+    first, second = (xr.load_dataset(tmp_path / out / "surface.nc") for out in ("first", "second"))
+    assert first["loss"].equals(second["loss"])
+    capsys.readouterr()
+    assert "region" in refused(capsys, *command, "--seed", "1", "--out", str(tmp_path / "third"))
+
+
+def test_axes_that_do_not_go_together_are_refused(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in (["--axes", "hessian", "--dims", "3"], ["--axes", "hessian", "--planes", "2"], ["--planes", "0"]):
+        error = refused(capsys, "surface", f"{target}:objective", "--out", str(tmp_path / "o"), *options)
+        assert "planes" in error
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> str:
     (tmp_path / "mine.py").write_text(TARGETS)

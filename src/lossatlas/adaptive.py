@@ -25,6 +25,7 @@ _MOST_NODES = 2000  # a spline through more takes longer than a dense grid
 _MEDIAN, _SIGMA = 0.7, 1.06  # true error / predicted error is about log-normal: seen on 19 planes of 6 networks
 _READY = (0.2, 0.055)  # predicted share of bad pixels at which a test pays: for the first design, for later ones
 _FIRST_LOOK = 0.9  # of the risk 1 - confidence is spent on the first test, half of the rest on each further one
+_HOPELESS = 50.0  # a leave-one-out error in log loss beyond which it is only large
 _MAP = 0.95  # of the pixels lie below the error map
 _TOGETHER = 8  # held-out points evaluated at a time: one beyond the tolerance ends a test
 
@@ -114,7 +115,8 @@ class _Search:
         splines = [Polyharmonic(self.places[self.nodes], ground[:, None], power) for power in _POWERS]
         self.spline = min(splines, key=lambda s: s.root_mean_square())
         places, left_out = self.places[self.nodes], np.abs(self.spline.leave_one_out[:, 0])
-        self._left_out = np.expm1(np.minimum(left_out, 50)) if self.positive else left_out
+        left_out = np.nan_to_num(left_out, nan=_HOPELESS, posinf=_HOPELESS)
+        self._left_out = np.expm1(np.minimum(left_out, _HOPELESS)) if self.positive else left_out
         self._inner = (np.abs(places) < 1).all(axis=1)  # without an outer node the spline extrapolates: another matter
         self.predicted = predicted_errors(places, self._left_out, self.places)
 

@@ -77,6 +77,14 @@ class Cells:
         """``(pixels, columns)`` of pixels that were evaluated."""
         return np.array([self._rows[self._weights(int(p))] for p in pixels])
 
+    def first_of_each(self) -> Pixels:
+        """``(pixels,)``: for every pixel the first one that is the same point; on polar axes several are."""
+        count = int(np.prod(self.region.shape))
+        if self.region.chart == "flat":
+            return np.arange(count)
+        first: dict[tuple[float, ...], int] = {}
+        return np.array([first.setdefault(self._weights(pixel), pixel) for pixel in range(count)])
+
     def _block(self, pixels: Pixels) -> Floats:
         stored = self._store.read(self._turn, pixels) if self._store else None
         if stored is None:

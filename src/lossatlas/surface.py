@@ -44,7 +44,7 @@ def surface(
     by_class: bool = False,
     store: str | Path | None = None,
     reuse: xr.Dataset | None = None,
-    fast: bool = True,
+    fast: bool | str = True,
     progress: bool = True,
 ) -> xr.Dataset:
     """L(center + alpha d_1 + beta d_2 + ..) at every point of the region's grid, with the metrics.
@@ -52,7 +52,8 @@ def surface(
     With ``tol`` the model is evaluated at as few pixels as it takes for a share ``coverage`` of all of them to be
     within the relative error ``tol``, at the stated ``confidence``; the others are interpolated. The evidence is that
     random pixels which the interpolation has not seen are within ``tol`` (``picture``); a picture that does not
-    interpolate is evaluated in full. ``seed`` draws those pixels. ``tol=None`` evaluates every pixel.
+    interpolate is evaluated in full. Errors are relative to the loss, or to its largest value where it is not
+    positive. ``seed`` draws those pixels. ``tol=None`` evaluates every pixel.
 
     Parameters
     ----------
@@ -63,7 +64,9 @@ def surface(
         and ends bit for bit as if it had not been.
     reuse : an earlier surface of the same objective, center and directions: its evaluated points are taken over.
     fast : prepare the evaluation (``objective.explain()`` says how, by what measurements). Means agree with the plain
-        loop's to 1e-6 in float32 and 1e-12 in float64; ``False`` runs the plain loop.
+        loop's to 1e-6 in float32 and 1e-12 in float64. ``False`` runs the plain loop. Since trials depend on the
+        clock, two runs may differ in the last digits: an earlier surface's ``attrs["evaluation"]`` given here repeats
+        it bit for bit.
 
     Returns
     -------
@@ -111,10 +114,10 @@ def _one(
     subset: int | None,
     by_class: bool,
     reuse: xr.Dataset | None,
-    fast: bool,
+    fast: bool | str,
     progress: bool,
 ) -> xr.Dataset:
-    _check(objective, region, tol, coverage, confidence)
+    _check(objective, region, tol, coverage, confidence, seed)
     started = time.perf_counter()
     used, strata = (objective, None) if subset is None else objective.subset(subset, seed=seed)
     center = _center(used, region)
@@ -147,15 +150,21 @@ def _one(
     return dataset
 
 
-def _check(objective: Objective, region: Region, tol: float | None, coverage: float, confidence: float) -> None:
+def _check(
+    objective: Objective, region: Region, tol: float | None, coverage: float, confidence: float, seed: int
+) -> None:
     objective.space.check(region.center, "region's center")
     for name, share in (("coverage", coverage), ("confidence", confidence)):
         if not 0 < share < 1:
             raise InputError(f"{name}={share}: give a number between 0 and 1, such as 0.95.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed={seed!r}: give a whole number that is not negative.")
     if tol is None:
         return
-    if not 0 < tol < 1:
-        raise InputError(f"tol={tol}: give a relative error between 0 and 1, such as 0.01, or None for the exact grid.")
+    if not isinstance(tol, int | float) or not 0 < tol < 1:
+        raise InputError(
+            f"tol={tol!r}: give a relative error between 0 and 1, such as 0.01, or None for the exact grid."
+        )
     least = _RESOLUTION * torch.finfo(objective.dtype).eps
     if tol < least:
         raise InputError(
@@ -184,12 +193,15 @@ def _identity(objective: Objective, region: Region) -> dict[str, Any]:
     return objective.provenance() | {"region": region.fingerprint(), "axes": axes}
 
 
-def _evaluator(objective: Objective, region: Region, tol: float | None, fast: bool, store: Store | None) -> Evaluator:
+def _evaluator(
+    objective: Objective, region: Region, tol: float | None, fast: bool | str, store: Store | None
+) -> Evaluator:
     """The plan that the store was begun with, or a new one."""
     corner = region.weights(*(float(axis[0]) for axis in region.coordinates))
     probes = [tuple(w / 3 for w in corner), corner]
     noted = store.notes.get("plan") if store else None
-    plan = Plan.parse(noted) if noted else (None if fast else Plan())
+    wanted = noted or fast
+    plan = Plan.parse(wanted) if isinstance(wanted, str) else (None if wanted else Plan())
     pixels = math.prod(region.shape)
     count = pixels if tol is None else math.ceil(_EXPECTED * pixels)
     evaluator = objective.evaluator(region.center, region.directions, probes, count, plan)
@@ -261,7 +273,7 @@ def _filled(cells: Cells, found: Picture | None) -> Floats:
     lowest, highest = np.fmin.reduce(exact[:, others]), np.fmax.reduce(exact[:, others])
     rows[:, others] = np.clip(rows[:, others], lowest, highest)
     rows[found.evaluated] = exact
-    return rows
+    return rows[cells.first_of_each()]
 
 
 def _evaluated(cells: Cells, found: Picture) -> dict[str, Any]:
@@ -310,6 +322,8 @@ def _known(
 ) -> dict[Any, Floats]:
     """The rows of an earlier surface's evaluated pixels, by their weights."""
     mine = _identity(objective, region)
+    if missing := {"batch_norm", "center_loss", "region_fingerprint"} - earlier.attrs.keys():
+        raise InputError(f"The earlier surface does not say its {min(missing)}: give one that surface() made.")
     same = {"region": "center and directions", "model_fingerprint": "model", "data_fingerprint": "data"}
     for name, what in same.items():
         if earlier.attrs.get("region_fingerprint" if name == "region" else name) != mine[name]:
@@ -357,6 +371,9 @@ def _together(surfaces: list[xr.Dataset]) -> xr.Dataset:
         if name in first.attrs:
             worst = max if name == "error_estimate" else min
             joined.attrs[name] = worst(one.attrs[name] for one in surfaces)
+    for name in ("method", "note"):
+        if name in first.attrs:
+            joined.attrs[name] = "; ".join(dict.fromkeys(one.attrs[name] for one in surfaces if one.attrs[name]))
     joined.attrs["n_planes"] = len(surfaces)
     return joined
 

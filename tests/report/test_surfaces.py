@@ -159,4 +159,6 @@ def test_the_plane_of_a_road_that_was_interpolated_is_shown_once_more_with_its_e
     with_map, exact = (document([each, road], [], "", {}) for each in (made.with_tolerance(plane), plane))
     assert "road-error" in {picture.name for picture in with_map.pictures}
     assert "road-error" not in {picture.name for picture in exact.pictures}
-    assert any("polyharmonic spline of log loss" in picture.caption for picture in with_map.pictures if picture.name == "road")
+    assert any(
+        "polyharmonic spline of log loss" in picture.caption for picture in with_map.pictures if picture.name == "road"
+    )

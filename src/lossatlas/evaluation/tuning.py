@@ -143,7 +143,7 @@ class Tuner:
 
     def _rewritten(self, best: Evaluator) -> Evaluator:
         for name in REWRITES:
-            if name not in best.plan.rewrites and isinstance(best.loop, PreparedLoop) and best.loop.offers(name):
+            if name not in best.plan.rewrites:
                 best = self._better(best, replace(best.plan, rewrites=(*best.plan.rewrites, name)), name)
         return best
 
@@ -173,6 +173,8 @@ class Tuner:
             self.untried.append(name)
             return best
         try:
+            if name in REWRITES and isinstance(best.loop, PreparedLoop) and not best.loop.offers(name):
+                return best
             other = self.follow(plan, self.trial)
             deviation = other.deviation(self.reference, self.probes[-1:])
         except Exception as error:  # whatever an operation raises on a tensor that it was not made for
