@@ -37,7 +37,7 @@ FLOORS: dict[int, list[str]] = {
         "interpolation.py",
     ],
     1: ["evaluation/*", "objective.py", "regions.py", "curves.py"],
-    2: ["directions.py", "trajectory.py", "curvature/operators.py", "adaptive.py", "cells.py"],
+    2: ["directions.py", "trajectory.py", "curvature/operators.py", "adaptive.py", "cells.py", "pictures.py"],
     3: ["surface.py", "curvature/*", "connectivity/*", "robustness.py"],
     4: ["uncertainty.py", "plot/*", "claims.py", "report/*"],
     5: ["target.py", "study/*"],

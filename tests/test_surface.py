@@ -749,3 +749,28 @@ def test_most_members_are_really_prepared(monkeypatch):
         o = Objective(member.make(), member.loss, member.data(), batch_size=BATCH)
         plans.append(la.surface(o, line_of(o), progress=False).attrs["evaluation"])
     assert sum(plan.startswith("prepared loop") for plan in plans) >= 8
+
+
+def test_train_and_test_are_measured_in_one_sweep():
+    member = BY_NAME["mlp-tanh"]
+    model, (inputs, targets) = member.make(), member.data()
+    train = Objective(model, member.loss, (inputs[:15], targets[:15]), batch_size=9)
+    test = Objective(model, member.loss, (inputs[15:], targets[15:]), batch_size=9)
+    region = la.plane(train.point, *la.random_directions(train, 2, seed=0), steps=(3, 4))
+    both = la.surface(train, region, also={"test": test}, progress=False)
+    alone = la.surface(test, region, progress=False)
+    for name in ("loss", "loss_stderr", "accuracy", "accuracy_stderr"):
+        np.testing.assert_allclose(both[f"test_{name}"], alone[name], rtol=1e-6)
+    np.testing.assert_allclose(both["loss"], la.surface(train, region, progress=False)["loss"], rtol=1e-6)
+    with pytest.raises(DirectionError):
+        la.surface(train, region, also={"test": digits("relu")}, progress=False)
+
+
+def test_a_plan_is_repeated_bit_for_bit_and_one_that_does_not_fit_is_refused():
+    o, region = digits("relu"), wide("relu", steps=5)
+    plan = "prepared loop; shared layer; batches of 256"
+    first, second = (la.surface(o, region, fast=plan, progress=False) for _ in range(2))
+    assert first["loss"].equals(second["loss"])
+    assert first.attrs["evaluation"] == plan
+    with pytest.raises(InputError, match="no plan"):
+        la.surface(o, region, fast="as fast as you can", progress=False)

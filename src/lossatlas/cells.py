@@ -30,7 +30,10 @@ class Row:
         self._center, self._strata, self._labels = self._weighed(center, strata), strata, labels
         self._classes = [] if labels is None else labels.unique().tolist()
 
-    def __call__(self, samples: Mapping[str, Sample]) -> dict[str, float]:
+    def __call__(
+        self, samples: Mapping[str, Sample], others: Mapping[str, Mapping[str, Sample]] | None = None
+    ) -> dict[str, float]:
+        """The columns of a point; ``others`` are what further objectives have there, by their names."""
         weighed = {name: self._weighed(sample, self._strata) for name, sample in samples.items()}
         row = {name: sample.mean for name, sample in weighed.items()}
         row |= {f"{name}_stderr": sample.stderr for name, sample in weighed.items()}
@@ -40,6 +43,9 @@ class Row:
             row["loss_subset_stderr"] = self._strata.stderr(loss.values)
         if self._labels is not None:
             row |= {f"{CLASS_LOSS}{c}": float(loss.values[self._labels == c].mean()) for c in self._classes}
+        for name, further in (others or {}).items():
+            row |= {f"{name}_{quantity}": sample.mean for quantity, sample in further.items()}
+            row |= {f"{name}_{quantity}_stderr": sample.stderr for quantity, sample in further.items()}
         return row
 
     @staticmethod
@@ -50,9 +56,17 @@ class Row:
 class Cells:
     """Rows by pixel, a flat index into the region's grid; a point is evaluated once, wherever it is asked for."""
 
-    def __init__(self, evaluate: Evaluator, region: Region, row: Row, columns: list[str], store: Store | None) -> None:
+    def __init__(
+        self,
+        evaluate: Evaluator,
+        further: Mapping[str, Evaluator],
+        region: Region,
+        row: Row,
+        columns: list[str],
+        store: Store | None,
+    ) -> None:
         self.region, self.columns = region, columns
-        self._evaluate, self._row, self._store = evaluate, row, store
+        self._evaluate, self._further, self._row, self._store = evaluate, further, row, store
         self._rows: dict[tuple[float, ...], Floats] = {}
         self._turn = 0
         self.evaluations = 0
@@ -77,8 +91,8 @@ class Cells:
         """``(pixels, columns)`` of pixels that were evaluated."""
         return np.array([self._rows[self._weights(int(p))] for p in pixels])
 
-    def first_of_each(self) -> Pixels:
-        """``(pixels,)``: for every pixel the first one that is the same point; on polar axes several are."""
+    def points(self) -> Pixels:
+        """``(pixels,)``: for each pixel the first one that is the same point; on polar axes several pixels are."""
         count = int(np.prod(self.region.shape))
         if self.region.chart == "flat":
             return np.arange(count)
@@ -88,12 +102,15 @@ class Cells:
     def _block(self, pixels: Pixels) -> Floats:
         stored = self._store.read(self._turn, pixels) if self._store else None
         if stored is None:
-            rows = [self._row(self._evaluate(self._weights(int(p)))) for p in pixels]
+            rows = [self._measured(self._weights(int(p))) for p in pixels]
             stored = np.array([[row[name] for name in self.columns] for row in rows])
             if self._store:
                 self._store.write(self._turn, pixels, stored)
         self._turn += 1
         return stored
+
+    def _measured(self, weights: tuple[float, ...]) -> dict[str, float]:
+        return self._row(self._evaluate(weights), {name: other(weights) for name, other in self._further.items()})
 
     def _weights(self, pixel: int) -> tuple[float, ...]:
         index = np.unravel_index(pixel, self.region.shape)

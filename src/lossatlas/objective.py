@@ -277,11 +277,11 @@ class Objective:
 
         It is chosen by trials: a step of preparation is kept if it is faster and agrees, on some of the data and at
         the last of the ``probes``, to 1e-6 (float32; 1e-12 in float64), and all of it if it agrees with the plain loop
-        on all data at every probe; ``explain`` tells what was seen. A ``plan`` is followed without trials.
+        on all data at every probe; ``explain`` tells what was seen. A ``plan`` that agrees is followed without trials.
         """
         points = Points(self._at(center), directions.to(self.device, self.dtype))
         tuner = Tuner(self._function, self._batches, points, probes, count)
-        evaluator = tuner.choose() if plan is None else tuner.follow(plan)
+        evaluator = tuner.choose() if plan is None else tuner.verified(plan)
         self._explanation[:] = [str(evaluator.plan), *evaluator.seen]
         return evaluator
 

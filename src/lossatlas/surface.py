@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lossatlas.adaptive import Picture, picture
-from lossatlas.cells import CLASS_LOSS, LOSS, Cells, Floats, Row
+from lossatlas.cells import CLASS_LOSS, Cells, Floats, Row
 from lossatlas.directions import cosine, normalisation
 from lossatlas.errors import InputError
 from lossatlas.evaluation.tuning import Evaluator, Plan
-from lossatlas.interpolation import Polyharmonic, positions
 from lossatlas.objective import Objective
+from lossatlas.pictures import drawn, evidence, quadratic, together
 from lossatlas.regions import Region
 from lossatlas.store import Store
 
@@ -40,6 +39,7 @@ def surface(
     coverage: float = 0.95,
     confidence: float = 0.95,
     seed: int = 0,
+    also: Mapping[str, Objective] | None = None,
     subset: int | None = None,
     by_class: bool = False,
     store: str | Path | None = None,
@@ -58,6 +58,8 @@ def surface(
     Parameters
     ----------
     region : a line, plane, volume or polar region; or several of one shape, whose mean and spread are added.
+    also : further objectives of the same model, such as ``{"test": objective_test}``, measured in the same sweep:
+        ``test_loss``, ``test_accuracy`` and their standard errors. The tolerance is the first one's alone.
     subset : evaluate on about so many examples, drawn class by class; ``loss_subset_stderr`` is what that costs.
     by_class : add ``class_loss``, the mean loss of each class.
     store : a folder in which evaluated points are kept, block by block. The same call goes on where it was interrupted
@@ -82,24 +84,21 @@ def surface(
     another model, ``InputError`` for an impossible ``tol``, ``OutputError`` for a store of another surface.
     """
     options: dict[str, Any] = dict(tol=tol, coverage=coverage, confidence=confidence, seed=seed, subset=subset)
-    options |= dict(by_class=by_class, reuse=reuse, fast=fast, progress=progress)
+    options |= dict(also=also or {}, by_class=by_class, reuse=reuse, fast=fast, progress=progress)
     if isinstance(region, Region):
         return _one(objective, region, store, **options)
     if len(region) < 2:
         raise InputError(f"{len(region)} regions: give one, or a list of at least two of the same axes.")
     folders = [None if store is None else Path(store) / f"plane_{i}" for i in range(len(region))]
-    return _together([_one(objective, one, folder, **options) for one, folder in zip(region, folders, strict=True)])
+    return together([_one(objective, one, folder, **options) for one, folder in zip(region, folders, strict=True)])
 
 
-def refine(surface: xr.Dataset, objective: Objective, region: Region, **options: Any) -> xr.Dataset:
-    """The surface on ``region``, a zoom of the surface's own (``Region.zoom``), with the points that it has already.
+def refine(earlier: xr.Dataset, objective: Objective, region: Region, **options: Any) -> xr.Dataset:
+    """The surface on ``region``, a zoom of the earlier one's (``Region.zoom``), with the points that it has already.
 
     ``options`` as in ``surface``. Raises ``InputError`` where center, directions, model or data are others.
     """
-    return _surface(objective, region, reuse=surface, **options)
-
-
-_surface = surface  # refine's first argument has its name
+    return surface(objective, region, reuse=earlier, **options)
 
 
 def _one(
@@ -111,6 +110,7 @@ def _one(
     coverage: float,
     confidence: float,
     seed: int,
+    also: Mapping[str, Objective],
     subset: int | None,
     by_class: bool,
     reuse: xr.Dataset | None,
@@ -122,19 +122,22 @@ def _one(
     used, strata = (objective, None) if subset is None else objective.subset(subset, seed=seed)
     center = _center(used, region)
     row = Row(center["loss"], strata, _labels(used) if by_class else None)
-    columns = list(row(center))
+    others = {name: _center(other, region) for name, other in also.items()}
+    columns = list(row(center, others))
     asked = {"tol": tol, "coverage": coverage, "confidence": confidence, "seed": seed, "subset": subset, "fast": fast}
     # Last, so that what differs first is named first: another loss or metric shows in nothing but its value.
     identity = _identity(used, region) | asked
     identity |= {name: repr(sample.mean) for name, sample in center.items()}
+    identity |= {f"also {name}": _identity(other, region) for name, other in also.items()}
     with nullcontext() if store is None else Store(store, identity, columns) as kept:
-        evaluate = _evaluator(used, region, tol, fast, kept)
+        evaluate = _evaluator(used, region, tol, fast, kept, "plan")
+        further = {name: _evaluator(o, region, tol, fast, kept, f"plan of {name}") for name, o in also.items()}
         prepared = time.perf_counter() - started
-        cells = Cells(evaluate, region, row, columns, kept)
+        cells = Cells(evaluate, further, region, row, columns, kept)
         if reuse is not None:
             cells.know(_known(reuse, used, region, columns, center["loss"].mean))
         found = _searched(cells, tol, coverage, confidence, seed, progress)
-    dataset = _drawn(cells, found)
+    dataset = drawn(cells, found)
     dataset.attrs = {"kind": "surface"} | used.provenance() | _geometry(objective, region) | dataset.attrs
     dataset.attrs |= {"stderr_over": center["loss"].over, "center_loss": center["loss"].mean}
     dataset.attrs |= {"n_evaluations": cells.evaluations}
@@ -142,9 +145,9 @@ def _one(
     if strata is not None:
         dataset.attrs |= {"subset": len(strata.indices), "n_examples_all": objective.n_examples}
     if found is not None:
-        dataset.attrs |= _evidence(found, tol, coverage, confidence, dataset)
+        dataset.attrs |= evidence(found, tol, coverage, confidence, dataset) | {"held_out_seed": seed}
     if region.curvatures is not None:
-        dataset["quadratic"] = dataset["loss"].copy(data=_quadratic(region, center["loss"].mean))
+        dataset["quadratic"] = dataset["loss"].copy(data=quadratic(region, center["loss"].mean))
     dataset.attrs["n_nonfinite"] = int((~np.isfinite(dataset["loss"])).sum())
     dataset.attrs["seconds"] = time.perf_counter() - started
     return dataset
@@ -174,6 +177,7 @@ def _check(
 
 
 def _center(objective: Objective, region: Region) -> dict[str, Any]:
+    objective.space.check(region.center, "region's center")
     center = objective.samples(region.center)
     own = torch.equal(region.center.to(objective.point), objective.point)
     if not own or not np.isfinite(center["loss"].mean):
@@ -194,19 +198,19 @@ def _identity(objective: Objective, region: Region) -> dict[str, Any]:
 
 
 def _evaluator(
-    objective: Objective, region: Region, tol: float | None, fast: bool | str, store: Store | None
+    objective: Objective, region: Region, tol: float | None, fast: bool | str, store: Store | None, name: str
 ) -> Evaluator:
     """The plan that the store was begun with, or a new one."""
     corner = region.weights(*(float(axis[0]) for axis in region.coordinates))
     probes = [tuple(w / 3 for w in corner), corner]
-    noted = store.notes.get("plan") if store else None
+    noted = store.notes.get(name) if store else None
     wanted = noted or fast
     plan = Plan.parse(wanted) if isinstance(wanted, str) else (None if wanted else Plan())
     pixels = math.prod(region.shape)
     count = pixels if tol is None else math.ceil(_EXPECTED * pixels)
     evaluator = objective.evaluator(region.center, region.directions, probes, count, plan)
     if store and not noted:
-        store.note(plan=str(evaluator.plan))
+        store.note(**{name: str(evaluator.plan)})
     return evaluator
 
 
@@ -228,93 +232,6 @@ def _searched(
             except StopIteration as stop:
                 found: Picture = stop.value
                 return found
-
-
-def _drawn(cells: Cells, found: Picture | None) -> xr.Dataset:
-    """The grid with every column: evaluated where it was, interpolated elsewhere."""
-    region = cells.region
-    rows = _filled(cells, found)
-    grid = {name: rows[:, i].reshape(region.shape) for i, name in enumerate(cells.columns)}
-    classes = [name for name in grid if name.startswith(CLASS_LOSS)]
-    stacked = [grid.pop(name) for name in classes]
-    dataset = xr.Dataset(
-        {name: (region.dims, values) for name, values in grid.items()},
-        coords=dict(zip(region.dims, region.coordinates, strict=True)),
-    )
-    if stacked:
-        numbers = [int(name.removeprefix(CLASS_LOSS)) for name in classes]
-        dataset["class_loss"] = ((*region.dims, "class"), np.stack(stacked, axis=-1))
-        dataset = dataset.assign_coords({"class": numbers})
-    evaluated = np.ones(math.prod(region.shape), dtype=bool)
-    if found is not None:
-        evaluated = np.isin(np.arange(len(evaluated)), found.evaluated)
-        dataset = dataset.assign(_evaluated(cells, found))
-        error = found.error.reshape(region.shape)
-        if "loss_subset_stderr" in dataset:
-            error = np.hypot(error, dataset["loss_subset_stderr"] / np.abs(dataset["loss"]))
-        dataset["loss_error"] = (region.dims, np.asarray(error))
-    dataset["evaluated"] = (region.dims, evaluated.reshape(region.shape).astype(np.int8))
-    return dataset
-
-
-def _filled(cells: Cells, found: Picture | None) -> Floats:
-    """``(pixels, columns)``; what is interpolated stays within the range of what was evaluated."""
-    if found is None or found.power == 0:
-        return cells.rows(np.arange(math.prod(cells.region.shape)))
-    places = positions(cells.region.shape)
-    ground = cells.rows(found.nodes)
-    if found.logarithmic:
-        ground[:, LOSS] = np.log(ground[:, LOSS])
-    rows = Polyharmonic(places[found.nodes], ground, found.power)(places)
-    if found.logarithmic:
-        rows[:, LOSS] = np.exp(rows[:, LOSS])
-    exact, others = cells.rows(found.evaluated), np.arange(rows.shape[1]) != LOSS
-    # An accuracy above 1 or a negative standard error would be the spline's invention.
-    lowest, highest = np.fmin.reduce(exact[:, others]), np.fmax.reduce(exact[:, others])
-    rows[:, others] = np.clip(rows[:, others], lowest, highest)
-    rows[found.evaluated] = exact
-    return rows[cells.first_of_each()]
-
-
-def _evaluated(cells: Cells, found: Picture) -> dict[str, Any]:
-    """The points at which the model was evaluated: where, what came out, what for."""
-    region, rows = cells.region, cells.rows(found.evaluated)
-    places = np.unravel_index(found.evaluated, region.shape)
-    role = np.where(np.isin(found.evaluated, found.nodes), "node", "pixel").astype("<U8")
-    role[np.isin(found.evaluated, found.held_out)] = "held-out"
-    surprise = np.full(len(rows), np.nan)
-    surprise[np.searchsorted(found.evaluated, found.held_out)] = found.surprises
-    columns = {f"evaluation_{d}": axis[i] for d, axis, i in zip(region.dims, region.coordinates, places, strict=True)}
-    columns |= {f"evaluation_{name}": rows[:, cells.columns.index(name)] for name in ("loss", "loss_stderr")}
-    columns |= {"evaluation_role": role, "evaluation_surprise": surprise}
-    return {name: ("evaluation", values) for name, values in columns.items()}
-
-
-def _evidence(
-    found: Picture, tol: float | None, coverage: float, confidence: float, dataset: xr.Dataset
-) -> dict[str, Any]:
-    assert tol is not None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        errors = np.asarray(np.abs(dataset["loss_stderr"] / dataset["loss"]))
-    noise = float(np.median(errors[np.isfinite(errors)])) if np.isfinite(errors).any() else math.nan
-    notes = [found.note] if found.note else []
-    if noise > tol:
-        notes.append(
-            f"the data's own standard error is {noise:.1%} of the loss (median): a tolerance of {tol:.2g} shows more "
-            "than these examples say about others"
-        )
-    return {
-        "method": found.method,
-        "tolerance": tol,
-        "coverage": coverage,
-        "confidence": confidence,
-        "coverage_bound": found.coverage,
-        "held_out": len(found.held_out),
-        "held_out_beyond": int((found.surprises > tol).sum()),
-        "error_estimate": found.error_estimate,
-        "data_error": noise,
-        "note": "; ".join(notes),
-    }
 
 
 def _known(
@@ -346,36 +263,6 @@ def _known(
     places = np.stack(np.unravel_index(pixels, tuple(map(len, axes))), axis=1)
     weights = [region.weights(*(float(a[i]) for a, i in zip(axes, place, strict=True))) for place in places]
     return dict(zip(weights, rows[pixels], strict=True))
-
-
-def _quadratic(region: Region, center: float) -> Floats:
-    places = (map(float, place) for place in itertools.product(*region.coordinates))
-    return np.reshape([center + region.quadratic_rise(*place) for place in places], region.shape)
-
-
-def _together(surfaces: list[xr.Dataset]) -> xr.Dataset:
-    """Several surfaces over one grid, along ``plane``, with the mean and the standard deviation of their losses."""
-    first = surfaces[0]
-    for other in surfaces[1:]:
-        if other["loss"].dims != first["loss"].dims or not all(other[d].equals(first[d]) for d in first["loss"].dims):
-            raise InputError("The regions have different axes: give several of one span and one number of steps.")
-    evaluations = [name for name, v in first.items() if "evaluation" in v.dims]  # as many as each of them needed
-    joined = xr.concat([one.drop_vars(evaluations) for one in surfaces], dim="plane", combine_attrs="override")
-    joined = joined.assign_coords(plane=np.arange(len(surfaces)))
-    joined["loss_mean"] = joined["loss"].mean("plane")
-    joined["loss_spread"] = joined["loss"].std("plane", ddof=1)
-    for name in ("n_evaluations", "n_nonfinite", "seconds", "held_out", "held_out_beyond"):
-        if name in first.attrs:
-            joined.attrs[name] = type(first.attrs[name])(sum(one.attrs[name] for one in surfaces))
-    for name in ("error_estimate", "coverage_bound"):
-        if name in first.attrs:
-            worst = max if name == "error_estimate" else min
-            joined.attrs[name] = worst(one.attrs[name] for one in surfaces)
-    for name in ("method", "note"):
-        if name in first.attrs:
-            joined.attrs[name] = "; ".join(dict.fromkeys(one.attrs[name] for one in surfaces if one.attrs[name]))
-    joined.attrs["n_planes"] = len(surfaces)
-    return joined
 
 
 def _geometry(objective: Objective, region: Region) -> dict[str, object]:

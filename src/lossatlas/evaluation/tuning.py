@@ -116,6 +116,16 @@ class Tuner:
         loop = PreparedLoop(self.function, batches, self.points, plan.rewrites, self.traces)
         return Evaluator(loop, plan, weights)
 
+    def verified(self, plan: Plan) -> Evaluator:
+        """The evaluator of a plan that was made for another run, if it agrees with the plain loop here."""
+        evaluator, plain = self.follow(plan), self.follow(Plan())
+        if not plan.prepared:
+            return plain
+        deviation = evaluator.deviation([plain(probe) for probe in self.probes], self.probes)
+        if not deviation <= (self.agreement or 0.0):
+            raise InputError(f"The plan {str(plan)!r} deviates from the plain loop by {deviation:.0e}: use fast=True.")
+        return evaluator
+
     def _obstacle(self) -> str | None:
         if self.function.recomputes:
             return "BatchNorm statistics are recomputed at every point"
