@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lossatlas.errors import InputError
 from lossatlas.evaluation.tuning import Evaluator
+from lossatlas.interpolation import Floats, Pixels
 from lossatlas.measures import Sample
 from lossatlas.regions import Region
 from lossatlas.store import BLOCK, Store
 from lossatlas.strata import Strata
 
-Floats = NDArray[np.float64]
-Pixels = NDArray[np.intp]
 CLASS_LOSS = "class_loss_"  # begins the names of the columns of classes
 LOSS = 0  # the column of the loss
 

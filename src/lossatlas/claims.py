@@ -151,6 +151,7 @@ def slice_minimum(dataset: xr.Dataset) -> Claim | None:
     bounds = normal_interval(value, noise * float(stats.norm.isf(LEVEL / 2 / compared) / stats.norm.isf(LEVEL / 2)))
     where = ", ".join(f"{dim} = {dataset[dim].to_numpy()[index]:.3g}" for dim, index in lowest.items())
     skipped = int((~np.isfinite(loss)).sum())
+    whole = "the slice" if "evaluated" not in dataset or bool(dataset["evaluated"].all()) else "the evaluated cells"
     return Claim(
         hypothesis=f"The trained point of {_who(dataset)} is the minimum of the sampled {_slice_name(dataset)} "
         f"on {_data(dataset)}",
@@ -160,7 +161,7 @@ def slice_minimum(dataset: xr.Dataset) -> Claim | None:
         verdict=verdict(bounds, 0.0),
         detail=f"Lowest other loss {number(float(loss[lowest]))} at {where}, {number(float(loss[at_centre]))} at the "
         f"centre; {loss.size - skipped} finite cells{f', {skipped} left out' if skipped else ''}. On these very "
-        f"examples the difference is exact: the centre is {'' if value > 0 else 'not '}the lowest of the slice. The "
+        f"examples the difference is exact: the centre is {'' if value > 0 else 'not '}the lowest of {whole}. The "
         f"interval is for the population, simultaneous over {compared} comparisons, {pairing}. A slice shows few of "
         "all directions.",
         kind="surface",

@@ -23,7 +23,7 @@ class Polyharmonic:
 
     ``nodes`` ``(m, d)`` in units in which the picture is [-1, 1]^d; ``values`` ``(m, q)``, q quantities at once; an
     odd ``power``: 7 suits smooth pictures, 3 those with kinks. ``leave_one_out`` ``(m, q)`` is f_i minus the spline
-    through all *other* nodes at x_i: c_i / (A^-1)_ii, from one inverse (Rippa 1999, equation 2.6).
+    through all *other* nodes at x_i: c_i / (A^-1)_ii, from one inverse (Rippa 1999).
     """
 
     def __init__(self, nodes: Floats, values: Floats, power: int) -> None:

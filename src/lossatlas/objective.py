@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.batches import Batches, describe, preserved_rng
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
-from lossatlas.evaluation.loops import Points
+from lossatlas.evaluation.loops import Points, sweep
 from lossatlas.evaluation.tuning import Evaluator, Plan, Tuner
 from lossatlas.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.measures import Loss, Metric, Sample, Step, Supervised, samples_of
@@ -240,7 +240,7 @@ class Objective:
 
     def samples(self, point: Tensor | None = None) -> dict[str, Sample]:
         """The values behind the means: ``"loss"`` and each metric, one value an example (or a batch), in order."""
-        return samples_of(self._sweep(self._at(point)), self._batches.weights)
+        return samples_of(sweep(self._function, self._batches, self._at(point)), self._batches.weights)
 
     def example_losses(self, point: Tensor | None = None) -> Tensor:
         """``(N,)`` float64: l_i at ``point``. Raises ``InputError`` when the loss has no value for a single example."""
@@ -253,7 +253,9 @@ class Objective:
 
     def batch_losses(self, point: Tensor | None = None) -> Tensor:
         """``(m,)`` float64: the mean loss of each of the m batches at ``point``."""
-        return torch.stack([one["loss"].double().mean().cpu() for one in self._sweep(self._at(point))])
+        return torch.stack(
+            [one["loss"].double().mean().cpu() for one in sweep(self._function, self._batches, self._at(point))]
+        )
 
     def require_finite(self) -> None:
         """Raises ``NonFiniteLoss`` when L is NaN or infinite at the model's own point."""
@@ -358,13 +360,6 @@ class Objective:
         if not bool(torch.isfinite(vector).all()):
             raise DirectionError("The vector holds NaN or infinite numbers: give a finite one.")
         return vector.to(self.device, self.dtype).reshape(-1, self.n_parameters)
-
-    def _sweep(self, theta: Tensor) -> list[dict[str, Tensor]]:
-        """What each batch yields at ``theta``, without gradients."""
-        # Not inference_mode: a model may keep what it computes here (a table of positions) for a pass with gradients.
-        with torch.no_grad(), preserved_rng(self.device):
-            tensors = self._function.tensors(theta)
-            return [self._function.measure(tensors, batch, index) for index, batch in enumerate(self._batches)]
 
     def _weighted(self) -> Iterator[tuple[float, Any]]:
         return zip(self._batches.weights, self._batches, strict=True)

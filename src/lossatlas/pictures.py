@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from lossatlas.adaptive import Picture
-from lossatlas.cells import CLASS_LOSS, LOSS, Cells, Floats
+from lossatlas.cells import CLASS_LOSS, LOSS, Cells
 from lossatlas.errors import InputError
-from lossatlas.interpolation import Polyharmonic, positions
+from lossatlas.interpolation import Floats, Polyharmonic, positions
 from lossatlas.regions import Region
 
 
@@ -44,11 +44,8 @@ def drawn(cells: Cells, found: Picture | None) -> xr.Dataset:
     return dataset
 
 
-def evidence(
-    found: Picture, tol: float | None, coverage: float, confidence: float, dataset: xr.Dataset
-) -> dict[str, Any]:
+def evidence(found: Picture, tol: float, coverage: float, confidence: float, dataset: xr.Dataset) -> dict[str, Any]:
     """What was asked and what was shown, for ``attrs``; the data's own error beside it."""
-    assert tol is not None
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = np.asarray(np.abs(dataset["loss_stderr"] / dataset["loss"]))
     noise = float(np.median(errors[np.isfinite(errors)])) if np.isfinite(errors).any() else math.nan

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lossatlas.batches import tensor_bytes
 from lossatlas.errors import DirectionError, InputError
+from lossatlas.evaluation.loops import Points
 
 Axis = NDArray[np.float64]
 Span = float | tuple[float, float]
@@ -66,10 +67,8 @@ class Region:
 
     def at(self, *coordinates: float) -> Tensor:
         """theta ``(n,)`` at any coordinates, on the grid or not."""
-        weights = self.weights(*coordinates)
-        if not any(weights):
-            return self.center.clone()
-        return self.center + torch.tensor(weights, dtype=self.center.dtype, device=self.center.device) @ self.directions
+        theta = Points(self.center, self.directions).at(self.weights(*coordinates))
+        return theta.clone() if theta is self.center else theta
 
     def weights(self, *coordinates: float) -> tuple[float, ...]:
         """What multiplies each direction: the coordinates themselves, or (r cos phi, r sin phi).

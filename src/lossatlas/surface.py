@@ -17,10 +17,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lossatlas.adaptive import Picture, picture
-from lossatlas.cells import CLASS_LOSS, Cells, Floats, Row
+from lossatlas.cells import CLASS_LOSS, Cells, Row
 from lossatlas.directions import cosine, normalisation
 from lossatlas.errors import InputError
 from lossatlas.evaluation.tuning import Evaluator, Plan
+from lossatlas.interpolation import Floats
 from lossatlas.objective import Objective
 from lossatlas.pictures import drawn, evidence, quadratic, together
 from lossatlas.regions import Region
@@ -144,7 +145,7 @@ def _one(
     dataset.attrs |= {"evaluation": str(evaluate.plan), "preparation_seconds": prepared}
     if strata is not None:
         dataset.attrs |= {"subset": len(strata.indices), "n_examples_all": objective.n_examples}
-    if found is not None:
+    if found is not None and tol is not None:
         dataset.attrs |= evidence(found, tol, coverage, confidence, dataset) | {"held_out_seed": seed}
     if region.curvatures is not None:
         dataset["quadratic"] = dataset["loss"].copy(data=quadratic(region, center["loss"].mean))

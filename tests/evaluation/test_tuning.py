@@ -607,3 +607,10 @@ def test_a_deviation_is_relative_and_infinite_where_the_quantity_is_another():
     )
     other = chosen(by_batch, Plan())
     assert other.deviation(reference, PROBES) == float("inf")
+
+
+def test_a_plan_that_cannot_be_followed_here_is_refused_with_the_reason():
+    member = BY_NAME["batch-norm"]
+    o = Objective(member.make(), member.loss, member.data(), batch_norm="recompute")
+    with pytest.raises(InputError, match="recomputed"):
+        chosen(o, plan=Plan.parse("prepared loop; batches as given"))

@@ -45,6 +45,14 @@ class Points:
         return self.center + torch.tensor(weights, dtype=self.center.dtype, device=self.center.device) @ self.directions
 
 
+def sweep(function: FunctionalModel, batches: Batches, theta: Tensor) -> Measured:
+    """What each batch yields at ``theta``, without gradients: the reference for every other way."""
+    # Not inference_mode: a model may keep what it computes here (a table of positions) for a pass with gradients.
+    with torch.no_grad(), preserved_rng(function.point.device):
+        tensors = function.tensors(theta)
+        return [function.measure(tensors, batch, index) for index, batch in enumerate(batches)]
+
+
 class PlainLoop:
     """The reference: every batch through the model by ``functional_call``."""
 
@@ -53,11 +61,7 @@ class PlainLoop:
 
     def __call__(self, weights: Weights) -> Measured:
         """What each batch yields at theta(weights)."""
-        function = self.function
-        # Not inference_mode: a model may keep what it computes here (a table of positions) for a pass with gradients.
-        with torch.no_grad(), preserved_rng(function.point.device):
-            tensors = function.tensors(self.points.at(weights))
-            return [function.measure(tensors, batch, index) for index, batch in enumerate(self.batches)]
+        return sweep(self.function, self.batches, self.points.at(weights))
 
 
 class PreparedLoop:

@@ -16,10 +16,11 @@ from torch.overrides import TorchFunctionMode
 from lossatlas.batches import tensors_in
 from lossatlas.errors import LossAtlasError
 
-# What may be asked of a tensor without asking for its values.
 _SHAPED_BY_VALUES = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "repeat_interleave"}
+# What an argument may be beside a tensor: it becomes part of the graph.
 _PLAIN = (bool, int, float, complex, str, type(None), type(...), torch.Size)
 _PLAIN_OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format)
+# What may be asked of a tensor without asking for its values.
 _METADATA = {
     "size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "type", "get_device",
     "is_floating_point", "is_complex", "is_signed", "is_contiguous", "is_same_size", "is_inference", "__len__",

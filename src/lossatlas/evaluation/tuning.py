@@ -17,11 +17,8 @@ from lossatlas.functional import FunctionalModel
 from lossatlas.measures import Sample, samples_of
 
 AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
-_TRIAL = (
-    256,
-    1024,
-)  # examples on which a step is tried, at least and at most: so many that timing them means something
-_MOMENT = 0.02  # seconds of the plain loop: what a timing should take
+_TRIAL = (256, 1024)  # examples on which a step is tried, at least and at most
+_MOMENT = 0.02  # seconds of the plain loop: what a timing should take to mean something
 _LEAST = 8  # examples in a batch
 _ROUNDS = 3  # timings of each, in turn; the least counts
 _GAIN = 0.98  # of the time before: what a step must reach to be kept
@@ -104,8 +101,8 @@ class Tuner:
         if reason is None:
             try:
                 return self._best(reference)
-            except LossAtlasError as error:
-                reason = str(error)
+            except Exception as error:  # a user's model may fail in any way in a form that it was not written for
+                reason = " ".join(str(error).split())[:200]
         return replace(plain, seen=(*self.seen, f"plain loop: {reason}"))
 
     def follow(self, plan: Plan, count: int | None = None) -> Evaluator:
@@ -118,9 +115,12 @@ class Tuner:
 
     def verified(self, plan: Plan) -> Evaluator:
         """The evaluator of a plan that was made for another run, if it agrees with the plain loop here."""
-        evaluator, plain = self.follow(plan), self.follow(Plan())
+        plain = self.follow(Plan())
         if not plan.prepared:
             return plain
+        if reason := self._obstacle():
+            raise InputError(f"The plan {str(plan)!r} cannot be followed here, since {reason}: use fast=True.")
+        evaluator = self.follow(plan)
         deviation = evaluator.deviation([plain(probe) for probe in self.probes], self.probes)
         if not deviation <= (self.agreement or 0.0):
             raise InputError(f"The plan {str(plan)!r} deviates from the plain loop by {deviation:.0e}: use fast=True.")

@@ -114,7 +114,7 @@ def accuracy(dataset: xr.Dataset, named: bool = False) -> str:
         f"Error of the data: {share(a['data_error'])} (median of the standard error of the loss over the loss)."
         if "data_error" in a
         else "",
-        str(a.get("note", "")),
+        f"Note: {a['note'].rstrip('.')}." if a.get("note") else "",
     )
 
 
