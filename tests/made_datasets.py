@@ -325,7 +325,7 @@ def spectrum(network: str = "A", negative: bool = True, stderr: bool = True) -> 
             "residual": (("end", "rank"), np.abs(values) * generator.uniform(1e-4, 9e-4, values.shape)),
             "eigenvalue_stderr": (("end", "rank"), 0.046 * np.abs(values)),
         },
-        coords={"end": ["top", "bottom"], "rank": np.arange(10)},
+        coords={"end": ["top", "bottom"], "rank": np.arange(1, 11)},
         attrs=attributes(
             "spectrum",
             network=network,
@@ -336,6 +336,216 @@ def spectrum(network: str = "A", negative: bool = True, stderr: bool = True) -> 
         ),
     )
     return dataset if stderr else dataset.drop_vars("eigenvalue_stderr")
+
+
+STEPS, PROBES, N = 40, 4, 809_034
+
+
+def _bulk(network: str, size: int = 1500) -> np.ndarray[Any, Any]:
+    """Eigenvalues between the ends: both signs over seven decades, a third of them exactly 0."""
+    generator = np.random.default_rng(31 if network == "A" else 32)
+    magnitude = 0.1 * 10 ** -np.abs(generator.normal(0, 2.2, size))
+    return magnitude * generator.choice([-1.0, 0.0, 1.0], size, p=[0.25, 0.33, 0.42])
+
+
+def _quadrature(eigenvalues: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Nodes and weights (probe, step) of Gauss quadrature, from Lanczos on the diagonal matrix of these eigenvalues."""
+    nodes, weights = np.empty((PROBES, STEPS)), np.empty((PROBES, STEPS))
+    for probe in range(PROBES):
+        basis = [np.random.default_rng(probe).normal(size=len(eigenvalues))]
+        basis[0] /= np.linalg.norm(basis[0])
+        for _ in range(STEPS - 1):
+            rest = eigenvalues * basis[-1]
+            for _ in range(2):
+                rest -= np.array(basis).T @ (np.array(basis) @ rest)
+            basis.append(rest / np.linalg.norm(rest))
+        krylov = np.array(basis)
+        nodes[probe], vectors = np.linalg.eigh(krylov @ (eigenvalues[:, None] * krylov.T))
+        weights[probe] = vectors[0] ** 2
+    return nodes, weights
+
+
+def _over_probes(draws: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    return draws.mean(0), draws.std(0, ddof=1) / np.sqrt(len(draws))
+
+
+def density(network: str = "A", atoms: np.ndarray[Any, Any] | None = None) -> xr.Dataset:
+    """A spectral density by stochastic Lanczos quadrature; `atoms` are the eigenvalues known beside it."""
+    known = np.array([]) if atoms is None else atoms
+    node, weight = _quadrature(_bulk(network))
+    smoothing = 0.02
+    grid = np.linspace(min(node.min(), *known, 0) - 0.2, max(node.max(), *known, 0) + 0.2, 1001)
+
+    def smoothed(at: np.ndarray[Any, Any], mass: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        kernel = np.exp(-((grid[:, None] - at) ** 2) / (2 * smoothing**2)) / (smoothing * np.sqrt(2 * np.pi))
+        total: np.ndarray[Any, Any] = kernel @ mass
+        return total / np.trapezoid(total, grid)
+
+    every = [
+        (np.concatenate([n, known]), np.concatenate([w, np.full(len(known), 1 / N)]))
+        for n, w in zip(node, weight, strict=True)
+    ]
+    inner, reach = np.sort(np.abs(node), axis=1)[:, :2].mean(), np.abs([*node.ravel(), *known]).max() * 1.001
+    magnitudes = np.geomspace(inner, reach, 2 + int(5 * np.log10(reach / inner)))
+    edges = np.concatenate([-magnitudes[::-1], magnitudes])
+    curve, curve_stderr = _over_probes(np.array([smoothed(*pair) for pair in every]))
+    shares, shares_stderr = _over_probes(np.array([np.histogram(at, edges, weights=mass)[0] for at, mass in every]))
+    negative, negative_stderr = _over_probes((weight * (node < 0)).sum(1))
+    trace, trace_stderr = _over_probes(N * (weight * node).sum(1))
+    return xr.Dataset(
+        {
+            "density": ("lambda", curve),
+            "density_stderr": ("lambda", curve_stderr),
+            "histogram": ("bin", shares),
+            "histogram_stderr": ("bin", shares_stderr),
+            "histogram_low": ("bin", np.clip(shares - 3.2 * shares_stderr, 0, 1)),
+            "histogram_high": ("bin", shares + 3.2 * shares_stderr),
+            "bin_left": ("bin", edges[:-1]),
+            "bin_right": ("bin", edges[1:]),
+            "node": (("probe", "step"), node),
+            "weight": (("probe", "step"), weight),
+            "negative_mass": negative,
+            "negative_mass_low": negative - 3.2 * negative_stderr,
+            "negative_mass_high": negative + 3.2 * negative_stderr,
+            "trace": trace,
+            "trace_stderr": trace_stderr,
+            "frobenius_norm": 21.4,
+            "frobenius_norm_stderr": 0.3,
+        },
+        coords={"lambda": grid, "probe": np.arange(PROBES), "step": np.arange(1, STEPS + 1)},
+        attrs=attributes(
+            "spectral_density",
+            network=network,
+            name=f"spectral_density_{network.lower()}",
+            steps=STEPS,
+            probes=PROBES,
+            smoothing=smoothing,
+            products=STEPS * PROBES,
+            trace_method="estimate: Hutch++",
+            route="linearised gradient",
+            seed=0,
+        ),
+    )
+
+
+def whole_spectrum(network: str = "A", *, trend: bool = True, layers: bool = False, outliers: int = 9) -> xr.Dataset:
+    """Both ends, the density, the scalars; where asked for the subsets' largest eigenvalue and the layers."""
+    ends = spectrum(network)
+    for name in ("eigenvalue", "eigenvalue_stderr"):
+        ends[name][0, outliers:] *= 0.3
+    eigenvalues = ends["eigenvalue"].to_numpy()
+    gaps = -np.diff(eigenvalues[0])
+    whole = ends.merge(density(network, eigenvalues.ravel()), combine_attrs="override").assign(
+        trace=131.5,
+        trace_stderr=0.0,
+        effective_rank=38.2,
+        effective_rank_stderr=1.3,
+        largest_gap=gaps.max(),
+        largest_gap_rank=int(gaps.argmax()) + 1,
+    )
+    whole = whole if not trend else whole.assign(_trend(eigenvalues[0, 0])).assign_coords(n_examples=SUBSETS)
+    whole = whole if not layers else _with_layers(whole)
+    return whole.assign_attrs(
+        products=57 + 320 + 10 + 120,
+        products_eigenpairs=57,
+        products_density=320,
+        products_trace=10,
+        products_errors=0,
+        products_trend=120,
+        steps=STEPS,
+        probes=PROBES,
+        smoothing=0.02,
+        seed=0,
+        trace_method="exact: trace of the Gauss-Newton matrix of a piecewise linear network",
+        route="linearised gradient",
+        stderr_over="batches",
+    )
+
+
+SUBSETS = np.array([64, 256, 1024, 4096])
+
+
+def _trend(limit: float) -> dict[str, Any]:
+    """Eight subsets of 64 to two of 4,096 examples: biased by 9 / sqrt(n), scattered by 2.5 / sqrt(n)."""
+    scatter = np.random.default_rng(41).normal(0, 2.5, (len(SUBSETS), 8))
+    values = limit * (1 + (9 + scatter) / np.sqrt(SUBSETS)[:, None])
+    values[np.arange(8) >= np.array([8, 8, 4, 2])[:, None]] = np.nan
+    stderr = 0.046 * values * np.sqrt(N_EXAMPLES / SUBSETS)[:, None]
+    dims = ("n_examples", "replicate")
+    return {"trend_eigenvalue": (dims, values), "trend_eigenvalue_stderr": (dims, stderr)}
+
+
+N_EXAMPLES = 10_000
+LAYERS = {"conv1": 320, "conv2": 18_496, "features.block.3.downsample": 1_179_776, "fc1": 802_944, "fc2": 1_290}
+
+
+def _with_layers(whole: xr.Dataset) -> xr.Dataset:
+    largest = np.array([9.6, 5.2, 1.1, 3.0, 7.8])[:, None] * np.array([1.0, 0.6, 0.4])
+    smallest = np.array([-0.3, -0.2, -0.01, -0.1, 0.001])[:, None] * np.array([1.0, 0.7, 0.5])
+    values = np.stack([largest, smallest], axis=1)
+    dims = ("layer", "end", "rank")
+    padded = np.pad(values, ((0, 0), (0, 0), (0, whole.sizes["rank"] - 3)), constant_values=np.nan)
+    return whole.assign(
+        layer_eigenvalue=(dims, padded),
+        layer_residual=(dims, 4e-4 * np.abs(padded)),
+        layer_trace=("layer", np.array([31.0, 40.2, 8.1, 22.9, 29.3])),
+        layer_trace_stderr=("layer", np.array([0.0, 0.6, 0.9, 0.5, 0.2])),
+        layer_size=("layer", np.array(list(LAYERS.values()))),
+    ).assign_coords(layer=list(LAYERS))
+
+
+def gabdullin(network: str = "A") -> xr.Dataset:
+    """The criteria from 5 to 40 steps: the one with exponent 1 settles, the one with 0.5 goes on growing."""
+    step = np.arange(5, STEPS + 1)
+    larger = 1.0 if network == "A" else 1.3
+    settled = larger * (0.031 + 0.02 * np.exp(-step / 6))
+    return xr.Dataset(
+        {
+            "k_h1": ("step", settled),
+            "k_h1_stderr": ("step", 0.1 * settled),
+            "k_h05": ("step", 0.02 * larger * step**0.45),
+            "k_h05_stderr": ("step", 0.002 * step**0.45),
+            "r_e": ("step", 0.0313 / larger * (1 - np.exp(-step / 5))),
+            "r_e_stderr": ("step", 0.002 * np.exp(-step / 10)),
+        },
+        coords={"step": step},
+        attrs=attributes(
+            "gabdullin", network=network, name=f"gabdullin_{network.lower()}", steps=STEPS, probes=PROBES, seed=0
+        ),
+    )
+
+
+def gauss_newton_split(network: str = "A") -> xr.Dataset:
+    hessian = spectrum(network)["eigenvalue"].to_numpy()[0]
+    return xr.Dataset(
+        {
+            "trace_hessian": 131.5,
+            "trace_hessian_stderr": 0.0,
+            "trace_gauss_newton": 131.5,
+            "trace_gauss_newton_stderr": 0.0,
+            "trace_residual": 0.02,
+            "trace_residual_stderr": 0.4,
+            "frobenius_hessian": 21.4,
+            "frobenius_hessian_stderr": 0.3,
+            "frobenius_gauss_newton": 20.9,
+            "frobenius_gauss_newton_stderr": 0.3,
+            "frobenius_residual": 4.8,
+            "frobenius_residual_stderr": 0.2,
+            "cosine": 0.974,
+            "cosine_stderr": 0.004,
+            "curvature_hessian": ("rank", hessian),
+            "curvature_gauss_newton": ("rank", hessian * np.linspace(0.99, 0.9, len(hessian))),
+        },
+        coords={"rank": np.arange(1, len(hessian) + 1)},
+        attrs=attributes(
+            "gauss_newton_split",
+            network=network,
+            name=f"gauss_newton_split_{network.lower()}",
+            products=96,
+            probes=32,
+            seed=0,
+        ),
+    )
 
 
 def power_iteration(network: str = "A", batches: str = "changing") -> xr.Dataset:
@@ -454,7 +664,7 @@ def study() -> list[xr.Dataset]:
     both = [
         make(network)
         for network in "AB"
-        for make in (line, plane, principal_plane, trajectory, spectrum, power_iteration, robustness)
+        for make in (line, plane, principal_plane, trajectory, whole_spectrum, power_iteration, robustness)
     ]
     return [
         history("A", 1),
@@ -465,5 +675,6 @@ def study() -> list[xr.Dataset]:
         robustness("B", "filter"),
         barrier("train"),
         barrier("test"),
+        *(make(network) for network in "AB" for make in (density, gabdullin, gauss_newton_split)),
         comparison(),
     ]

@@ -121,6 +121,69 @@ def test_a_negative_eigenvalue_beyond_its_residual_contradicts_and_one_within_it
     assert claims.no_negative_curvature(scaled(made.spectrum(), residual=1e5)).verdict == "undecided"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 0.009, "supported"),
+        (0.011, 0.2, "contradicted"),
+        (0.005, 0.02, "undecided"),
+        (math.nan, math.nan, "undecided"),
+    ],
+)
+def test_how_many_eigenvalues_are_negative_is_judged_by_the_interval_of_their_share(
+    low: float, high: float, expected: str
+):
+    dataset = made.whole_spectrum().assign(negative_mass_low=low, negative_mass_high=high)
+    claim = claims.few_negative_eigenvalues(dataset)
+    assert claim.verdict == expected
+    assert claims.few_negative_eigenvalues(dataset, share=0.5).verdict in ("supported", "undecided")
+    assert "40 Lanczos steps, 4 probes" in claim.detail
+
+
+def test_a_density_says_nothing_that_the_spectrum_of_the_same_hessian_says():
+    negative = "of the eigenvalues of the Hessian"
+    spectrum, density = made.whole_spectrum(), made.density()
+    assert [claim.kind for claim in claims.derive([density])] == ["spectral_density"]
+    assert [c.kind for c in claims.derive([spectrum, density]) if negative in c.hypothesis] == ["spectrum"]
+    elsewhere = density.assign_attrs(data="digits")
+    assert len([c for c in claims.derive([spectrum, elsewhere]) if negative in c.hypothesis]) == 2
+    ends_only = made.spectrum()
+    assert len([c for c in claims.derive([ends_only, density]) if negative in c.hypothesis]) == 1
+
+
+def norms(rest: float, whole: float, rest_stderr: float = 0.0, whole_stderr: float = 0.0) -> xr.Dataset:
+    return made.gauss_newton_split().assign(
+        frobenius_residual=rest,
+        frobenius_residual_stderr=rest_stderr,
+        frobenius_hessian=whole,
+        frobenius_hessian_stderr=whole_stderr,
+    )
+
+
+def test_the_gauss_newton_part_dominates_by_the_norm_of_the_rest():
+    assert claims.gauss_newton_dominates(norms(1.0, 10.0, 0.1, 0.1)).verdict == "supported"
+    assert claims.gauss_newton_dominates(norms(8.0, 10.0, 0.1, 0.1)).verdict == "contradicted"
+    assert claims.gauss_newton_dominates(norms(4.9, 10.0, 0.5, 0.5)).verdict == "undecided"
+    assert claims.gauss_newton_dominates(norms(5.0, 10.0)).verdict == "contradicted"  # not less than half
+
+
+@pytest.mark.parametrize("whole", [norms(1.0, 10.0, 0.1, math.nan), norms(1.0, 10.0, 0.1, 9.0), norms(0.0, 0.0)])
+def test_a_ratio_whose_denominator_may_be_0_decides_nothing(whole: xr.Dataset):
+    assert claims.gauss_newton_dominates(whole).verdict == "undecided"
+
+
+@pytest.mark.parametrize("correlation", [-1.0, 0.0, 1.0])
+def test_the_interval_of_the_ratio_covers_however_the_two_errors_hang_together(correlation: float):
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(300):
+        first, second = rng.normal(size=2)
+        second = correlation * first + math.sqrt(1 - correlation**2) * second
+        claim = claims.gauss_newton_dominates(norms(5 + 0.4 * first, 10 + 0.6 * second, 0.4, 0.6))
+        covered += claim.interval[0] <= 0.5 <= claim.interval[1]
+    assert covered >= 0.95 * 300
+
+
 def test_a_difference_of_sharpness_is_judged_by_the_data_error_too():
     a, b = made.spectrum("A"), made.spectrum("B")
     claim = claims.sharpness_difference(a, b)
@@ -221,7 +284,8 @@ def test_derived_claims_do_not_depend_on_the_order_of_the_datasets():
 
 def test_a_study_of_two_networks_tests_every_kind_of_claim():
     found = claims.derive(made.study())
-    assert {claim.kind for claim in found} == {"surface", "spectrum", "trajectory", "barrier", "robustness"}
+    kinds = {"surface", "spectrum", "gauss_newton_split", "trajectory", "barrier", "robustness"}
+    assert {claim.kind for claim in found} == kinds
     assert len(found) == len({(claim.hypothesis, claim.statistic) for claim in found})
 
 

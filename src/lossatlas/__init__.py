@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from lossatlas.connectivity.barrier import barrier as barrier
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
     from lossatlas.curvature.lanczos import top_eigenpairs as top_eigenpairs
+    from lossatlas.curvature.density import spectral_density as spectral_density
+    from lossatlas.curvature.operators import fisher as fisher
+    from lossatlas.curvature.operators import gauss_newton as gauss_newton
+    from lossatlas.curvature.operators import gradient_covariance as gradient_covariance
     from lossatlas.curvature.operators import hessian as hessian
     from lossatlas.curvature.power import power_iteration as power_iteration
     from lossatlas.curvature.spectrum import spectrum as spectrum
+    from lossatlas.curvature.trace import diagonal as diagonal
+    from lossatlas.curvature.trace import trace as trace
     from lossatlas.curves import Segment as Segment
     from lossatlas.directions import between as between
     from lossatlas.directions import orthonormalise as orthonormalise
@@ -57,7 +63,13 @@ _HOME = {
     "surface": "surface",
     "refine": "surface",
     "hessian": "curvature.operators",
+    "gauss_newton": "curvature.operators",
+    "fisher": "curvature.operators",
+    "gradient_covariance": "curvature.operators",
     "top_eigenpairs": "curvature.lanczos",
+    "trace": "curvature.trace",
+    "diagonal": "curvature.trace",
+    "spectral_density": "curvature.density",
     "power_iteration": "curvature.power",
     "spectrum": "curvature.spectrum",
     "eigen_plane": "curvature.axes",

@@ -90,7 +90,7 @@ class Batches:
         if whole is None:
             return None
         chosen = [tensor[indices.to(tensor.device)].split(size) for tensor in tensors_in(whole[0])]
-        return [_refill(whole[0], iter(tensors)) for tensors in zip(*chosen, strict=True)]
+        return [refill(whole[0], iter(tensors)) for tensors in zip(*chosen, strict=True)]
 
     def recut(self, size: int, count: int | None = None) -> list[Any] | None:
         """The first ``count`` examples (None: all) in batches of ``size``; None where batches cannot be cut anew.
@@ -108,7 +108,7 @@ class Batches:
         needed = len(self._kept) if count is None else 1 + int(np.searchsorted(np.cumsum(self.weights), count))
         columns = list(zip(*(tensors_in(batch) for batch in self._kept[:needed]), strict=True))
         pieces = [torch.cat(column)[:count].split(size) for column in columns]
-        return [_refill(self._kept[0], iter(tensors)) for tensors in zip(*pieces, strict=True)]
+        return [refill(self._kept[0], iter(tensors)) for tensors in zip(*pieces, strict=True)]
 
     @property
     def total(self) -> float:
@@ -291,7 +291,7 @@ def _has_labels(batch: Any) -> bool:
     return not batch[1].is_floating_point() and len(batch[1]) == leading_size(batch)
 
 
-def _refill(batch: Any, tensors: Iterator[Tensor]) -> Any:
+def refill(batch: Any, tensors: Iterator[Tensor]) -> Any:
     """A batch of the same form that holds other tensors."""
     return _map(batch, lambda _: next(tensors))
 

@@ -53,6 +53,7 @@ class FunctionalModel:
     def _wire(self) -> None:
         self.module.requires_grad_(False).eval()
         self._bound = _Bound(self.module, self._measure)
+        self._outputs = _Bound(self.module, self._measure.outputs) if isinstance(self._measure, Supervised) else None
         self.norms = [m for m in self.module.modules() if isinstance(m, BatchNorm)]
 
     def set_batch_norm(self, policy: BatchNormPolicy, count: int | None, data: Batches) -> None:
@@ -77,6 +78,17 @@ class FunctionalModel:
         other._wire()
         return other
 
+    def restricted(self, select: str | Sequence[str], theta: Tensor) -> FunctionalModel:
+        """The same function of the parameters that match, with the others fixed as they are at ``theta``."""
+        other = self.duplicate()
+        with torch.no_grad():
+            for name, tensor in self.space.unflatten(theta).items():
+                other.module.get_parameter(name).copy_(tensor)
+        other.space = self.space.restricted(select)
+        other.point = other.space.flatten(dict(other.module.named_parameters()))
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        return other
+
     def probe(self, batches: Batches) -> None:
         """Let the measure settle its form on the data, at the model's own point."""
         probing = _Bound(self.module, self._measure.probe)
@@ -99,10 +111,34 @@ class FunctionalModel:
 
     def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]:
         """Losses and metrics of ``batch``, the ``index``-th of the data. The caller preserves the generators."""
+        measured: dict[str, Tensor] = self._run(self._bound, tensors, batch, index)
+        return measured
+
+    def outputs(self, tensors: dict[str, Tensor], batch: Any, index: int) -> Tensor:
+        """The model's own outputs on ``batch``, before the loss; refused where a step computes both at once."""
+        if self._outputs is None:
+            raise InputError(
+                "This needs the model's outputs apart from the loss, and a step computes both at once: "
+                "make the objective as Objective(model, loss, data) with batches (inputs, targets)."
+            )
+        outputs = self._run(self._outputs, tensors, batch, index)
+        if not isinstance(outputs, Tensor):
+            raise InputError(
+                f"This needs outputs that are one tensor, and the model returns a {type(outputs).__name__}: "
+                "wrap the model in one that returns the tensor that the loss uses."
+            )
+        return outputs
+
+    def losses(self, outputs: Tensor, targets: Any) -> Tensor:
+        """l(f, y): one value an example where the loss allows it, else the mean over the batch."""
+        assert isinstance(self._measure, Supervised), "outputs() refuses a step"
+        return self._measure.losses(outputs, targets)
+
+    def _run(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)
         try:
-            measured: dict[str, Tensor] = functional_call(self._bound, tensors, (batch,))
+            return functional_call(bound, tensors, (batch,))
         except LossAtlasError:
             raise
         except torch.OutOfMemoryError as error:
@@ -111,7 +147,6 @@ class FunctionalModel:
             ) from error
         except Exception as error:
             raise explain_failure(error, batch) from error
-        return measured
 
     def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
         """theta of the same architecture's module, state dict or file; ``CheckpointError`` where it is another's."""

@@ -90,11 +90,18 @@ class Supervised:
             _check_metric(name, metric(outputs, targets), targets)
 
     def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        inputs, targets = _pair(batch)
-        outputs = _apply(model, inputs)
-        measured = {"loss": (self._each or self._loss)(outputs, targets)}
+        outputs, targets = self.outputs(model, batch), _pair(batch)[1]
+        measured = {"loss": self.losses(outputs, targets)}
         assert self._metrics != "auto", "probe() settles the metrics"
         return measured | {name: _flat(metric(outputs, targets)) for name, metric in self._metrics.items()}
+
+    def outputs(self, model: nn.Module, batch: Any) -> Any:
+        """f_theta(x), the model's own outputs."""
+        return _apply(model, _pair(batch)[0])
+
+    def losses(self, outputs: Any, targets: Any) -> Tensor:
+        """l(f, y): one value an example, or the mean over the batch where the loss has no value for one."""
+        return (self._each or self._loss)(outputs, targets)
 
 
 class Step:

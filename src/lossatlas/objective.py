@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,16 +11,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.batches import Batches, describe, preserved_rng
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
+from lossatlas.evaluation.diagonal import NoDiagonal, exact_diagonal
+from lossatlas.evaluation.likelihood import draw
+from lossatlas.evaluation.linearised import EmpiricalFisher, GaussNewton, Hessian, gradient_of, require_differentiable
 from lossatlas.evaluation.loops import Points, sweep
+from lossatlas.evaluation.products import Products
 from lossatlas.evaluation.tuning import Evaluator, Plan, Tuner
 from lossatlas.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.measures import Loss, Metric, Sample, Step, Supervised, samples_of
 from lossatlas.parameters import ParameterSpace
 from lossatlas.strata import Strata, stratified
+
+Matrix = Literal["hessian", "gauss_newton", "empirical_fisher"]
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,15 @@ class Objective:
         """``(N,)``: the class of each example, where targets are classes; None where they are not."""
         return self._batches.labels()
 
+    def restricted(self, select: str | Sequence[str], point: Tensor | None = None) -> Objective:
+        """The same loss as a function of the parameters whose names match a glob or globs (``"layer4.*"``).
+
+        The others stay as they are at ``point``, the model's own by default. Raises ``InputError`` where none match.
+        """
+        other = copy.copy(self)
+        other._function = self._function.restricted(select, self._at(point))
+        return other
+
     def subset(self, count: int, *, seed: int = 0) -> tuple[Objective, Strata]:
         """The same loss on about ``count`` examples, drawn class by class, and how they were drawn.
 
@@ -200,12 +214,19 @@ class Objective:
                 "A stratified subset needs the class of each example: give data as (inputs, class indices) in memory."
             )
         strata = stratified(labels, count, seed)
-        batches = self._batches.take(strata.indices, self._batch_size)
+        return self.examples(strata.indices), strata
+
+    def examples(self, indices: Tensor) -> Objective:
+        """The same loss on the examples with these indices ``(m,)``.
+
+        Raises ``InputError`` where batches cannot be cut anew: data that are not held in memory, or of unequal forms.
+        """
+        batches = self._batches.take(indices, self._batch_size)
         if batches is None:
             raise InputError("These batches cannot be cut anew: give the data as tensors (inputs, targets).")
         other = copy.copy(self)
         other._batches = self._fixed(batches)
-        return other, strata
+        return other
 
     def provenance(self) -> dict[str, str | int]:
         """What a Dataset's ``attrs`` say about where its numbers come from."""
@@ -295,33 +316,83 @@ class Objective:
 
     def gradient(self, point: Tensor | None = None) -> Tensor:
         """grad L(theta), ``(n,)``."""
+        require_differentiable(self._function)
         theta = self._at(point).detach().requires_grad_()
         total = torch.zeros_like(theta, requires_grad=False)
-        for index, (weight, batch) in enumerate(self._weighted()):
-            total += weight * self._batch_gradient(theta, batch, index, create_graph=False)
-        return _finite(total / self._batches.total, "gradient")
+        form = Hessian(self._function)
+        for index, (weight, batch) in enumerate(zip(self._batches.weights, self._batches, strict=True)):
+            with torch.enable_grad(), preserved_rng(self.device):
+                total += weight * gradient_of(form.losses(theta, batch, index).mean(), theta)
+        total /= self._batches.total
+        if not bool(torch.isfinite(total).all()):
+            raise NumericalError(
+                "The gradient holds NaN or infinite numbers at this point: the loss cannot be differentiated there."
+            )
+        return total
 
     def hvp(self, vector: Tensor, point: Tensor | None = None) -> Tensor:
         """H v with H the Hessian of L at ``point``: ``(n,)``, or ``(k, n)`` for the rows of a block of vectors.
 
-        Exact, by differentiating the gradient's graph along v (double backward; Pearlmutter 1994). For ReLU networks
-        it is the Hessian almost everywhere, which does not see the kinks.
+        Exact, by differentiating the gradient's graph along v (double backward; Pearlmutter 1994), which is computed
+        anew at each call: ``hessian`` is the operator for many products. For ReLU networks it is the Hessian almost
+        everywhere, which does not see the kinks.
         """
-        rows = self._rows(vector)
-        total = torch.zeros_like(rows)
-        for weight, products in self._batch_products(rows, point):
-            total += weight * products
-        return _finite(total / self._batches.total, "Hessian-vector product").view_as(vector)
+        return self.products("hessian", point, max_memory=0, stage=False)(self._rows(vector)).view_as(vector)
+
+    def products(
+        self,
+        matrix: Matrix,
+        point: Tensor | None = None,
+        *,
+        data: Sequence[Any] | None = None,
+        max_memory: int | None = None,
+        stage: bool = True,
+    ) -> Products:
+        """V -> A V for one of the curvature matrices at ``point``: what the operators are made of.
+
+        ``data`` are other batches with the same weights in place of the objective's own; ``stage=False`` never traces.
+        """
+        form = {"hessian": Hessian, "gauss_newton": GaussNewton, "empirical_fisher": EmpiricalFisher}[matrix]
+        batches: Iterable[Any] = self._batches if data is None else data
+        weights = self._batches.weights
+        if data is not None:
+            weights = weights * (len(data) // len(weights))
+        return Products(form(self._function), batches, weights, self._at(point), max_memory, stage=stage)
+
+    def exact_diagonal(self, matrix: Matrix, point: Tensor | None = None) -> Tensor | str:
+        """``(n,)`` float64: the diagonal of H or G by one backward pass for each output; or why that is not possible.
+
+        For H the network must be piecewise linear in each single weight (ReLU, pooling, linear, convolution, frozen
+        BatchNorm), where it is that of G almost everywhere. Found by tracing, and verified on entries at random.
+        """
+        require_differentiable(self._function)
+        try:
+            return exact_diagonal(self._function, self._batches, self._at(point), of_hessian=matrix == "hessian")
+        except NoDiagonal as reason:
+            return str(reason)
+        except InputError as error:
+            return str(error)
+
+    def drawn(self, point: Tensor | None = None, draws: int = 1, seed: int = 0) -> list[Any]:
+        """The batches, ``draws`` times over, with targets drawn from the model at ``point`` in place of the data's.
+
+        Raises ``InputError`` for a loss that is no negative log-likelihood from which could be drawn.
+        """
+        function, generator = self._function, torch.Generator().manual_seed(seed)
+        with torch.no_grad(), preserved_rng(self.device):
+            tensors = function.tensors(self._at(point))
+            return [
+                (batch[0], draw(function.losses, function.outputs(tensors, batch, index), batch[1], generator))
+                for _ in range(draws)
+                for index, batch in enumerate(self._batches)
+            ]
 
     def batch_curvatures(self, vectors: Tensor, point: Tensor | None = None) -> Sample | list[Sample]:
         """v' H_b v of every batch b as a ``Sample``: one for ``(n,)``, a list for the rows of ``(k, n)``.
 
         Its mean is v' H v, and its standard error is the data-sampling error of a curvature.
         """
-        rows = self._rows(vectors)
-        forms = [(p * rows).sum(1).double().cpu() for _, p in self._batch_products(rows, point)]
-        weights = torch.tensor(self._batches.weights, dtype=torch.float64)
-        samples = [Sample(column, weights, "batches") for column in torch.stack(forms, dim=1)]
+        samples = self.products("hessian", point, max_memory=0, stage=False).forms(self._rows(vectors))
         return samples if vectors.ndim == 2 else samples[0]
 
     # Inside
@@ -360,67 +431,3 @@ class Objective:
         if not bool(torch.isfinite(vector).all()):
             raise DirectionError("The vector holds NaN or infinite numbers: give a finite one.")
         return vector.to(self.device, self.dtype).reshape(-1, self.n_parameters)
-
-    def _weighted(self) -> Iterator[tuple[float, Any]]:
-        return zip(self._batches.weights, self._batches, strict=True)
-
-    def _batch_gradient(self, theta: Tensor, batch: Any, index: int, *, create_graph: bool) -> Tensor:
-        if self._function.recomputes:
-            raise InputError(
-                "Derivatives are not defined under batch_norm='recompute', where the statistics depend on the point: "
-                "use batch_norm='frozen' or 'batch'."
-            )
-        # Fused attention has no second derivative on a CPU; the plain formula has.
-        with torch.enable_grad(), preserved_rng(self.device), sdpa_kernel(SDPBackend.MATH):
-            loss = self._function.measure(self._function.tensors(theta), batch, index)["loss"].mean()
-            gradient = (
-                torch.autograd.grad(loss, theta, create_graph=create_graph, allow_unused=True)[0]
-                if loss.requires_grad
-                else None
-            )
-            if gradient is None:
-                raise InputError(
-                    "The loss does not depend on the parameters: compute it with the model that is handed over, "
-                    "without no_grad() or detach()."
-                )
-            return gradient
-
-    def _batch_products(self, rows: Tensor, point: Tensor | None) -> Iterator[tuple[float, Tensor]]:
-        """Each batch's weight and its H_b v, ``(k, n)``; one graph of the gradient serves all k vectors."""
-        theta = self._at(point).detach().requires_grad_()
-        for index, (weight, batch) in enumerate(self._weighted()):
-            gradient = self._batch_gradient(theta, batch, index, create_graph=True)
-            if index == 0:
-                _require_second_derivative(gradient)
-            yield weight, _products(gradient, rows, theta)
-
-
-def _products(gradient: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
-    if not gradient.requires_grad:  # a loss that is linear in theta
-        return torch.zeros_like(rows)
-    products = [torch.autograd.grad(gradient, theta, row, retain_graph=True, materialize_grads=True)[0] for row in rows]
-    return torch.stack(products)
-
-
-def _require_second_derivative(gradient: Tensor) -> None:
-    """Autograd leaves a ``once_differentiable`` function out of a second derivative without a word."""
-    seen, stack = set[Any](), [gradient.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        if node.name() == "torch::autograd::Error":
-            raise InputError(
-                "The model or the loss uses a function that autograd differentiates only once (once_differentiable): "
-                "replace it by PyTorch's own operations to get a Hessian."
-            )
-        seen.add(node)
-        stack.extend(following for following, _ in node.next_functions)
-
-
-def _finite(vector: Tensor, what: str) -> Tensor:
-    if not bool(torch.isfinite(vector).all()):
-        raise NumericalError(
-            f"The {what} holds NaN or infinite numbers at this point: the loss cannot be differentiated there."
-        )
-    return vector

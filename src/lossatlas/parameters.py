@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -72,6 +73,24 @@ class ParameterSpace:
         self.entries: tuple[Entry, ...] = tuple(entries)
         self.n: int = start
 
+    def restricted(self, select: str | Sequence[str]) -> ParameterSpace:
+        """The part of this space whose names match the glob or globs; ``InputError`` where a glob matches none."""
+        globs = [select] if isinstance(select, str) else list(select)
+        names = [entry.name for entry in self.entries]
+        for pattern in globs:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                raise InputError(f"No parameter that varies matches {pattern!r}; they are {_first(names)}.")
+        other, start = copy.copy(self), 0
+        chosen = []
+        for entry in self.entries:
+            if any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in globs):
+                chosen.append(replace(entry, start=start))
+                start = chosen[-1].stop
+        other.entries, other.n = tuple(chosen), start
+        if not chosen:
+            raise InputError("No parameters are selected: give a glob such as '*.weight'.")
+        return other
+
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """theta ``(n,)`` from named tensors; the other names in ``tensors`` are passed over."""
         missing = [entry.name for entry in self.entries if entry.name not in tensors]
@@ -85,7 +104,9 @@ class ParameterSpace:
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Named views into ``theta`` ``(n,)``: no copy is made, and gradients flow back into ``theta``."""
-        return {e.name: theta[e.start : e.stop].view(e.shape) for e in self.entries}
+        # One split, not a slice for each: its backward joins the pieces instead of adding n numbers for every one.
+        pieces = theta.split([entry.size for entry in self.entries])
+        return {entry.name: piece.view(entry.shape) for entry, piece in zip(self.entries, pieces, strict=True)}
 
     def check(self, vector: Tensor, what: str = "point") -> Tensor:
         """``vector`` itself, or a ``DirectionError`` unless it is a finite floating tensor of shape ``(n,)``."""

@@ -1,7 +1,4 @@
-"""Extreme eigenpairs of a symmetric operator, each with a bound on its error.
-
-Lanczos (1950) with full reorthogonalisation (Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 13).
-"""
+"""Extreme eigenpairs of a symmetric operator, each with a bound on its error."""
 
 from __future__ import annotations
 
@@ -13,14 +10,24 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from lossatlas.curvature.krylov import Floats, KrylovSpace
 from lossatlas.curvature.operators import Operator
-from lossatlas.errors import ConvergenceWarning, InputError
+from lossatlas.errors import ConvergenceWarning, DirectionError, InputError
+from lossatlas.evaluation.products import free_bytes
 
-Which = Literal["largest", "smallest", "magnitude"]
-Wanted = Callable[[NDArray[np.float64]], NDArray[np.intp]]
+Which = Literal["largest", "smallest", "magnitude", "both"]
+SECOND_LOOK = 8  # products from a fresh vector, after convergence, that look for what the first ones cannot see
+
+# Of ascending values, the indices of the k (of each end) that are wanted, the outermost first.
+_ORDERS: dict[Which, Callable[[Floats, int], NDArray[np.intp]]] = {
+    "largest": lambda values, k: np.arange(len(values))[::-1][:k],
+    "smallest": lambda values, k: np.arange(len(values))[:k],
+    "magnitude": lambda values, k: np.argsort(-np.abs(values), kind="stable")[:k],
+    # Where the ends meet (2k > n) the pairs in the middle are in both.
+    "both": lambda values, k: np.concatenate([np.arange(len(values))[::-1][:k], np.arange(len(values))[:k]]),
+}
 
 
 @dataclass(frozen=True)
@@ -44,149 +51,166 @@ def top_eigenpairs(
     *,
     which: Which = "largest",
     tol: float = 1e-3,
+    block: int = 1,
+    start: Tensor | None = None,
     max_products: int | None = None,
+    max_memory: int | None = None,
     seed: int = 0,
 ) -> Eigenpairs:
-    """A v_i = lambda_i v_i for the k ``"largest"`` (descending), ``"smallest"`` (ascending) or, by ``"magnitude"``,
-    the k largest |lambda|.
+    """A v_i = lambda_i v_i for the k ``"largest"`` (descending), the k ``"smallest"`` (ascending), ``"both"``, one after
+    the other, or, by ``"magnitude"``, the k largest |lambda|.
 
-    Stops when |A v - lambda v| <= tol |lambda| for all k, or when rounding in the operator's type allows no smaller
-    residual; never because two iterates agree. Gives up after ``max_products`` (min(n, max(300, 4 k)) by default) with
-    a ``ConvergenceWarning``; the residuals tell what was reached.
+    Lanczos with full reorthogonalisation, so that no eigenvalue shows twice. Stops when |A v - lambda v| <= tol |lambda|
+    for all pairs, or when rounding in the operator's type allows no smaller residual; never because two iterates agree.
+    From one vector a Krylov space shows one of several equal eigenvalues (Parlett 1998, section 12.2), so then a fresh
+    random vector is followed for 8 products; if it brings another wanted pair, the search goes on.
 
-    Each pair that is returned is an eigenpair to within its residual. Whether another lies between two of them no
-    residual can tell: of several equal eigenvalues (or equal to within ``tol``) one start vector shows only one,
-    unless the Krylov space is exhausted, when fresh vectors look for the others.
+    Parameters
+    ----------
+    block : how many random vectors to start from; p of them see an eigenvalue of multiplicity p at once.
+    start : ``(n,)`` or ``(m, n)``, vectors near the wanted ones. A random vector is added: a warm start alone can stay
+        at a direction that is no longer the top one.
+    max_products : when to give up, with a ``ConvergenceWarning``; the residuals tell what was reached. By default
+        max(300, 8 k), never more than n.
+    max_memory : bytes for the basis; when it is full, the search restarts from the best Ritz vectors (thick restart).
+        Half of the free memory by default.
 
-    Raises ``InputError`` for k below 1 or above n, or a tolerance that is not positive.
+    Raises ``InputError`` for k below 1 or above n, a tolerance that is not positive, or memory for too few vectors.
     """
-    order: dict[Which, Wanted] = {
-        "largest": lambda values: np.arange(len(values))[::-1][:k],
-        "smallest": lambda values: np.arange(len(values))[:k],
-        "magnitude": lambda values: np.argsort(-np.abs(values), kind="stable")[:k],
-    }
-    if which not in order:
-        raise InputError(f"which={which!r}: choose 'largest', 'smallest' or 'magnitude'.")
-    check_count(k, operator)
-    return krylov_eigenpairs(operator, order[which], k, tol=tol, max_products=max_products, seed=seed)
-
-
-def check_count(k: int, operator: Operator) -> None:
-    """Raises ``InputError`` unless 1 <= k <= n."""
+    if which not in _ORDERS:
+        raise InputError(f"which={which!r}: choose {', '.join(map(repr, _ORDERS))}.")
     if not 1 <= k <= operator.n:
         raise InputError(f"k={k} eigenpairs of a matrix of size {operator.n}: give k between 1 and {operator.n}.")
+    if not 1 <= block <= operator.n:
+        raise InputError(f"block={block}: give a number of vectors between 1 and {operator.n}.")
+    _check_tolerance(tol, operator)
+    count = min(operator.n, 2 * k if which == "both" else k)
+    limit = min(operator.n, max(300, 4 * count) if max_products is None else max_products)
+    if limit < count:
+        raise InputError(f"max_products={max_products} cannot give {count} eigenpairs: allow at least {count}.")
+    capacity = min(limit, _vectors_in(operator, max_memory, count + block + 2))
+    space = KrylovSpace(operator, capacity, torch.Generator().manual_seed(seed))
+    for vector in _starts(operator, start, block, seed):
+        space.start(vector)
+    return _Search(space, lambda values, more: _ORDERS[which](values, k + more), k, count, tol, limit).run()
 
 
-def krylov_eigenpairs(
-    operator: Operator, wanted: Wanted, count: int, *, tol: float, max_products: int | None, seed: int
-) -> Eigenpairs:
-    """The eigenpairs that ``wanted`` picks (``count`` indices of the ascending Ritz values) from one Krylov space."""
+class _Search:
+    """Growing a Krylov space until the wanted pairs have converged, and a second look has found no more."""
+
+    def __init__(
+        self,
+        space: KrylovSpace,
+        wanted: Callable[[Floats, int], NDArray[np.intp]],
+        k: int,
+        count: int,
+        tol: float,
+        limit: int,
+    ) -> None:
+        self.space, self.wanted, self.k, self.count, self.tol, self.limit = space, wanted, k, count, tol, limit
+
+    def run(self) -> Eigenpairs:
+        seen: Floats | None = None  # the wanted values when the last look began
+        since = 0
+        while True:
+            self._grow(newest=seen is not None)
+            if self.space.size < self.count or not self._due():
+                continue
+            values, weights, residuals = self.space.ritz()
+            chosen = self.wanted(values, 0)
+            converged = residuals[chosen] <= self._allowed(values[chosen])
+            if self._at_end():
+                break
+            if not converged.all():
+                continue
+            if seen is None or not self._same(values[chosen], seen):
+                seen, since = values[chosen], self.space.products
+                self.space.start()
+            elif self.space.products - since >= SECOND_LOOK or self.space.exhausted:
+                break
+        if not converged.all():
+            self._warn(values[chosen], residuals[chosen], converged)
+        return Eigenpairs(
+            torch.from_numpy(values[chosen].copy()),
+            self.space.combine(weights[:, chosen]),
+            torch.from_numpy(residuals[chosen]),
+            self.space.products,
+            torch.from_numpy(converged),
+        )
+
+    def _grow(self, *, newest: bool) -> None:
+        if self.space.exhausted:
+            self.space.start()
+        if not self.space.room:
+            values, weights, _ = self.space.ritz()
+            # Half of the room that is left for their neighbours, which may yet be wanted.
+            ends = 2 if self.count > self.k else 1
+            kept = np.unique(self.wanted(values, (self.space.capacity - self.count) // 2 // ends))
+            self.space.restart(values[kept], weights[:, kept])
+        self.space.extend(-1 if newest else 0)
+
+    def _due(self) -> bool:
+        """Not every step of a large space is worth its eigenvalue problem."""
+        return self._at_end() or self.space.products % (1 + self.space.size // 100) == 0
+
+    def _at_end(self) -> bool:
+        return self.space.products >= self.limit or self.space.size == self.space.dimension
+
+    def _allowed(self, values: Floats) -> Floats:
+        allowed: Floats = np.maximum(self.tol * np.abs(values), 2 * self.space.rounding)
+        return allowed
+
+    def _same(self, values: Floats, before: Floats) -> bool:
+        return bool((np.abs(values - before) <= self._allowed(values)).all())
+
+    def _warn(self, values: Floats, residuals: Floats, converged: NDArray[np.bool_]) -> None:
+        worst = float((residuals / np.maximum(np.abs(values), np.finfo(float).tiny)).max())
+        warnings.warn(
+            f"{int((~converged).sum())} of {len(values)} eigenpairs have not reached tol={self.tol:g} after "
+            f"{self.space.products} products (largest relative residual {worst:.1e}): allow more with max_products, "
+            "or ask for less.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def _check_tolerance(tol: float, operator: Operator) -> None:
     if not tol > 0:
         raise InputError(f"tol={tol}: give a positive relative tolerance, such as 1e-3.")
-    limit = min(operator.n, max(300, 4 * count) if max_products is None else max_products)
-    if limit < min(count, operator.n):
-        raise InputError(f"max_products={max_products} cannot give {count} eigenpairs: allow at least {count}.")
-    krylov = _Krylov(operator, limit, seed)
-    before: NDArray[np.float64] | None = None  # the wanted values when the space was last exhausted
-    while True:
-        krylov.extend()
-        values, weights, residuals = krylov.ritz()
-        chosen = wanted(values)
-        allowed = np.maximum(tol * np.abs(values), 2 * krylov.rounding)[chosen]
-        converged = (residuals[chosen] <= allowed) if krylov.size >= count else np.zeros(len(chosen), bool)
-        if krylov.size == limit or (converged.all() and not krylov.ever_exhausted):
-            break
-        if converged.all() and krylov.just_exhausted:
-            # A further copy of an equal eigenvalue would have shown in the part that has just ended.
-            if before is not None and np.allclose(values[chosen], before, rtol=tol, atol=2 * krylov.rounding):
-                break
-            before = values[chosen]
-    if not converged.all():
-        worst = float((residuals[chosen] / np.maximum(np.abs(values[chosen]), np.finfo(float).tiny)).max())
+    finest = 16 * torch.finfo(operator.dtype).eps
+    if tol < finest:
+        kind = str(operator.dtype).removeprefix("torch.")
         warnings.warn(
-            f"{int((~converged).sum())} of {count} eigenpairs have not reached tol={tol:g} after {limit} products "
-            f"(largest relative residual {worst:.1e}): allow more with max_products, or ask for less.",
+            f"tol={tol:g} is below the resolution of {kind}: residuals of about {finest:.0e} of the largest eigenvalue "
+            "are taken as converged. Use dtype=torch.float64 for smaller ones.",
             ConvergenceWarning,
             stacklevel=3,
         )
-    return Eigenpairs(
-        torch.from_numpy(values[chosen].copy()),
-        krylov.combine(weights[:, chosen]),
-        torch.from_numpy(residuals[chosen]),
-        krylov.size,
-        torch.from_numpy(converged),
-    )
 
 
-class _Krylov:
-    """An orthonormal basis V_m of a Krylov space and T = V' A V, tridiagonal."""
-
-    def __init__(self, operator: Operator, limit: int, seed: int) -> None:
-        self._operator = operator
-        self._generator = torch.Generator().manual_seed(seed)
-        self._basis = torch.empty(limit, operator.n, dtype=operator.dtype, device=operator.device)
-        self._diagonal: list[float] = []
-        self._off: list[float] = []  # beta_1 .. beta_m, the last one leading out of the space
-        self._epsilon = float(torch.finfo(operator.dtype).eps)
-        self.size = 0
-        self._next = self._fresh()
-
-    @property
-    def just_exhausted(self) -> bool:
-        """Whether the space has just been exhausted: A maps it into itself."""
-        return self._off[-1] == 0
-
-    @property
-    def ever_exhausted(self) -> bool:
-        """Whether that has ever been so."""
-        return 0 in self._off
-
-    @property
-    def rounding(self) -> float:
-        """The residual that rounding alone can leave: some units in the last place of the operator's norm."""
-        norm = max(map(abs, self._diagonal)) + 2 * max(self._off[: self.size - 1], default=0.0)
-        return 16 * self._epsilon * norm
-
-    def extend(self) -> None:
-        """One more vector, one more product."""
-        vector = self._basis[self.size] = self._next
-        product = self._operator @ vector
-        self._diagonal.append(float(vector.double() @ product.double()))
-        self.size += 1
-        left = self._orthogonal(product)
-        beta = float(torch.linalg.vector_norm(left.double()))
-        if beta <= self.rounding and self.size < self._operator.n:
-            # The space is exhausted: what is left is rounding. A fresh direction finds the rest of the spectrum.
-            self._off.append(0.0)
-            self._next = self._fresh()
-        else:
-            self._off.append(beta)
-            self._next = left / beta if beta else left
-
-    def ritz(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Ritz values (ascending), their coordinates in the basis (columns), residuals |beta_m s_mi| + rounding."""
-        values, weights = (
-            np.asarray(part, dtype=np.float64)
-            for part in eigh_tridiagonal(np.array(self._diagonal), np.array(self._off[:-1]))
+def _vectors_in(operator: Operator, max_memory: int | None, least: int) -> int:
+    least = min(least, operator.n)
+    size = operator.n * torch.finfo(operator.dtype).bits // 8
+    if max_memory is None:
+        return max(least, free_bytes(operator.device) // 2 // size)
+    if max_memory // size < least:
+        raise InputError(
+            f"max_memory={max_memory} holds {max_memory // size} vectors of {operator.n} numbers: "
+            f"allow at least {least * size} bytes, for {least}."
         )
-        leading_out = 0.0 if self.size == self._operator.n else self._off[-1]
-        residuals: NDArray[np.float64] = np.abs(leading_out * weights[-1]) + self.rounding
-        return values, weights, residuals
+    return max_memory // size
 
-    def combine(self, weights: NDArray[np.float64]) -> Tensor:
-        """The unit vectors ``(k, n)`` with these coordinates in the basis."""
-        vectors: Tensor = torch.from_numpy(weights.T.copy()).to(self._basis) @ self._basis[: self.size]
-        unit: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        return unit
 
-    def _orthogonal(self, vector: Tensor) -> Tensor:
-        basis = self._basis[: self.size]
-        for _ in range(2):  # twice is enough (Giraud et al. 2005)
-            vector = vector - basis.T @ (basis @ vector)
-        return vector
-
-    def _fresh(self) -> Tensor:
-        draw = torch.randn(self._operator.n, generator=self._generator, dtype=torch.float64)
-        vector = self._orthogonal(draw.to(self._basis))
-        unit: Tensor = vector / torch.linalg.vector_norm(vector)
-        return unit
+def _starts(operator: Operator, start: Tensor | None, block: int, seed: int) -> list[Tensor | None]:
+    if start is None:
+        return [None] * block
+    rows = start.reshape(-1, start.shape[-1]) if start.ndim in (1, 2) else start[None]
+    if rows.shape[-1:] != (operator.n,) or not bool(torch.isfinite(rows).all()) or not bool(rows.any(dim=-1).all()):
+        raise DirectionError(
+            f"start has the shape {tuple(start.shape)}: give finite vectors, ({operator.n},) or (m, {operator.n}), "
+            "none of them zero."
+        )
+    rows = rows.double().cpu()
+    random = torch.randn(operator.n, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+    mixed = (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).sum(0) + random / random.norm()
+    return [mixed, *[None] * (block - 1)]

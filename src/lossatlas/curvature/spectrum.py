@@ -1,17 +1,22 @@
-"""Both ends of the Hessian's spectrum from one Krylov space."""
+"""The spectrum of the Hessian from one set of Krylov runs, each figure with its certificate."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lossatlas.curvature.lanczos import Eigenpairs, check_count, krylov_eigenpairs
-from lossatlas.curvature.operators import hessian
+from lossatlas.curvature.density import spectral_density
+from lossatlas.curvature.lanczos import Eigenpairs, top_eigenpairs
+from lossatlas.curvature.layers import layer_variables
+from lossatlas.curvature.operators import Operator, hessian
+from lossatlas.curvature.trace import ROUND, Estimate, estimate, rest_samples, warned
+from lossatlas.curvature.trend import trend_variables
+from lossatlas.errors import InputError
 from lossatlas.objective import Objective
 
 
@@ -21,69 +26,156 @@ def spectrum(
     *,
     point: Tensor | None = None,
     tol: float = 1e-3,
-    max_products: int | None = None,
-    seed: int = 0,
+    trace_tol: float = 0.01,
+    steps: int = 80,
+    probes: int = 4,
+    trend: bool = True,
+    layers: bool = False,
     vectors: bool = False,
+    max_products: int | None = None,
+    max_memory: int | None = None,
+    seed: int = 0,
 ) -> xr.Dataset:
-    """The k largest and the k smallest eigenvalues of H, each with two errors: the solver's and the data's.
+    """The k largest and k smallest eigenvalues of H, its trace, norm and density, each with its errors.
 
     Returns
     -------
-    Dataset over ``("end", "rank")``, ``end`` in ``"top"`` (descending) and ``"bottom"`` (ascending): ``eigenvalue``;
-    ``residual`` = |H v - lambda v|, within which a true eigenvalue of *this data's* H lies; ``eigenvalue_stderr``, the
-    data-sampling error of v' H v at the converged v, from its values on the batches (NaN with a single batch). A
-    subset's largest eigenvalue is biased upward against the population's: compare at equal numbers of examples.
+    Dataset. Over ``("end", "rank")``, ``end`` in ``"top"`` (descending) and ``"bottom"`` (ascending): ``eigenvalue``;
+    ``residual`` = |H v - lambda v|, measured, within which a true eigenvalue of *this data's* H lies;
+    ``eigenvalue_stderr``, the data-sampling error of v' H v at the converged v, from its values on the batches (NaN
+    with a single batch). ``largest_gap``, the largest lambda_i - lambda_(i+1) at the top, and ``largest_gap_rank``, i.
+
+    ``trace`` with ``trace_stderr``: exact (0) where that is cheap (see ``trace``), else to ``trace_tol``. All that
+    ``spectral_density`` gives, from ``probes`` directions orthogonal to the pairs, ``steps`` each; the pairs are atoms.
+
+    ``trend=True``: over ``("n_examples", "replicate")``, ``trend_eigenvalue``, the largest eigenvalue on random
+    subsets of n/2, n/4, n/8 and n/16 examples, with ``trend_eigenvalue_stderr``: E lambda_max of a subset is larger
+    than lambda_max, so compare at equal numbers of examples. Needs data that can be cut anew; a note tells otherwise.
+
+    ``layers=True``: ``layer_eigenvalue`` and ``layer_residual`` over ``("layer", "end", "rank")``, of the block of H
+    that belongs to the parameters of one module, the others fixed; ``layer_trace``, ``layer_size``.
 
     ``vectors=True`` keeps, for ``eigen_plane``, the unit ``eigenvector`` of each, in float32 over
     ``("end", "rank", "parameter")``, ``slope`` = v' grad L, the ``point`` ``("parameter",)`` that all are taken at, and
-    ``attrs["loss"]``, the loss there: (2 k + 1) n numbers, and one pass for the loss and one for the gradient.
+    ``attrs["loss"]``, the loss there.
 
-    Raises as ``top_eigenpairs``; pairs that miss ``tol`` are returned with a ``ConvergenceWarning``.
+    ``attrs`` count the products by what they served. Raises as ``top_eigenpairs`` and ``spectral_density``; what misses
+    its tolerance is returned with a ``ConvergenceWarning``.
     """
     objective.require_finite()
-    operator = hessian(objective, point)
-    check_count(k, operator)
     started = time.perf_counter()
-
-    def both_ends(values: NDArray[np.float64]) -> NDArray[np.intp]:
-        order = np.arange(len(values))
-        return np.concatenate([order[::-1][:k], order[:k]])
-
-    # Where the ends meet (2k > n) the pairs in the middle are in both.
-    pairs = krylov_eigenpairs(
-        operator, both_ends, min(2 * k, operator.n), tol=tol, max_products=max_products, seed=seed
-    )
-    dataset = _dataset(objective, pairs, k, point)
+    operator = hessian(objective, point, max_memory=max_memory)
+    if not 1 <= k <= operator.n:
+        raise InputError(f"k={k} eigenpairs of a matrix of size {operator.n}: give k between 1 and {operator.n}.")
+    pairs = top_eigenpairs(operator, k, which="both", tol=tol, max_products=max_products, seed=seed)
+    dataset = _eigenvalues(operator, pairs, k)
+    known = _distinct(pairs)
+    dataset, found = _with_density(dataset, operator, known, trace_tol, steps, probes, seed)
+    spent = {
+        "products_eigenpairs": pairs.products,
+        "products_errors": len(pairs.values),
+        "products_density": int(dataset["node"].count()) if "node" in dataset else 0,
+        "products_trace": found.products,
+    }
+    notes = []
+    if trend:
+        added, spent["products_trend"], note = trend_variables(objective, point, pairs, seed)
+        dataset, notes = dataset.assign(added), notes + [note] * bool(note)
+    if layers:
+        added, spent["products_layers"] = layer_variables(objective, point, k, tol, seed)
+        dataset = dataset.assign(added)
     if vectors:
         dataset = dataset.assign(_vectors(objective, pairs, k, point))
     dataset.attrs = (
         {"kind": "spectrum"}
         | objective.provenance()
+        | {key: dataset.attrs[key] for key in ("steps", "probes", "smoothing") if key in dataset.attrs}
+        | spent
         | {
             "tol": tol,
-            "products": pairs.products,
+            "products": sum(spent.values()),
             "converged": int(pairs.converged.all()),
+            "trace_method": found.method,
+            "route": operator.explain(),
             "seed": seed,
             "stderr_over": "batches",
             "seconds": time.perf_counter() - started,
         }
+        | ({"note": " ".join(notes)} if notes else {})
         | ({"loss": objective.value(point)} if vectors else {})
     )
     return dataset
 
 
-def _dataset(objective: Objective, pairs: Eigenpairs, k: int, point: Tensor | None) -> xr.Dataset:
-    samples = objective.batch_curvatures(pairs.vectors, point)
-    assert isinstance(samples, list)
+def _eigenvalues(operator: Operator, pairs: Eigenpairs, k: int) -> xr.Dataset:
+    """The pairs, with the residual that is measured: the products tell the data's error too."""
+    assert operator.products is not None
+    weights = operator.products.weights
+    total, forms = torch.zeros_like(pairs.vectors, dtype=torch.float64), []
+    for weight, products in operator.products.by_batch(pairs.vectors):
+        total += weight * products.double()
+        forms.append((products * pairs.vectors).double().sum(1).cpu())
+    total /= sum(weights)
+    samples = operator.products.samples(forms)
+    unit = pairs.vectors.double()
+    residuals = torch.linalg.vector_norm(total - pairs.values.to(unit)[:, None] * unit, dim=1).cpu()
     columns = {
         "eigenvalue": pairs.values,
-        "residual": pairs.residuals,
+        "residual": residuals,
         "eigenvalue_stderr": torch.tensor([sample.stderr for sample in samples]),
     }
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {name: (("end", "rank"), column.reshape(2, k).numpy()) for name, column in columns.items()},
         coords={"end": ["top", "bottom"], "rank": np.arange(1, k + 1)},
     )
+    top = pairs.values[:k].numpy()
+    if k > 1:
+        gaps = top[:-1] - top[1:]
+        dataset = dataset.assign(largest_gap=float(gaps.max()), largest_gap_rank=int(gaps.argmax()) + 1)
+    return dataset
+
+
+def _distinct(pairs: Eigenpairs) -> Eigenpairs:
+    """Each pair once: where the ends meet, those in the middle are in both."""
+    overlaps = (pairs.vectors @ pairs.vectors.T).abs().cpu() > 0.5
+    first = torch.tensor([not bool(row[:i].any()) for i, row in enumerate(overlaps)])
+    return replace(pairs, values=pairs.values[first], vectors=pairs.vectors[first.to(pairs.vectors.device)])
+
+
+def _with_density(
+    dataset: xr.Dataset, operator: Operator, known: Eigenpairs, tol: float, steps: int, probes: int, seed: int
+) -> tuple[xr.Dataset, Estimate]:
+    """All of ``spectral_density``, and the trace: exact, or from its probes and as many more as it takes."""
+    rest = operator.n - len(known.values)
+    exact = operator.exact_diagonal()
+    if rest < 2:  # every eigenvalue is known
+        value = float(known.values.sum())
+        found = Estimate(value, 0.0, value, value, 0, "exact: all eigenvalues")
+        norm = float(torch.linalg.vector_norm(known.values))
+        return dataset.assign(trace=found.value, trace_stderr=0.0, frobenius_norm=norm, frobenius_norm_stderr=0.0), found
+    density = spectral_density(operator, steps=steps, probes=probes, deflate=known, seed=seed + 1)
+    if isinstance(exact, Tensor):
+        value = float(exact.sum())
+        found = Estimate(value, 0.0, value, value, 0, "exact: a backward pass for each output")
+    else:
+        found = _estimated(operator, known, density, tol, seed)
+    density = density.assign(trace=found.value, trace_stderr=found.stderr)
+    merged = dataset.assign(density.variables).assign_attrs(density.attrs)
+    return merged, found
+
+
+def _estimated(operator: Operator, known: Eigenpairs, density: xr.Dataset, tol: float, seed: int) -> Estimate:
+    """The probes' own first moments, and further probes until the standard error is met."""
+    base, rest = float(known.values.sum()), operator.n - len(known.values)
+    samples = rest * (density["node"] * density["weight"]).sum("step").to_numpy()
+    generator = torch.Generator().manual_seed(seed + 2)
+    spent = 0
+    while True:
+        found = estimate(base, samples, spent, f"estimate: {len(samples)} probes beside the eigenpairs")
+        if found.stderr <= tol * abs(found.value) or spent >= 1000:
+            return warned(found, tol)
+        samples = np.concatenate([samples, rest_samples(operator, known.vectors, ROUND, generator)])
+        spent += ROUND
 
 
 def _vectors(objective: Objective, pairs: Eigenpairs, k: int, point: Tensor | None) -> dict[str, xr.Variable]:

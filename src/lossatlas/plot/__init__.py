@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 from lossatlas.errors import InputError
 from lossatlas.plot.classes import classes
 from lossatlas.plot.curves import barrier, history, robustness
+from lossatlas.plot.densities import spectral_density
 from lossatlas.plot.grids import axes_of
+from lossatlas.plot.layers import gauss_newton_split, layers
 from lossatlas.plot.lines import line
 from lossatlas.plot.roads import explained, road
 from lossatlas.plot.spectra import power_iteration, spectrum
 from lossatlas.plot.style import save
 from lossatlas.plot.surfaces import surface, surface_3d
+from lossatlas.plot.trends import gabdullin, trend
 from lossatlas.plot.volumes import volume
 
 if TYPE_CHECKING:
@@ -28,15 +31,20 @@ __all__ = [
     "classes",
     "explained",
     "figure",
+    "gabdullin",
+    "gauss_newton_split",
     "history",
+    "layers",
     "line",
     "power_iteration",
     "road",
     "robustness",
     "save",
+    "spectral_density",
     "spectrum",
     "surface",
     "surface_3d",
+    "trend",
     "volume",
 ]
 
@@ -44,6 +52,9 @@ _BY_KIND: dict[str, Callable[[xr.Dataset], Figure]] = {
     "history": history,
     "trajectory": explained,
     "spectrum": spectrum,
+    "spectral_density": spectral_density,
+    "gabdullin": gabdullin,
+    "gauss_newton_split": gauss_newton_split,
     "power_iteration": power_iteration,
     "barrier": barrier,
     "robustness": robustness,
@@ -53,7 +64,8 @@ _BY_KIND: dict[str, Callable[[xr.Dataset], Figure]] = {
 def figure(dataset: xr.Dataset) -> Figure:
     """The figure of one Dataset, chosen by `attrs["kind"]`, of a surface also by its axes: line, plane or volume.
 
-    The loss of each class, where a surface has it, is another figure: `classes`.
+    Some Datasets have further figures: of a surface with `class_loss`, `classes`; of a spectrum with a density,
+    `spectral_density`, with a trend, `trend`, with layers, `layers`.
 
     Raises InputError where the kind is missing or has no figure.
     """

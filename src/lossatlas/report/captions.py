@@ -39,7 +39,7 @@ def distinct(datasets: Sequence[xr.Dataset], key: str, spell: Any = str) -> str:
     return "; ".join(found)
 
 
-def _count(value: Any) -> str:
+def count(value: Any) -> str:
     return f"{int(value):,}"
 
 
@@ -48,35 +48,35 @@ def _each(values: Any) -> str:
     return ", ".join(number(float(value), 3) for value in listed)
 
 
-def _said(datasets: Sequence[xr.Dataset], key: str, sentence: str, spell: Any = str) -> str:
+def said(datasets: Sequence[xr.Dataset], key: str, sentence: str, spell: Any = str) -> str:
     value = distinct(datasets, key, spell)
     return sentence.format(value) if value else ""
 
 
-def _joined(*sentences: str) -> str:
+def joined(*sentences: str) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def basis(datasets: Sequence[xr.Dataset]) -> str:
     """On which examples, and over what the standard errors are taken."""
-    return _joined(
-        _said(datasets, "data", "Data: {}."),
-        _said(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
-        _said(datasets, "batch_norm", "Batch normalisation: {}."),
+    return joined(
+        said(datasets, "data", "Data: {}."),
+        said(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
+        said(datasets, "batch_norm", "Batch normalisation: {}."),
     )
 
 
 def history(datasets: Sequence[xr.Dataset]) -> str:
-    return _joined(
+    return joined(
         "Training. Faint lines: the loss and the gradient norm of single mini-batches (the gradient norm with its "
         "running "
         "mean); markers: the loss and the accuracy of the model after each epoch on the training data (open, dashed) "
         "and "
         "on the test data (filled), ± one standard error.",
-        _said(datasets, "optimizer", "Optimiser: {}."),
-        _said(datasets, "batch_size", "Batch size: {}."),
-        _said(datasets, "seed", "Seeds: {}."),
-        _said(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
+        said(datasets, "optimizer", "Optimiser: {}."),
+        said(datasets, "batch_size", "Batch size: {}."),
+        said(datasets, "seed", "Seeds: {}."),
+        said(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
     )
 
 
@@ -84,14 +84,14 @@ def directions(datasets: Sequence[xr.Dataset]) -> str:
     """How the directions of a slice were made."""
     exact = [dataset for dataset in datasets if "tolerance" not in dataset.attrs]
     normalised = [dataset for dataset in datasets if dataset.attrs.get("normalisation") != "none"]
-    return _joined(
-        _said(datasets, "directions", "Directions: {}."),
-        _said(datasets, "normalisation", "They are {}.", lambda value: NORMALISATIONS.get(str(value), str(value))),
-        _said(normalised, "one_d", "Their part is {}.", lambda value: ONE_D.get(str(value), str(value))),
-        _said(datasets, "relative_norms", "Norms relative to the parameters: {}.", _each),
-        _said(datasets, "cosine", "Cosine of the two directions: {}.", _each),
-        _said(datasets, "seed", "Seed: {}."),
-        _said(exact, "n_evaluations", "Evaluations of the whole data: {}.", _count),
+    return joined(
+        said(datasets, "directions", "Directions: {}."),
+        said(datasets, "normalisation", "They are {}.", lambda value: NORMALISATIONS.get(str(value), str(value))),
+        said(normalised, "one_d", "Their part is {}.", lambda value: ONE_D.get(str(value), str(value))),
+        said(datasets, "relative_norms", "Norms relative to the parameters: {}.", _each),
+        said(datasets, "cosine", "Cosine of the two directions: {}.", _each),
+        said(datasets, "seed", "Seed: {}."),
+        said(exact, "n_evaluations", "Evaluations of the whole data: {}.", count),
         *(accuracy(dataset, len(datasets) > 1) for dataset in datasets),
     )
 
@@ -101,13 +101,13 @@ def accuracy(dataset: xr.Dataset, named: bool = False) -> str:
     a = dataset.attrs
     if "tolerance" not in a:
         return ""
-    evaluated = f"{_count(a['n_evaluations'])} evaluations of the whole data" if "n_evaluations" in a else ""
+    evaluated = f"{count(a['n_evaluations'])} evaluations of the whole data" if "n_evaluations" in a else ""
     made = [
         str(a.get("method", "")),
         f"{evaluated} for {dataset['loss'].size:,} pixels" if evaluated else "",
         f"tolerance {percent_of(a['tolerance'])}",
     ]
-    return _joined(
+    return joined(
         f"{'Accuracy' if not named else f'Accuracy, {who(dataset)}'}: {', '.join(part for part in made if part)}.",
         held_out(dataset),
         f"Largest error of a pixel: {share(a['error_estimate'])}, an estimate." if "error_estimate" in a else "",
@@ -151,8 +151,8 @@ def _scales(dataset: xr.Dataset) -> str:
     """Which axes are not linear."""
     kinds = {name: scale_of(dataset[name].to_numpy().astype(float)).kind for name in axes_of(dataset)}
     ways = {"log": "logarithmic", "symlog": "logarithmic on both sides of zero and linear near it"}
-    said = [f"{name} is {ways[kind]}" for name, kind in kinds.items() if kind in ways]
-    return f"The scale of {', that of '.join(said)}." if said else ""
+    named = [f"{name} is {ways[kind]}" for name, kind in kinds.items() if kind in ways]
+    return f"The scale of {', that of '.join(named)}." if named else ""
 
 
 def line(datasets: Sequence[xr.Dataset]) -> str:
@@ -169,7 +169,7 @@ def line(datasets: Sequence[xr.Dataset]) -> str:
         if any(has_error_map(dataset) for dataset in datasets)
         else ""
     )
-    return _joined(
+    return joined(
         f"Loss and accuracy along one direction through the trained point (dotted line). {bands}",
         points,
         _quadratic(datasets),
@@ -181,7 +181,7 @@ def line(datasets: Sequence[xr.Dataset]) -> str:
 
 def surface(datasets: Sequence[xr.Dataset]) -> str:
     several = " All panels share one colour scale." if len(datasets) > 1 else ""
-    return _joined(
+    return joined(
         "Loss on a plane through the trained point (cross). Colour: the logarithm to base 10 of the loss; lines carry "
         "the "
         f"loss itself.{several}",
@@ -211,7 +211,7 @@ def _beside(datasets: Sequence[xr.Dataset]) -> str:
 
 
 def volume(dataset: xr.Dataset) -> str:
-    return _joined(
+    return joined(
         f"Loss in a block through the trained point (cross), {who(dataset)}: three slices at right angles, each at the "
         "value that its title names, on one colour scale of the logarithm to base 10 of the loss. The view to turn "
         "shows surfaces of equal loss; each can be switched off in its legend.",
@@ -227,7 +227,7 @@ def classes(dataset: xr.Dataset) -> str:
     left_out = f" The {MOST_CLASSES} of {every} classes with the highest mean loss." if every > MOST_CLASSES else ""
     mean = f" Mean over {dataset.sizes['plane']} planes." if "plane" in dataset.dims else ""
     scale = " All pictures share one colour scale; lines lie at the same levels." if len(axes_of(dataset)) > 1 else ""
-    return _joined(
+    return joined(
         f"The loss of the examples of each class by itself, {who(dataset)}.{scale}{left_out}{mean}", basis([dataset])
     )
 
@@ -237,18 +237,18 @@ def surface_3d(dataset: xr.Dataset, with_road: bool) -> str:
     which = f"The mean over {dataset.sizes['plane']} planes" if "plane" in dataset.dims else "The same plane"
     points = " In the view to turn, points mark where it was evaluated." if has_error_map(dataset) else ""
     model = " In the view to turn, the legend switches the quadratic model on." if "quadratic" in dataset else ""
-    return _joined(
+    return joined(
         f"{which} as a surface, {who(dataset)}: height and colour are the logarithm to base 10 of the "
         f"loss.{road}{points}{model}",
     )
 
 
 def road(surface_dataset: xr.Dataset, trajectory: xr.Dataset) -> str:
-    return _joined(
+    return joined(
         f"The road of {who(trajectory)} projected on the plane of its first two principal components, over the loss on "
         "that plane. The plane passes through the last snapshot. The points are snapshots, coloured by training step.",
-        _said([trajectory], "n_snapshots", "Snapshots: {}."),
-        _said(
+        said([trajectory], "n_snapshots", "Snapshots: {}."),
+        said(
             [trajectory],
             "center",
             "Components of the snapshots centred at {}.",
@@ -256,7 +256,7 @@ def road(surface_dataset: xr.Dataset, trajectory: xr.Dataset) -> str:
         ),
         "The road lies near the plane, not on it; the next figure shows how far away.",
         accuracy(surface_dataset)
-        or _said([surface_dataset], "n_evaluations", "Evaluations of the whole data: {}.", _count),
+        or said([surface_dataset], "n_evaluations", "Evaluations of the whole data: {}.", count),
         basis([surface_dataset]),
     )
 
@@ -267,7 +267,7 @@ def explained(trajectory: xr.Dataset) -> str:
         if "loss" in trajectory and "plane_loss" in trajectory
         else ""
     )
-    return _joined(
+    return joined(
         f"How much of the road of {who(trajectory)} its principal plane shows. Left: explained variance of the first "
         "components beside that of a random walk of as many steps (Antognini & Sohl-Dickstein 2018). Middle: distance "
         "of "
@@ -276,56 +276,29 @@ def explained(trajectory: xr.Dataset) -> str:
     )
 
 
-def spectrum(datasets: Sequence[xr.Dataset]) -> str:
-    has_stderr = any("eigenvalue_stderr" in d for d in datasets)
-    thin = "; thin bars: one standard error from the sampling of the data" if has_stderr else ""
-    return _joined(
-        "The largest and the smallest eigenvalues of the Hessian at the trained point, by Lanczos with full "
-        f"reorthogonalisation. Thick bars: residual of the solver (mostly within the marker){thin}.",
-        _said(datasets, "tol", "Relative tolerance asked: {}.", lambda value: number(float(value), 2)),
-        _said(datasets, "products", "Hessian-vector products: {}."),
-        basis(datasets),
-    )
-
-
-def power_iteration(datasets: Sequence[xr.Dataset], spectra: Sequence[xr.Dataset]) -> str:
-    line_there = (
-        " Dashed: the largest eigenvalue by Lanczos, with its residual and one standard error as a band."
-        if spectra
-        else ""
-    )
-    return _joined(
-        "Rayleigh quotients of power iteration, on one fixed batch or on another batch at each product; kept as a "
-        "baseline, "
-        f"since it carries no error.{line_there}",
-        _said(datasets, "batch_size", "Batch size: {}."),
-        _said(spectra, "data", "Data of the Lanczos run: {}."),
-    )
-
-
 def barrier(datasets: Sequence[xr.Dataset]) -> str:
-    return _joined(
+    return joined(
         "Loss and error on the straight line between the two networks. Bands: ± one standard error. Dashed: the "
         "straight "
         "line between the ends. Arrows: the barrier.",
-        _said(datasets, "definition", "Barrier: {}.", lambda value: DEFINITIONS.get(str(value), str(value))),
+        said(datasets, "definition", "Barrier: {}.", lambda value: DEFINITIONS.get(str(value), str(value))),
         basis(datasets),
     )
 
 
 def robustness(datasets: Sequence[xr.Dataset]) -> str:
-    return _joined(
+    return joined(
         "Loss and accuracy under Gaussian noise on all parameters. Faint lines: single draws; markers: their mean ± "
         "one "
         "standard error.",
-        _said(
+        said(
             datasets,
             "relative",
             "Noise {}.",
             lambda value: "relative to the norm of each filter" if value == "filter" else "absolute, the same for all",
         ),
-        _said(datasets, "draws", "Draws: {}."),
-        _said(datasets, "seed", "Seed: {}."),
+        said(datasets, "draws", "Draws: {}."),
+        said(datasets, "seed", "Seed: {}."),
         basis(datasets),
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lossatlas.plot.grids import over_planes
 from lossatlas.plot.style import network_label, short_data
+from lossatlas.plot.trends import over_subsets
 from lossatlas.report.captions import held_out, share
 from lossatlas.uncertainty import number, percent, plus_minus
 
@@ -166,8 +167,102 @@ def spectrum(dataset: xr.Dataset) -> Iterator[str]:
     if len(found) == 2:
         lowest, highest = (float(found[end]["eigenvalue"][0]) for end in ("bottom", "top"))
         yield f"The ratio of the smallest to the largest is {number(lowest / highest, 3)}."
+    yield from _traced(dataset)
+    yield from spectral_density(dataset)
+    if "largest_gap" in dataset:
+        k = dataset.sizes["rank"]
+        yield f"The largest gap between two of its {k} largest eigenvalues is {largest_gap(dataset)}."
+    yield from _trend(dataset)
     if not dataset.attrs.get("converged", 1):
         yield "The solver did not reach its tolerance; the residuals say how far it came."
+    if dataset.attrs.get("note"):
+        yield f"Note: {dataset.attrs['note'].rstrip('.')}."
+
+
+def _traced(dataset: xr.Dataset) -> Iterator[str]:
+    if "trace" not in dataset or "top" not in dataset["end"].to_numpy():
+        return
+    leading, k = number(float(dataset["eigenvalue"].sel(end="top").sum())), dataset.sizes["rank"]
+    yield f"Its trace is {value(dataset, 'trace')}; the {k} largest eigenvalues add up to {leading}."
+
+
+def spectral_density(dataset: xr.Dataset) -> Iterator[str]:
+    if "negative_mass" in dataset:
+        yield f"{_who(dataset)}: {share_below_0(dataset)} of the eigenvalues are below 0."
+    yield from _about_0(dataset)
+    if "effective_rank" in dataset:
+        of = f" of {int(dataset.attrs['n_parameters']):,}" if "n_parameters" in dataset.attrs else ""
+        yield f"Its effective rank is {value(dataset, 'effective_rank')}{of}."
+
+
+def _about_0(dataset: xr.Dataset) -> Iterator[str]:
+    """The share in the bin about 0: so many eigenvalues the quadrature cannot give a sign."""
+    if "histogram" not in dataset:
+        return
+    middle = (dataset["bin_left"].to_numpy() < 0) & (dataset["bin_right"].to_numpy() > 0)
+    held, edges = dataset["histogram"].to_numpy()[middle], dataset["bin_right"].to_numpy()[middle]
+    for part, edge in zip(held, edges, strict=True):
+        yield f"{percent(part)} of the eigenvalues are within {number(edge, 2)} of 0."
+
+
+def share_below_0(dataset: xr.Dataset) -> str:
+    """The share of negative eigenvalues with its 95 % interval: "14.1 % [12.2 %, 16.0 %]"."""
+    if "negative_mass" not in dataset:
+        return number(float("nan"))
+    bounds = [dataset[f"negative_mass_{end}"] for end in ("low", "high") if f"negative_mass_{end}" in dataset]
+    within = f" [{', '.join(percent(float(bound)) for bound in bounds)}]" if bounds else ""
+    return f"{percent(float(dataset['negative_mass']))}{within}"
+
+
+def largest_gap(dataset: xr.Dataset) -> str:
+    """The largest gap between leading eigenvalues, with the residuals at its two sides, and where it lies."""
+    if "largest_gap" not in dataset:
+        return number(float("nan"))
+    rank = int(dataset["largest_gap_rank"])
+    sides = dataset["residual"].sel(end="top").isel(rank=slice(rank - 1, rank + 1)) if "residual" in dataset else None
+    error = None if sides is None else float(sides.sum())
+    return f"{plus_minus(float(dataset['largest_gap']), error)} after rank {rank}"
+
+
+def _trend(dataset: xr.Dataset) -> Iterator[str]:
+    if "trend_eigenvalue" not in dataset:
+        return
+    mean, stderr = over_subsets(dataset)
+    whole = float(dataset["eigenvalue"].sel(end="top").isel(rank=0))
+    smallest, largest = (int(dataset["n_examples"].to_numpy().argsort()[k]) for k in (0, -1))
+    said = [
+        f"{plus_minus(mean[k], stderr[k])} on subsets of {int(dataset['n_examples'][k]):,} examples "
+        f"({number(mean[k] / whole, 3)} times that of all the data)"
+        for k in dict.fromkeys((smallest, largest))
+    ]
+    yield f"The mean of its largest eigenvalue is {' and '.join(said)}."
+
+
+def gauss_newton_split(dataset: xr.Dataset) -> Iterator[str]:
+    yield (
+        f"{_who(dataset)}: the cosine of the Hessian and its Gauss-Newton part is {value(dataset, 'cosine')}; the "
+        f"Frobenius norm of the Hessian is {value(dataset, 'frobenius_hessian')}, that of the rest "
+        f"{value(dataset, 'frobenius_residual')}."
+    )
+    curved = dataset.isel(rank=dataset["curvature_hessian"].to_numpy() > 0)
+    if curved.sizes["rank"]:
+        ratio = (curved["curvature_gauss_newton"] / curved["curvature_hessian"]).to_numpy()
+        yield (
+            f"Along its {len(ratio)} leading eigenvectors the Gauss-Newton part has between {percent(ratio.min())} and "
+            f"{percent(ratio.max())} of the curvature."
+        )
+
+
+def gabdullin(dataset: xr.Dataset) -> Iterator[str]:
+    step, last = dataset["step"].to_numpy(), dataset.sizes["step"] - 1
+    spelt = {"k_h1": "K_H1", "k_h05": "K_H0.5", "r_e": "r_e"}
+    ends = [f"{name} {value(dataset, key, step=last)}" for key, name in spelt.items()]
+    half = int(np.abs(step - step[-1] / 2).argmin())
+    growth = [f"{name} {number(float(dataset[key][last] / dataset[key][half]), 3)}" for key, name in spelt.items()]
+    yield (
+        f"{_who(dataset)} after {step[last]:g} steps: {', '.join(ends)}; as multiples of their values after "
+        f"{step[half]:g} steps: {', '.join(growth)}."
+    )
 
 
 def power_iteration(dataset: xr.Dataset) -> Iterator[str]:

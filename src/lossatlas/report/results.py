@@ -2,97 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lossatlas import plot
-from lossatlas.claims import derive
 from lossatlas.plot import interactive, isosurfaces
-from lossatlas.plot.grids import axes_of, has_error_map, is_polar
-from lossatlas.plot.scales import scale_of
-from lossatlas.report import captions, observations
-from lossatlas.report.document import Block, Bullets, Picture, Section, Table
+from lossatlas.plot.grids import has_error_map
+from lossatlas.report import captions, curvature, observations
+from lossatlas.report.blocks import Build, Datasets, Results, alike, numbered, observed, same_network
+from lossatlas.report.document import Block, Picture, Section, Table
 from lossatlas.report.observations import value
 from lossatlas.uncertainty import number, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from lossatlas.claims import Claim
-
-Datasets = Sequence["xr.Dataset"]
-Build = Callable[["Datasets", "Results"], list[Block]]
-
-
-class Results:
-    """The Datasets of a report by kind, and the claims that may interpret them."""
-
-    def __init__(self, datasets: Datasets, claims: Sequence[Claim]) -> None:
-        self.by_kind: dict[str, list[xr.Dataset]] = defaultdict(list)
-        for dataset in datasets:
-            self.by_kind[_part(dataset)].append(dataset)
-        self.claims = tuple(claims)
-
-    def interpretation(self, kind: str, datasets: Datasets) -> Bullets:
-        """The verdicts of the claims that these Datasets give rise to."""
-        allowed = {(claim.hypothesis, claim.detail) for claim in derive(datasets) if claim.kind == kind}
-        related = tuple(claim.sentence for claim in self.claims if (claim.hypothesis, claim.detail) in allowed)
-        return Bullets(related or ("No claim is tested on this figure.",), lead="Interpretation.")
-
-    def sections(self) -> tuple[Section, ...]:
-        present = [(title, part, build) for title, part, build in PARTS if self.by_kind.get(part)]
-        built = [(title, part, tuple(build(self.by_kind[part], self))) for title, part, build in present]
-        return tuple(
-            Section(title, f"results-{part.replace('_', '-')}", blocks) for title, part, blocks in built if blocks
-        )
-
-
-def _part(dataset: xr.Dataset) -> str:
-    kind = str(dataset.attrs["kind"])
-    if kind != "surface":
-        return kind
-    part = ("line", "plane", "volume")[len(axes_of(dataset)) - 1]
-    principal = "principal" in str(dataset.attrs.get("directions", ""))
-    return "principal_plane" if part == "plane" and principal and _plain(dataset) else part
-
-
-def _observed(observe: Callable[[xr.Dataset], Iterable[str]], datasets: Datasets) -> Bullets:
-    return Bullets(tuple(sentence for dataset in datasets for sentence in observe(dataset)), lead="Observation.")
-
-
-def _alike(datasets: Datasets, *keys: str) -> list[list[xr.Dataset]]:
-    """Datasets that belong into one figure: they agree in these attributes, surfaces also in what is drawn of them."""
-    groups: dict[tuple[str, ...], list[xr.Dataset]] = defaultdict(list)
-    for dataset in datasets:
-        groups[(*(str(dataset.attrs.get(key, "")) for key in keys), *_drawn(dataset))].append(dataset)
-    return list(groups.values())
-
-
-def _drawn(dataset: xr.Dataset) -> tuple[str, ...]:
-    if dataset.attrs["kind"] != "surface":
-        return ()
-    scales = [scale_of(dataset[name].to_numpy().astype(float)).kind for name in axes_of(dataset)]
-    parts = ("plane" in dataset.dims, "quadratic" in dataset, has_error_map(dataset))
-    return (*axes_of(dataset), *scales, *map(str, parts))
-
-
-def _plain(dataset: xr.Dataset) -> bool:
-    """Whether it is one flat plane, on which a road can be drawn."""
-    return "plane" not in dataset.dims and not is_polar(dataset)
-
-
-def _name(base: str, k: int) -> str:
-    return base if k == 0 else f"{base}-{k + 1}"
-
 
 def _history(datasets: Datasets, results: Results) -> list[Block]:
     picture = Picture("history", plot.history(*datasets), captions.history(datasets))
     tables = [_epoch_table(dataset) for dataset in datasets if dataset.sizes.get("epoch")]
     interpretation = results.interpretation("history", datasets)
-    return [picture, _observed(observations.history, datasets), interpretation, *tables]
+    return [picture, observed(observations.history, datasets), interpretation, *tables]
 
 
 def _epoch_table(dataset: xr.Dataset) -> Table:
@@ -111,10 +42,10 @@ def _epoch_table(dataset: xr.Dataset) -> Table:
 
 def _lines(datasets: Datasets, results: Results) -> list[Block]:
     blocks: list[Block] = []
-    for k, group in enumerate(_alike(datasets, "data", "directions", "normalisation")):
+    for k, group in enumerate(alike(datasets, "data", "directions", "normalisation")):
         blocks += [
-            Picture(_name("lines", k), plot.line(*group), captions.line(group)),
-            _observed(observations.surface, group),
+            Picture(numbered("lines", k), plot.line(*group), captions.line(group)),
+            observed(observations.surface, group),
             results.interpretation("surface", group),
         ]
     return [*blocks, *_class_pictures("line", datasets)]
@@ -124,22 +55,22 @@ def _class_pictures(part: str, datasets: Datasets) -> list[Block]:
     with_classes = [dataset for dataset in datasets if "class_loss" in dataset]
     width = 0.75 if part == "line" else 1.0
     return [
-        Picture(_name(f"{part}-classes", k), plot.classes(dataset), captions.classes(dataset), width)
+        Picture(numbered(f"{part}-classes", k), plot.classes(dataset), captions.classes(dataset), width)
         for k, dataset in enumerate(with_classes)
     ]
 
 
 def _planes(datasets: Datasets, results: Results) -> list[Block]:
     blocks: list[Block] = []
-    groups = _alike(datasets, "data", "directions", "normalisation")
+    groups = alike(datasets, "data", "directions", "normalisation")
     pairs = [pair for group in groups for pair in _in_rows(group)]
     for k, pair in enumerate(pairs):
         width = 1.0 if len(pair) > 1 or _has_companion(pair[0]) else 0.72
         blocks += [
-            Picture(_name("planes", k), plot.surface(*pair), captions.surface(pair), width),
-            _observed(observations.surface, pair),
+            Picture(numbered("planes", k), plot.surface(*pair), captions.surface(pair), width),
+            observed(observations.surface, pair),
             results.interpretation("surface", pair),
-            *(_view(_name("plane-3d", 2 * k + j), dataset) for j, dataset in enumerate(pair)),
+            *(_view(numbered("plane-3d", 2 * k + j), dataset) for j, dataset in enumerate(pair)),
         ]
     return [*blocks, *_class_pictures("plane", datasets)]
 
@@ -159,8 +90,8 @@ def _volumes(datasets: Datasets, results: Results) -> list[Block]:
     for k, dataset in enumerate(datasets):
         turning = isosurfaces.volume_3d(dataset)
         blocks += [
-            Picture(_name("volume", k), plot.volume(dataset), captions.volume(dataset), interactive=turning),
-            _observed(observations.surface, [dataset]),
+            Picture(numbered("volume", k), plot.volume(dataset), captions.volume(dataset), interactive=turning),
+            observed(observations.surface, [dataset]),
             results.interpretation("surface", [dataset]),
         ]
     return blocks
@@ -175,25 +106,25 @@ def _view(name: str, dataset: xr.Dataset, road: xr.Dataset | None = None) -> Pic
 def _principal_planes(datasets: Datasets, results: Results) -> list[Block]:
     """Planes of principal components whose road is missing; those with a road are drawn with it."""
     roads = results.by_kind.get("trajectory", [])
-    alone = [dataset for dataset in datasets if not any(_same_network(dataset, road) for road in roads)]
+    alone = [dataset for dataset in datasets if not any(same_network(dataset, road) for road in roads)]
     return _planes(alone, results)
 
 
 def _trajectories(datasets: Datasets, results: Results) -> list[Block]:
     blocks: list[Block] = []
     for k, trajectory in enumerate(datasets):
-        planes = [d for d in results.by_kind.get("principal_plane", []) if _same_network(d, trajectory)]
+        planes = [d for d in results.by_kind.get("principal_plane", []) if same_network(d, trajectory)]
         for j, plane in enumerate(planes):
             blocks += [
-                Picture(_name("road", k + j), plot.road(plane, trajectory), captions.road(plane, trajectory), 0.85),
-                _observed(observations.surface, [plane]),
+                Picture(numbered("road", k + j), plot.road(plane, trajectory), captions.road(plane, trajectory), 0.85),
+                observed(observations.surface, [plane]),
                 results.interpretation("surface", [plane]),
-                _view(_name("road-3d", k + j), plane, trajectory),
-                *_error_map(_name("road-error", k + j), plane),
+                _view(numbered("road-3d", k + j), plane, trajectory),
+                *_error_map(numbered("road-error", k + j), plane),
             ]
         blocks += [
-            Picture(_name("explained", k), plot.explained(trajectory), captions.explained(trajectory)),
-            _observed(observations.trajectory, [trajectory]),
+            Picture(numbered("explained", k), plot.explained(trajectory), captions.explained(trajectory)),
+            observed(observations.trajectory, [trajectory]),
             results.interpretation("trajectory", [trajectory]),
         ]
     return blocks
@@ -204,64 +135,12 @@ def _error_map(name: str, plane: xr.Dataset) -> list[Block]:
     return [Picture(name, plot.surface(plane), captions.surface([plane]))] if has_error_map(plane) else []
 
 
-def _same_network(a: xr.Dataset, b: xr.Dataset) -> bool:
-    return a.attrs.get("network") == b.attrs.get("network")
-
-
-def _spectra(datasets: Datasets, results: Results) -> list[Block]:
-    blocks: list[Block] = []
-    for k, group in enumerate(_alike(datasets, "data")):
-        context = [*group, *results.by_kind.get("history", [])]
-        blocks += [
-            Picture(_name("spectrum", k), plot.spectrum(*group), captions.spectrum(group)),
-            _observed(observations.spectrum, group),
-            results.interpretation("spectrum", context),
-            *(_eigenvalue_table(dataset) for dataset in group),
-        ]
-    return blocks
-
-
-def _eigenvalue_table(dataset: xr.Dataset) -> Table:
-    ends = [end for end in ("top", "bottom") if end in dataset["end"].to_numpy()]
-    rows = []
-    for k in range(dataset.sizes["rank"]):
-        cells = [str(k + 1)]
-        for end in ends:
-            at = dataset.sel(end=end).isel(rank=k)
-            cells += [
-                value(at, "eigenvalue"),
-                number(float(at["residual"]), 2) if "residual" in at else value(at, "residual"),
-            ]
-        rows.append(tuple(cells))
-    names = {"top": "from the largest", "bottom": "from the smallest"}
-    header = ("rank", *(cell for end in ends for cell in (names[end], "residual")))
-    error = "± one data-sampling standard error " if "eigenvalue_stderr" in dataset else ""
-    return Table(
-        f"Eigenvalues of the Hessian of {captions.who(dataset)} {error}with the solver's residuals.",
-        header,
-        tuple(rows),
-    )
-
-
-def _power(datasets: Datasets, results: Results) -> list[Block]:
-    networks = {dataset.attrs.get("network") for dataset in datasets}
-    spectra = tuple(d for d in results.by_kind.get("spectrum", []) if d.attrs.get("network") in networks)
-    figure = plot.power_iteration(*datasets, spectra=spectra)
-    caption = captions.power_iteration(datasets, spectra)
-    interpretation = results.interpretation("power_iteration", datasets)
-    return [
-        Picture("power-iteration", figure, caption, 0.8),
-        _observed(observations.power_iteration, datasets),
-        interpretation,
-    ]
-
-
 def _barriers(datasets: Datasets, results: Results) -> list[Block]:
     blocks: list[Block] = []
-    for k, group in enumerate(_alike(datasets, "definition", "curve")):
+    for k, group in enumerate(alike(datasets, "definition", "curve")):
         blocks += [
-            Picture(_name("barrier", k), plot.barrier(*group), captions.barrier(group)),
-            _observed(observations.barrier, group),
+            Picture(numbered("barrier", k), plot.barrier(*group), captions.barrier(group)),
+            observed(observations.barrier, group),
             results.interpretation("barrier", group),
         ]
     return [*blocks, _barrier_table(datasets)]
@@ -285,13 +164,13 @@ def _barrier_table(datasets: Datasets) -> Table:
 def _robustness(datasets: Datasets, results: Results) -> list[Block]:
     blocks: list[Block] = []
     absolute_first = sorted(
-        _alike(datasets, "relative", "data"), key=lambda group: group[0].attrs.get("relative") == "filter"
+        alike(datasets, "relative", "data"), key=lambda group: group[0].attrs.get("relative") == "filter"
     )
     for k, group in enumerate(absolute_first):
         context = [*group, *results.by_kind.get("spectrum", [])]
         blocks += [
-            Picture(_name("robustness", k), plot.robustness(*group), captions.robustness(group)),
-            _observed(observations.robustness, group),
+            Picture(numbered("robustness", k), plot.robustness(*group), captions.robustness(group)),
+            observed(observations.robustness, group),
             results.interpretation("robustness", context),
             *(_noise_table(group[j : j + 2]) for j in range(0, len(group), 2)),
         ]
@@ -344,10 +223,20 @@ PARTS: tuple[tuple[str, str, Build], ...] = (
     ("Loss in a volume", "volume", _volumes),
     ("The road of training", "trajectory", _trajectories),
     ("Loss on a plane of principal components", "principal_plane", _principal_planes),
-    ("Spectrum of the Hessian", "spectrum", _spectra),
-    ("Power iteration, the baseline", "power_iteration", _power),
+    ("Spectrum of the Hessian", "spectrum", curvature.spectra),
+    ("Density of the spectrum", "spectral_density", curvature.densities),
+    ("Hessian and Gauss-Newton matrix", "gauss_newton_split", curvature.splits),
+    ("Criteria on the spectrum", "gabdullin", curvature.criteria),
+    ("Power iteration, the baseline", "power_iteration", curvature.power),
     ("The way between two networks", "barrier", _barriers),
     ("Robustness to weight noise", "robustness", _robustness),
     ("Comparison with published numbers", "comparison", _comparisons),
 )
-KINDS = {"history", "surface", "trajectory", "spectrum", "power_iteration", "barrier", "robustness", "comparison"}
+KINDS = {"surface", *(part for _, part, _ in PARTS)} - {"line", "plane", "volume", "principal_plane"}
+
+
+def sections(results: Results) -> tuple[Section, ...]:
+    """A section for each part that has Datasets, in a fixed order."""
+    present = [(title, part, build) for title, part, build in PARTS if results.by_kind.get(part)]
+    built = [(title, part, tuple(build(results.by_kind[part], results))) for title, part, build in present]
+    return tuple(Section(title, f"results-{part.replace('_', '-')}", blocks) for title, part, blocks in built if blocks)

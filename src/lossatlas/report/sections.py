@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lossatlas.report.blocks import Results
 from lossatlas.report.captions import distinct
 from lossatlas.report.document import (
     Block,
@@ -16,7 +17,7 @@ from lossatlas.report.document import (
     Section,
     Table,
 )
-from lossatlas.report.results import Results
+from lossatlas.report.results import sections
 from lossatlas.report.theory import theory
 
 if TYPE_CHECKING:
@@ -41,21 +42,26 @@ PROVENANCE = {
 def document(datasets: Sequence[xr.Dataset], claims: Sequence[Claim], title: str, setup: Mapping[str, str]) -> Document:
     """The whole report. The order of the Datasets does not matter: they are sorted by kind, network and name."""
     ordered = sorted(datasets, key=_order)
-    kinds = {str(dataset.attrs["kind"]) for dataset in ordered}
-    if any(dataset.attrs["kind"] == "surface" and "tolerance" in dataset.attrs for dataset in ordered):
-        kinds.add("tolerance")
     body = Document(
         title,
         (
             _summary(claims),
-            theory(kinds),
+            theory(_topics(ordered)),
             _setup(ordered, setup),
-            Section("Results", "results", Results(ordered, claims).sections()),
+            Section("Results", "results", sections(Results(ordered, claims))),
             _conclusion(claims),
         ),
     )
     references = Section("References", "references", (References(body.cited),))
     return Document(title, (*body.sections, references))
+
+
+def _topics(datasets: Sequence[xr.Dataset]) -> set[str]:
+    """What the theory has to explain: the kinds of the Datasets, and what some of a kind only have."""
+    kinds = {str(dataset.attrs["kind"]) for dataset in datasets}
+    variables = {name for name in ("density", "trace", "trend_eigenvalue") for d in datasets if name in d}
+    tolerance = {"tolerance" for d in datasets if d.attrs["kind"] == "surface" and "tolerance" in d.attrs}
+    return kinds | variables | tolerance
 
 
 def _order(dataset: xr.Dataset) -> tuple[str, ...]:

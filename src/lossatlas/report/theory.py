@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from lossatlas.report.document import Block, Formula, Paragraph, Section, text
-
-
-def _paragraph(prose: str) -> Paragraph:
-    return Paragraph(text(prose))
-
+from lossatlas.report.curvature_theory import CRITERIA, DENSITY, SPLIT, SUBSETS, TRACE, paragraph
+from lossatlas.report.document import Block, Formula, Section
 
 OBJECTIVE = (
-    _paragraph(
+    paragraph(
         "A network $f_{\\theta}$ with parameters $\\theta \\in \\mathbb{R}^{n}$ has, on data $(x_i, y_i)$, "
         "$i = 1, \\dots, N$, the loss"
     ),
     Formula(r"L(\theta) = \frac{1}{N} \sum_{i=1}^{N} \ell\left(f_{\theta}(x_i), y_i\right),"),
-    _paragraph("with the gradient and the Hessian"),
+    paragraph("with the gradient and the Hessian"),
     Formula(
         r"g(\theta) = \nabla L(\theta) \in \mathbb{R}^{n}, \qquad "
         r"H(\theta) = \nabla^{2} L(\theta) \in \mathbb{R}^{n \times n}."
     ),
-    _paragraph(
+    paragraph(
         "Read as an estimate of the loss over the population that the examples were drawn from, $L$ has the standard "
         "error $s / \\sqrt{N}$, where $s$ is the standard deviation of the examples' losses. It takes the examples as "
         "independent draws."
@@ -28,11 +24,11 @@ OBJECTIVE = (
 )
 
 CURVATURE = (
-    _paragraph("Near a point the loss is approximated to second order by"),
+    paragraph("Near a point the loss is approximated to second order by"),
     Formula(
         r"L(\theta + \delta) \approx L(\theta) + g(\theta)^{\top} \delta + \frac{1}{2} \delta^{\top} H(\theta) \delta."
     ),
-    _paragraph(
+    paragraph(
         "With eigenvalues $\\lambda_i$ and orthonormal eigenvectors $q_i$ of $H$, the curvature along a direction $v$ "
         "is "
         "a weighted mean of the eigenvalues:"
@@ -40,7 +36,7 @@ CURVATURE = (
     Formula(
         r"\frac{v^{\top} H v}{v^{\top} v} = \sum_{i=1}^{n} \lambda_i \frac{(q_i^{\top} v)^{2}}{\lVert v \rVert^{2}}."
     ),
-    _paragraph(
+    paragraph(
         "Sharpness here is the largest eigenvalue, $\\lambda_{\\max} = \\max_{\\lVert v \\rVert = 1} v^{\\top} H v$, "
         "the "
         "steepest curvature of any direction. Keskar et al. [@keskar2017] relate sharpness to generalisation; later "
@@ -54,14 +50,14 @@ CURVATURE = (
 )
 
 SLICES = (
-    _paragraph("A slice shows the loss on a line or a plane through the trained point $\\theta^{*}$:"),
+    paragraph("A slice shows the loss on a line or a plane through the trained point $\\theta^{*}$:"),
     Formula(r"F(\alpha, \beta) = L\left(\theta^{*} + \alpha d_{1} + \beta d_{2}\right)."),
-    _paragraph(
+    paragraph(
         "A random direction is drawn from a standard normal distribution and filter-normalised [@li2018]: each filter "
         "$f$ (output unit) of the direction gets the norm of the same filter of the network,"
     ),
     Formula(r"d_{f} \leftarrow d_{f} \, \frac{\lVert \theta^{*}_{f} \rVert}{\lVert d_{f} \rVert}."),
-    _paragraph(
+    paragraph(
         "One-dimensional parameters (biases, normalisation scales) have no filters; in the authors' default their part "
         "of the direction is zero. The second direction is made orthogonal to the first: two random directions are "
         "nearly orthogonal before normalisation but need not be after it, and on a plane with oblique axes distances "
@@ -70,7 +66,7 @@ SLICES = (
 )
 
 TOLERANCE = (
-    _paragraph(
+    paragraph(
         "A surface asked for to a tolerance $\\epsilon$ is evaluated at some of its pixels, the nodes, and "
         "interpolated between them by a polyharmonic spline: of $\\log F$ where the loss is positive. The error of "
         "an interpolated pixel is $\\left| \\hat{F} / F - 1 \\right|$. Then $n$ pixels are drawn at random from the "
@@ -78,7 +74,7 @@ TOLERANCE = (
         "of them would be among the $n$ with probability"
     ),
     Formula(r"\prod_{i=0}^{n-1} \frac{M - B - i}{M - i}."),
-    _paragraph(
+    paragraph(
         "A test is passed when all $n$ are within $\\epsilon$ and this is at most $\\delta$ for every $B$ above the "
         "share that may be off; in the limit of many pixels, 59 of 59 bound 95 % of them at 95 % confidence. A test "
         "that fails leads to more nodes and another test; the $\\delta$ of all tests add up to the risk that was asked "
@@ -91,12 +87,12 @@ TOLERANCE = (
 )
 
 SOLVERS = (
-    _paragraph(
+    paragraph(
         "The Hessian is never formed. A product with a vector costs about as much as a few gradients, by "
         "differentiating twice [@pearlmutter1994]:"
     ),
     Formula(r"H v = \nabla_{\theta} \left( g(\theta)^{\top} v \right)."),
-    _paragraph(
+    paragraph(
         "Power iteration repeats $v \\leftarrow H v / \\lVert H v \\rVert$ and reads the Rayleigh quotient "
         "$v^{\\top} H v$. It converges to the eigenvalue of largest magnitude, slowly where the next one is close, and "
         "not at all where each product uses another batch, since each batch has another Hessian. The Lanczos method "
@@ -107,14 +103,14 @@ SOLVERS = (
         "$H$ the residual bounds the error: there is an eigenvalue $\\lambda$ of $H$ with"
     ),
     Formula(r"\left| \lambda - \hat{\lambda} \right| \leq \lVert H v - \hat{\lambda} v \rVert."),
-    _paragraph(
+    paragraph(
         "The residual concerns the solver. The data have an error of their own, since another sample of examples has "
         "another Hessian; it is given as the standard error of $v^{\\top} H v$ over parts of the data."
     ),
 )
 
 ROAD = (
-    _paragraph(
+    paragraph(
         "Snapshots $\\theta_{1}, \\dots, \\theta_{T}$ of the parameters while training form the rows of $M \\in "
         "\\mathbb{R}^{T \\times n}$. Their principal components come from the $T \\times T$ Gram matrix of the centred "
         "snapshots, so that no $n \\times n$ matrix is needed:"
@@ -123,13 +119,13 @@ ROAD = (
         r"G = C M M^{\top} C = \sum_{k} \lambda_{k} u_{k} u_{k}^{\top}, \qquad "
         r"p_{k} = \frac{M^{\top} C u_{k}}{\sqrt{\lambda_{k}}}, \qquad C = I - \frac{1}{T} e e^{\top},"
     ),
-    _paragraph(
+    paragraph(
         "where $e$ is the vector of ones. Two components explain much of any smooth road, even of one without "
         "structure. For a random walk of $T$ steps "
         "in many dimensions, centred, the share of the variance of component $k$ is [@antognini2018]"
     ),
     Formula(r"\rho_{k} \propto \frac{1}{4 \sin^{2}\left(\pi k / (2 T)\right)},"),
-    _paragraph(
+    paragraph(
         "that is 60.8, 15.2 and 6.8 % for long walks. A finer null model keeps the observed steps and "
         "draws their signs at random. The road does not lie in its principal plane: the distance of each snapshot "
         "from the "
@@ -138,25 +134,25 @@ ROAD = (
 )
 
 BARRIER = (
-    _paragraph(
+    paragraph(
         "Between two trained networks $\\theta_{A}$ and $\\theta_{B}$ the loss is followed along the straight line "
         "$\\theta_{t} = (1 - t) \\theta_{A} + t \\theta_{B}$. The barrier of Entezari et al. [@entezari2022] is the "
         "greatest height above the straight line between the losses of the ends:"
     ),
     Formula(r"B = \max_{t \in [0, 1]} \left[ L(\theta_{t}) - (1 - t) L(\theta_{A}) - t L(\theta_{B}) \right]."),
-    _paragraph(
+    paragraph(
         "Frankle et al. [@frankle2020] use the error $E$ (one minus accuracy) and the mean of the ends, and call two "
         "networks linearly mode connected where the barrier is below 2 %:"
     ),
     Formula(r"B_{E} = \max_{t \in [0, 1]} E(\theta_{t}) - \frac{1}{2} \left( E(\theta_{A}) + E(\theta_{B}) \right)."),
-    _paragraph(
+    paragraph(
         "Draxler et al. [@draxler2018] measure from the worse end. The definitions differ where the ends do. A barrier "
         "on the straight line does not rule out a curved path of low loss [@garipov2018]."
     ),
 )
 
 NOISE = (
-    _paragraph(
+    paragraph(
         "Robustness is measured by adding Gaussian noise to all parameters, in several independent draws. To second "
         "order"
     ),
@@ -164,7 +160,7 @@ NOISE = (
         r"\mathbb{E}_{\varepsilon} L(\theta + \sigma \varepsilon) \approx L(\theta) + \frac{\sigma^{2}}{2} "
         r"\mathrm{tr}(H), \qquad \varepsilon \sim \mathcal{N}(0, I)."
     ),
-    _paragraph(
+    paragraph(
         "Relative to the filters, the noise of each filter is scaled by the norm of that filter. Absolute noise "
         "depends on "
         "the scale of the weights, which a rescaling can change without changing the function."
@@ -185,14 +181,19 @@ PARTS: tuple[tuple[str, frozenset[str], tuple[Block, ...]], ...] = (
         frozenset({"spectrum", "power_iteration"}),
         SOLVERS,
     ),
+    ("Density of the spectrum", frozenset({"density"}), DENSITY),
+    ("The trace, estimated or exact", frozenset({"trace"}), TRACE),
+    ("The largest eigenvalue of a subset", frozenset({"trend_eigenvalue"}), SUBSETS),
+    ("The Gauss-Newton part", frozenset({"gauss_newton_split"}), SPLIT),
+    ("Criteria on the sign of the spectrum", frozenset({"gabdullin"}), CRITERIA),
     ("Principal components of the road", frozenset({"trajectory"}), ROAD),
     ("Linear mode connectivity and barriers", frozenset({"barrier"}), BARRIER),
     ("Weight noise", frozenset({"robustness"}), NOISE),
 )
 
 
-def theory(kinds: set[str]) -> Section:
-    """The parts that these kinds of Dataset need; the objective and its derivatives always."""
-    wanted = [(title, blocks) for title, needed, blocks in PARTS if not needed or needed & kinds]
+def theory(topics: set[str]) -> Section:
+    """The parts that these topics (kinds of Dataset, variables) need; the objective and its derivatives always."""
+    wanted = [(title, blocks) for title, needed, blocks in PARTS if not needed or needed & topics]
     subsections = tuple(Section(title, f"theory-{k}", blocks) for k, (title, blocks) in enumerate(wanted, 1))
     return Section("Theory", "theory", subsections)

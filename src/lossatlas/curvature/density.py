@@ -1,0 +1,239 @@
+"""The spectral density of a symmetric operator by stochastic Lanczos quadrature."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.linalg import eigh_tridiagonal, solve_banded
+from scipy.stats import norm, t
+
+from lossatlas.curvature.krylov import Floats, KrylovSpace
+from lossatlas.curvature.lanczos import Eigenpairs
+from lossatlas.curvature.operators import Operator
+from lossatlas.errors import InputError
+
+POINTS = 1024  # of the grid on which the smoothed density is given
+SMOOTHING = 1 / 200  # standard deviation of the Gaussian kernel, as a share of the spectrum's width
+BINS_A_DECADE = 5
+AT_ZERO = 1e-3  # how near to 0, against its distance to other nodes, a node stands for eigenvalues that are 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Gauss quadrature of one probe: sum_j w_j f(theta_j) estimates the mean of f over the eigenvalues.
+
+    ``below`` is the mass of the negative nodes of the rule that has a node at 0 (Gauss-Radau); the probe's mass below 0
+    is that and no more than the mass of this node beside (Krein; Golub & Meurant 2010). ``undecided`` is its mass
+    without that of eigenvalues that are 0, on which the Gauss rule has a node of its own.
+    """
+
+    nodes: Floats
+    weights: Floats
+    below: float
+    undecided: float
+
+
+def spectral_density(
+    operator: Operator, *, steps: int = 80, probes: int = 4, deflate: Eigenpairs | None = None, seed: int = 0
+) -> xr.Dataset:
+    """phi(lambda) = (1/n) sum_i delta(lambda - lambda_i), by ``steps`` Lanczos steps from each of ``probes`` directions.
+
+    Each random direction z gives, by full reorthogonalisation, nodes theta_j and weights w_j = (first component of the
+    j-th eigenvector of T)^2 that sum to 1 (Golub & Meurant 2010; Ghorbani et al. 2019). The spread over the probes is
+    the error. Pairs to ``deflate`` are atoms of mass 1/n, and the probes are drawn orthogonal to them.
+
+    Returns
+    -------
+    Dataset. Over ``("lambda",)``: ``density``, smoothed by a normal kernel (``attrs["smoothing"]``), of integral 1, and
+    ``density_stderr``. Over ``("bin",)``: ``histogram``, the share of the eigenvalues between ``bin_left`` and
+    ``bin_right``, bins of equal width in log |lambda| and one about 0, as wide as the nodes next to 0 are apart;
+    ``histogram_stderr``, ``histogram_low`` and ``_high`` (95 %, Student's t over the probes). Over
+    ``("probe", "step")``: ``node``, ``weight``. Numbers: ``negative_mass``, the share of eigenvalues below 0, with
+    ``_low`` and ``_high`` (95 %: probes, and what the quadrature leaves open at 0); ``trace``, ``frobenius_norm``,
+    ``effective_rank`` = (sum |lambda|)^2 / sum lambda^2, each with ``_stderr``.
+
+    Raises ``InputError`` for fewer than 2 steps or 2 probes. Needs memory for ``steps`` vectors.
+    """
+    started = time.perf_counter()
+    if steps < 2 or probes < 2:
+        raise InputError(f"steps={steps}, probes={probes}: give at least 2 of each; the error is taken over probes.")
+    atoms = np.zeros(0) if deflate is None else deflate.values.numpy()
+    locked = None if deflate is None else deflate.vectors
+    rest = operator.n - len(atoms)
+    if rest < 2:
+        raise InputError(f"{len(atoms)} of {operator.n} eigenpairs are known: nothing is left for a density.")
+    rules = [_rule(operator, min(steps, rest), locked, seed + p) for p in range(probes)]
+    spent = sum(len(rule.nodes) for rule in rules)
+    dataset = xr.Dataset(
+        density_variables(rules, atoms, operator.n),
+        coords={"probe": np.arange(1, probes + 1), "step": np.arange(1, max(len(r.nodes) for r in rules) + 1)},
+    )
+    dataset.attrs = {
+        "kind": "spectral_density",
+        "n_parameters": operator.n,
+        "steps": min(steps, rest),
+        "probes": probes,
+        "atoms": len(atoms),
+        "seed": seed,
+        "smoothing": _smoothing(rules, atoms),
+        "products": spent,
+        "seconds": time.perf_counter() - started,
+    }
+    return dataset
+
+
+def density_variables(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
+    """All variables of ``spectral_density``, from the probes' rules and the atoms."""
+    return {
+        **_smoothed(rules, atoms, n),
+        **_histogram(rules, atoms, n),
+        **_negative(rules, atoms, n),
+        **_moments(rules, atoms, n),
+        "node": _padded([rule.nodes for rule in rules]),
+        "weight": _padded([rule.weights for rule in rules]),
+    }
+
+
+def _rule(operator: Operator, steps: int, locked: torch.Tensor | None, seed: int) -> Rule:
+    space = KrylovSpace(operator, steps, torch.Generator().manual_seed(seed), locked)
+    space.start()
+    while space.size < steps and not space.exhausted:
+        space.extend()
+    diagonal, beside = space.tridiagonal()
+    nodes, vectors, residuals = space.ritz()
+    weights = vectors[0] ** 2
+    if space.exhausted or space.size == space.dimension:  # the rule is exact
+        return Rule(nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0)
+    below, at_zero = _at_zero(diagonal, beside, space.rounding)
+    return Rule(nodes, weights, below, max(0.0, at_zero - _zeros(nodes, weights, residuals)))
+
+
+def _zeros(nodes: Floats, weights: Floats, residuals: Floats) -> float:
+    """The mass of a node that lies at 0, and is as sharp, against the distance of its neighbours: eigenvalues 0."""
+    nearest = int(np.abs(nodes).argmin())
+    apart = np.abs(np.delete(nodes, nearest) - nodes[nearest]).min()
+    return float(weights[nearest]) if abs(nodes[nearest]) + residuals[nearest] <= AT_ZERO * apart else 0.0
+
+
+def _at_zero(diagonal: Floats, beside: Floats, rounding: float) -> tuple[float, float]:
+    """Of the Gauss-Radau rule with a node at 0 (Golub 1973): the masses below 0 and at 0, to within rounding."""
+    last = np.zeros(len(diagonal) - 1)
+    last[-1] = beside[-1] ** 2
+    # Moved by less than rounding: where 0 is an eigenvalue of T already, there is no such rule.
+    banded = np.zeros((3, len(last)))
+    banded[0, 1:], banded[1], banded[2, :-1] = beside[:-1], diagonal[:-1] + rounding / 16, beside[:-1]
+    changed = diagonal.copy()
+    changed[-1] = solve_banded((1, 1), banded, last)[-1]
+    nodes, vectors = eigh_tridiagonal(changed, beside)
+    weights, small = vectors[0] ** 2, np.abs(nodes) <= rounding
+    return float(weights[(nodes < 0) & ~small].sum()), float(weights[small].sum())
+
+
+def _smoothing(rules: list[Rule], atoms: Floats) -> float:
+    low, high = _range(rules, atoms)
+    return float((high - low or abs(high) or 1.0) * SMOOTHING)
+
+
+def _range(rules: list[Rule], atoms: Floats) -> tuple[float, float]:
+    every = np.concatenate([atoms, *(rule.nodes for rule in rules)])
+    return float(every.min()), float(every.max())
+
+
+def _smoothed(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
+    width, (low, high) = _smoothing(rules, atoms), _range(rules, atoms)
+    grid = np.linspace(low - 6 * width, high + 6 * width, POINTS)
+
+    def kernels(at: Floats, masses: Floats) -> Floats:
+        density: Floats = norm.pdf(grid[:, None], at, width) @ masses
+        return density
+
+    share = len(atoms) / n
+    fixed = kernels(atoms, np.full(len(atoms), 1 / n))
+    each = np.array([fixed + kernels(rule.nodes, (1 - share) * rule.weights) for rule in rules])
+    return {
+        "lambda": xr.Variable("lambda", grid),
+        "density": xr.Variable("lambda", each.mean(0)),
+        "density_stderr": xr.Variable("lambda", _stderr(each)),
+    }
+
+
+def _histogram(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
+    edges = _edges(rules, atoms)
+    fixed = np.histogram(atoms, edges)[0] / n
+    share = 1 - len(atoms) / n
+    each = np.array([fixed + share * np.histogram(rule.nodes, edges, weights=rule.weights)[0] for rule in rules])
+    mean, stderr = each.mean(0), _stderr(each)
+    half = _student(len(rules)) * stderr
+    columns = {
+        "histogram": mean,
+        "histogram_stderr": stderr,
+        "histogram_low": np.clip(mean - half, 0, 1),
+        "histogram_high": np.clip(mean + half, 0, 1),
+        "bin_left": edges[:-1],
+        "bin_right": edges[1:],
+    }
+    return {name: xr.Variable("bin", column) for name, column in columns.items()}
+
+
+def _edges(rules: list[Rule], atoms: Floats) -> Floats:
+    """Equal in log |lambda| on both sides of a bin about 0, which is as wide as the nodes next to 0 are apart."""
+    low, high = _range(rules, atoms)
+    reach = max(abs(low), abs(high)) * (1 + 1e-9) or 1.0
+    nearest = float(np.mean([np.sort(np.abs(rule.nodes))[:2].mean() for rule in rules]))
+    inner = min(max(nearest, 1e-12 * reach), reach / 2)
+    count = max(2, 1 + int(np.ceil(BINS_A_DECADE * np.log10(reach / inner))))
+    positive = np.geomspace(inner, reach, count)
+    return np.concatenate([-positive[::-1], positive])
+
+
+def _negative(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
+    share, known = 1 - len(atoms) / n, float((atoms < 0).sum()) / n
+    each = np.array([rule.below + rule.undecided / 2 for rule in rules])
+    value = known + share * float(each.mean())
+    # What the rule leaves open at 0 counts as uniform between its ends.
+    open_part = float(np.mean([rule.undecided for rule in rules])) / np.sqrt(12)
+    half = _student(len(rules)) * share * float(np.hypot(_stderr(each), open_part))
+    return _numbers(
+        negative_mass=value, negative_mass_low=max(0.0, value - half), negative_mass_high=min(1.0, value + half)
+    )
+
+
+def _moments(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
+    rest = n - len(atoms)
+    traces = np.array([atoms.sum() + rest * rule.weights @ rule.nodes for rule in rules])
+    squares = np.array([atoms @ atoms + rest * rule.weights @ rule.nodes**2 for rule in rules])
+    sizes = np.array([np.abs(atoms).sum() + rest * rule.weights @ np.abs(rule.nodes) for rule in rules])
+    frobenius = float(np.sqrt(squares.mean()))
+    return _numbers(
+        trace=float(traces.mean()),
+        trace_stderr=float(_stderr(traces)),
+        frobenius_norm=frobenius,
+        frobenius_norm_stderr=float(_stderr(squares)) / (2 * frobenius) if frobenius else 0.0,
+        effective_rank=float(sizes.mean() ** 2 / squares.mean()) if frobenius else 0.0,
+        effective_rank_stderr=float(_stderr(sizes**2 / np.maximum(squares, np.finfo(float).tiny))),
+    )
+
+
+def _numbers(**values: float) -> dict[str, xr.Variable]:
+    return {name: xr.Variable((), value) for name, value in values.items()}
+
+
+def _padded(rows: list[Floats]) -> xr.Variable:
+    """Rows of unequal length, filled with NaN: a space can be exhausted before its last step."""
+    longest = max(map(len, rows))
+    padded = [np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows]
+    return xr.Variable(("probe", "step"), np.array(padded))
+
+
+def _stderr(each: Floats) -> Floats:
+    stderr: Floats = each.std(axis=0, ddof=1) / np.sqrt(len(each))
+    return stderr
+
+
+def _student(count: int) -> float:
+    """The 0.975 quantile of Student's t for a mean of ``count``."""
+    return float(t.ppf(0.975, count - 1))

@@ -1,0 +1,137 @@
+"""A Krylov space with an orthonormal basis, grown a product at a time from one or several vectors.
+
+Band Lanczos (Ruhe 1979) with full reorthogonalisation (Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 13) and
+thick restart (Wu & Simon 2000).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+from torch import Tensor
+
+from lossatlas.curvature.operators import Operator
+
+Floats = NDArray[np.float64]
+
+
+class KrylovSpace:
+    """Orthonormal rows V, T = V A V', and A V' = V' T + P' C with the orthonormal pending vectors P, not yet multiplied.
+
+    A Ritz pair (theta, y = V' s) has the residual |A y - theta y| = |C s|. V holds ``capacity`` vectors at most; all of
+    them are orthogonal to the rows of ``locked``, which span an invariant space to within rounding.
+    """
+
+    def __init__(self, operator: Operator, capacity: int, generator: torch.Generator, locked: Tensor | None = None):
+        self._operator, self._generator = operator, generator
+        self._rows = torch.empty(capacity, operator.n, dtype=operator.dtype, device=operator.device)
+        self._locked = self._rows[:0] if locked is None else locked.to(self._rows)
+        self._T = np.zeros((capacity, capacity))
+        self._pending: list[Tensor] = []
+        self._C: list[Floats] = []  # a row of length ``capacity`` for each pending vector
+        self.capacity = capacity
+        self.size = 0
+        self.products = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """A maps the space into itself."""
+        return not self._pending
+
+    @property
+    def dimension(self) -> int:
+        """Of all there is beside the locked vectors."""
+        return self._operator.n - len(self._locked)
+
+    @property
+    def room(self) -> int:
+        """How many vectors the memory has room for."""
+        return self.capacity - self.size
+
+    @property
+    def rounding(self) -> float:
+        """The residual that rounding alone can leave: some units in the last place of the operator's norm."""
+        norm = np.linalg.norm(self._T[: self.size, : self.size], ord=np.inf) if self.size else 0.0
+        return 16 * float(torch.finfo(self._operator.dtype).eps) * float(norm)
+
+    @property
+    def basis(self) -> Tensor:
+        """V ``(m, n)``."""
+        return self._rows[: self.size]
+
+    @property
+    def trace(self) -> float:
+        """tr T."""
+        return float(np.trace(self._T[: self.size, : self.size]))
+
+    def start(self, vector: Tensor | None = None) -> None:
+        """A further pending vector, random by default, that the space does not contain."""
+        if vector is None:
+            vector = torch.randn(self._operator.n, generator=self._generator, dtype=torch.float64)
+        vector, _ = self._orthogonal(vector.to(self._rows))
+        self._pending.append(vector / torch.linalg.vector_norm(vector))
+        self._C.append(np.zeros(self.capacity))
+
+    def extend(self, which: int = 0) -> None:
+        """Multiply one pending vector, the oldest by default: one product, and what is new of it is pending."""
+        vector, known = self._pending.pop(which), self._C.pop(which)
+        m = self.size
+        self._rows[m] = vector
+        self._T[m, :m] = self._T[:m, m] = known[:m]
+        product = self._operator @ vector
+        self.products += 1
+        self.size += 1
+        self._T[m, m] = float(vector.double() @ product.double())
+        left, along = self._orthogonal(product)
+        for row, coefficient in zip(self._C, along, strict=True):
+            row[m] = coefficient
+        beta = float(torch.linalg.vector_norm(left.double()))
+        if beta > self.rounding and self.size < self.dimension:
+            self._pending.append(left / beta)
+            self._C.append(np.zeros(self.capacity))
+            self._C[-1][m] = beta
+
+    def ritz(self) -> tuple[Floats, Floats, Floats]:
+        """Ritz values (ascending), their coordinates in the basis (columns), and residuals |C s| + rounding."""
+        m = self.size
+        values, weights = eigh(self._T[:m, :m])
+        leading_out = np.array([row[:m] for row in self._C]).reshape(-1, m)
+        residuals: Floats = np.linalg.norm(leading_out @ weights, axis=0) + self.rounding
+        return values, weights, residuals
+
+    def combine(self, weights: Floats) -> Tensor:
+        """The unit vectors ``(k, n)`` with these coordinates in the basis (columns)."""
+        vectors: Tensor = torch.from_numpy(weights.T.copy()).to(self._rows) @ self._rows[: self.size]
+        unit: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        return unit
+
+    def restart(self, values: Floats, weights: Floats) -> None:
+        """Keep only the Ritz vectors with these coordinates (columns); the pending vectors stay."""
+        k = len(values)
+        self._rows[:k] = torch.from_numpy(weights.T.copy()).to(self._rows) @ self._rows[: self.size]
+        for row in self._C:
+            row[:k] = row[: self.size] @ weights
+            row[k:] = 0
+        self._T[:] = 0
+        self._T[range(k), range(k)] = values
+        self.size = k
+
+    def tridiagonal(self) -> tuple[Floats, Floats]:
+        """T's diagonal and the numbers beside it, for a space that was grown from one vector without a restart."""
+        m = self.size
+        return self._T[:m, :m].diagonal().copy(), self._T[:m, :m].diagonal(1).copy()
+
+    def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Floats]:
+        """What is left of a vector, and its coefficients along the pending ones."""
+        pending = torch.stack(self._pending) if self._pending else self._rows[:0]
+        basis = self._rows[: self.size]
+        along = torch.zeros(len(pending), dtype=torch.float64)
+        for _ in range(2):  # twice is enough (Giraud et al. 2005)
+            for rows in (self._locked, basis):
+                vector = vector - rows.T @ (rows @ vector)
+            coefficients = pending @ vector
+            vector = vector - pending.T @ coefficients
+            along += coefficients.double().cpu()
+        return vector, along.numpy()

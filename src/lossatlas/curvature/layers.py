@@ -1,0 +1,57 @@
+"""The spectrum of each layer's own block of the Hessian."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from lossatlas.curvature.lanczos import top_eigenpairs
+from lossatlas.curvature.operators import hessian
+from lossatlas.curvature.trace import trace
+from lossatlas.objective import Objective
+from lossatlas.parameters import ParameterSpace
+
+
+def layer_variables(
+    objective: Objective, point: Tensor | None, k: int, tol: float, seed: int
+) -> tuple[Mapping[str, xr.Variable], int]:
+    """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and the products spent.
+
+    A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the
+    ranks beyond are NaN.
+    """
+    layers = _layers(objective.space)
+    values = np.full((len(layers), 2, k), np.nan)
+    residuals = np.full_like(values, np.nan)
+    traces, sizes, spent = [], [], 0
+    for row, names in enumerate(layers.values()):
+        part = objective.restricted([glob.escape(name) for name in names], point)
+        operator = hessian(part)
+        kept = min(k, part.n_parameters)
+        pairs = top_eigenpairs(operator, kept, which="both", tol=tol, seed=seed)
+        values[row, :, :kept] = pairs.values.reshape(2, kept).numpy()
+        residuals[row, :, :kept] = pairs.residuals.reshape(2, kept).numpy()
+        traces.append(trace(operator, seed=seed))
+        sizes.append(part.n_parameters)
+        spent += pairs.products + traces[-1].products
+    over = ("layer", "end", "rank")
+    return {
+        "layer": xr.Variable("layer", list(layers)),
+        "layer_eigenvalue": xr.Variable(over, values),
+        "layer_residual": xr.Variable(over, residuals),
+        "layer_trace": xr.Variable("layer", [found.value for found in traces]),
+        "layer_trace_stderr": xr.Variable("layer", [found.stderr for found in traces]),
+        "layer_size": xr.Variable("layer", sizes),
+    }, spent
+
+
+def _layers(space: ParameterSpace) -> dict[str, list[str]]:
+    """Module name -> the names of its own parameters."""
+    layers: dict[str, list[str]] = {}
+    for entry in space:
+        layers.setdefault(entry.name.rpartition(".")[0] or entry.name, []).append(entry.name)
+    return layers

@@ -1,0 +1,173 @@
+"""The trace and the diagonal of a symmetric operator: exact where that is cheap, else with a standard error."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import t
+from torch import Tensor
+
+from lossatlas.curvature.krylov import Floats, KrylovSpace
+from lossatlas.curvature.operators import Operator
+from lossatlas.errors import ConvergenceWarning, InputError
+
+SMALL = 64  # up to this size all columns are multiplied
+ROUND = 10  # probes between two looks at the error
+SHORT, LONG = 20, 60  # vectors of the Krylov space; the long one where many probes would be needed beside the short
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error (0 where it is exact), 95 % interval, products used, and how it was found."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+    products: int
+    method: str
+
+
+@dataclass(frozen=True)
+class DiagonalEstimate:
+    """The diagonal ``values`` (n,) float64 with ``stderr`` (n,), 0 where it is exact."""
+
+    values: Tensor
+    stderr: Tensor
+    products: int
+    method: str
+
+
+def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, seed: int = 0) -> Estimate:
+    """tr A, exactly where that is cheap, else to a standard error of ``tol`` |tr A|.
+
+    Exact for a Gauss-Newton matrix with up to 128 outputs an example, and for the Hessian of a network that is
+    piecewise linear in each single weight, from one backward pass for each output; and from all n columns, where an
+    estimate would take as many products.
+
+    Otherwise tr A = tr T + tr (I - V'V) A (I - V'V): V and T from a Krylov space, which holds the large eigenvalues,
+    and the rest by z' A z for random directions z orthogonal to it, of length sqrt(n - m) (Hutchinson 1989, deflated as
+    in Hutch++, Meyer et al. 2021). The interval is Student's. Stops on the standard error; after ``max_products`` with
+    a ``ConvergenceWarning``.
+    """
+    _check(tol, max_products)
+    exact = operator.exact_diagonal()
+    if isinstance(exact, Tensor):
+        return _exact(float(exact.sum()), 0, "exact: a backward pass for each output")
+    if operator.n <= SMALL:
+        return _exact(float(_columns(operator).sum()), operator.n, "exact: all columns")
+    generator = torch.Generator().manual_seed(seed)
+    spent = 0
+    for size in (SHORT, LONG):
+        space = _space(operator, min(size, operator.n - 2), generator)
+        spent += space.products
+        samples = rest_samples(operator, space.basis, ROUND, generator)
+        spent += ROUND
+        needed = float(np.var(samples, ddof=1)) / max((tol * (space.trace + np.mean(samples))) ** 2, 1e-300)
+        if needed <= 3 * LONG:
+            break
+    if operator.n <= min(needed, max_products - spent):
+        return _exact(float(_columns(operator).sum()), spent + operator.n, "exact: all columns")
+    while not _reached(space.trace, samples, tol) and spent + ROUND <= max_products:
+        samples = np.concatenate([samples, rest_samples(operator, space.basis, ROUND, generator)])
+        spent += ROUND
+    found = estimate(space.trace, samples, spent, f"estimate: {len(samples)} probes beside a Krylov space of {space.size}")
+    return warned(found, tol)
+
+
+def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, seed: int = 0) -> DiagonalEstimate:
+    """diag A, exactly where that is cheap (as for ``trace``), else the mean of z * A z over random signs z.
+
+    The estimate (Bekas et al. 2007) is unbiased; the standard error of an entry is that over the probes. Stops when
+    |stderr| <= ``tol`` |diag A| as vectors; after ``max_products`` with a ``ConvergenceWarning``.
+    """
+    _check(tol, max_products)
+    exact = operator.exact_diagonal()
+    if isinstance(exact, Tensor):
+        return DiagonalEstimate(exact, torch.zeros_like(exact), 0, "exact: a backward pass for each output")
+    if operator.n <= SMALL:
+        columns = _columns(operator)
+        return DiagonalEstimate(columns, torch.zeros_like(columns), operator.n, "exact: all columns")
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(operator.n, dtype=torch.float64, device=operator.device)
+    squares = torch.zeros_like(total)
+    spent = 0
+    while True:
+        signs = torch.randint(0, 2, (ROUND, operator.n), generator=generator).to(operator.device, operator.dtype) * 2 - 1
+        each = (signs * operator.rows(signs)).double()
+        total, squares, spent = total + each.sum(0), squares + (each**2).sum(0), spent + ROUND
+        mean = total / spent
+        stderr = ((squares / spent - mean**2).clamp(min=0) / (spent - 1)).sqrt()
+        share = float(torch.linalg.vector_norm(stderr) / torch.linalg.vector_norm(mean).clamp(min=1e-300))
+        if share <= tol or spent + ROUND > max_products:
+            break
+    if share > tol:
+        _warn(f"The diagonal's error is {share:.1%} of it", tol, spent)
+    return DiagonalEstimate(mean, stderr, spent, f"estimate: {spent} probes")
+
+
+def estimate(base: float, samples: Floats, products: int, method: str) -> Estimate:
+    """``base`` + the mean of independent samples, with Student's interval."""
+    value = base + float(samples.mean())
+    stderr = float(samples.std(ddof=1)) / math.sqrt(len(samples))
+    half = float(t.ppf(0.975, len(samples) - 1)) * stderr
+    return Estimate(value, stderr, value - half, value + half, products, method)
+
+
+def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch.Generator) -> Floats:
+    """z' A z for ``count`` random z orthogonal to the rows of ``basis``, with |z|^2 = n - m: unbiased for that trace."""
+    probes = torch.randn(count, operator.n, generator=generator, dtype=torch.float64).to(operator.device, operator.dtype)
+    for _ in range(2):
+        probes = probes - (probes @ basis.T) @ basis
+    probes = probes / torch.linalg.vector_norm(probes, dim=1, keepdim=True)
+    forms = (probes.double() * operator.rows(probes).double()).sum(1)
+    return (operator.n - len(basis)) * forms.cpu().numpy()
+
+
+def warned(found: Estimate, tol: float) -> Estimate:
+    """The estimate itself, with a ``ConvergenceWarning`` where its standard error is above ``tol`` |value|."""
+    if found.stderr > tol * abs(found.value):
+        _warn(f"The trace is {found.value:.4g} with a standard error of {found.stderr:.2g}", tol, found.products)
+    return found
+
+
+def _columns(operator: Operator) -> Tensor:
+    """``(n,)``: the diagonal from products with all unit vectors, some at a time."""
+    unit = torch.eye(operator.n, dtype=operator.dtype, device=operator.device)
+    return torch.cat([(operator.rows(part).double() * part).sum(1) for part in unit.split(ROUND)])
+
+
+def _exact(value: float, products: int, method: str) -> Estimate:
+    return Estimate(value, 0.0, value, value, products, method)
+
+
+def _reached(base: float, samples: Floats, tol: float) -> bool:
+    found = estimate(base, samples, 0, "")
+    return found.stderr <= tol * abs(found.value)
+
+
+def _space(operator: Operator, size: int, generator: torch.Generator) -> KrylovSpace:
+    space = KrylovSpace(operator, size, generator)
+    space.start()
+    while space.size < size and not space.exhausted:
+        space.extend()
+    return space
+
+
+def _check(tol: float, max_products: int) -> None:
+    if not tol > 0:
+        raise InputError(f"tol={tol}: give a positive relative error, such as 0.01.")
+    if max_products < 2 * ROUND + LONG + SHORT:
+        raise InputError(f"max_products={max_products}: allow at least {2 * ROUND + LONG + SHORT}.")
+
+
+def _warn(found: str, tol: float, products: int) -> None:
+    warnings.warn(
+        f"{found} after {products} products, not the {tol:.1%} asked for: allow more with max_products.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

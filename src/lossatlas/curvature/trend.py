@@ -1,0 +1,60 @@
+"""lambda_max on ever fewer examples: how far a subset's largest eigenvalue is biased upward."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lossatlas.curvature.lanczos import Eigenpairs, top_eigenpairs
+from lossatlas.curvature.operators import hessian
+from lossatlas.errors import ConvergenceWarning, InputError
+from lossatlas.objective import Objective
+
+HALVINGS = 4
+REPLICATES = 4  # disjoint subsets of a size, where there are so many
+TOLERANCE = 1e-2  # of the solver, far below the spread of the subsets
+
+
+def trend_variables(
+    objective: Objective, point: Tensor | None, pairs: Eigenpairs, seed: int
+) -> tuple[dict[str, xr.Variable], int, str]:
+    """Variables over ``("n_examples", "replicate")``, products in units of the whole data, and a note or ``""``.
+
+    E lambda_max(H_S) >= lambda_max(E H_S), since lambda_max is convex (Jensen). Subsets of one size are disjoint, so
+    that their spread is that of independent samples.
+    """
+    n = objective.n_examples
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    sizes = [n // 2**j for j in range(HALVINGS, 0, -1) if n // 2**j >= 2]
+    values = np.full((len(sizes), REPLICATES), np.nan)
+    stderrs = np.full_like(values, np.nan)
+    spent = 0.0
+    for row, size in enumerate(sizes):
+        for column in range(min(REPLICATES, n // size)):
+            try:
+                part = objective.examples(order[column * size : (column + 1) * size])
+            except InputError as reason:
+                return {}, 0, f"No trend over the number of examples: {reason}"
+            operator = hessian(part, point)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
+                found = top_eigenpairs(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], seed=seed)
+            values[row, column] = float(found.values[0])
+            assert operator.products is not None
+            stderrs[row, column] = float(np.hypot(operator.products.forms(found.vectors)[0].stderr, found.residuals[0]))
+            spent += (found.products + 1) * size / n
+    over = ("n_examples", "replicate")
+    return (
+        {
+            "trend_eigenvalue": xr.Variable(over, values),
+            "trend_eigenvalue_stderr": xr.Variable(over, stderrs),
+            "n_examples": xr.Variable("n_examples", sizes),
+            "replicate": xr.Variable("replicate", np.arange(1, REPLICATES + 1)),
+        },
+        round(spent),
+        "",
+    )

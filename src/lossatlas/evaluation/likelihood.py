@@ -1,0 +1,58 @@
+"""Targets drawn from the model: y ~ p(y | f) for a loss that is the negative log-likelihood -log p(y | f) + constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lossatlas.errors import InputError
+
+Losses = Callable[[Tensor, Tensor], Tensor]
+
+
+def draw(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    """Targets of the form of ``targets``; the loss itself tells whether, and of what, it is a likelihood."""
+    if _one_each(targets, outputs) and not targets.is_floating_point() and outputs.ndim == 2:
+        drawn = _classes(losses, outputs, torch.arange(outputs.shape[1], device=outputs.device), targets, generator)
+    elif targets.shape == outputs.shape and targets.is_floating_point():
+        drawn = _normal(losses, outputs, targets, generator)
+        if drawn is None and outputs.numel() == len(outputs):
+            drawn = _classes(losses, outputs, torch.tensor([0.0, 1.0]).to(targets), targets, generator)
+    else:
+        drawn = None
+    if drawn is None:
+        raise InputError(
+            "Targets cannot be drawn for this loss, which is not the negative log-likelihood of classes, of 0 or 1, or "
+            "of numbers with normal noise: use fisher(kind='empirical') or gauss_newton."
+        )
+    return drawn
+
+
+def _one_each(targets: Tensor, outputs: Tensor) -> bool:
+    return targets.shape == outputs.shape[:1]
+
+
+def _classes(
+    losses: Losses, outputs: Tensor, values: Tensor, targets: Tensor, generator: torch.Generator
+) -> Tensor | None:
+    """One of finitely many values, if exp(-loss) over them sums to 1."""
+    each = torch.stack([losses(outputs, torch.zeros_like(targets) + value.to(targets)) for value in values], dim=1)
+    chances = (-each.double()).exp().cpu()
+    if each.ndim != 2 or not bool(torch.isclose(chances.sum(1), torch.ones(1).double(), rtol=1e-4).all()):
+        return None
+    index = torch.multinomial(chances, 1, generator=generator)[:, 0].to(values.device)
+    return values[index].to(targets.dtype).reshape(targets.shape)
+
+
+def _normal(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:
+    """f + noise, if the loss is kappa |f - y|^2: then the noise has the variance 1 / (2 kappa)."""
+    noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
+    near, far = losses(outputs, outputs + noise), losses(outputs, outputs - 2 * noise)
+    squares = (noise**2).flatten(1).sum(1) if outputs.ndim > 1 else noise**2
+    kappa = (near.double() / squares.double()).mean()
+    expected = torch.stack([kappa * squares, 4 * kappa * squares]).double()
+    if near.ndim != 1 or not kappa > 0 or not bool(torch.isclose(torch.stack([near, far]).double(), expected, rtol=1e-3).all()):
+        return None
+    return (outputs + noise / (2 * kappa).sqrt().to(outputs)).to(targets.dtype)
