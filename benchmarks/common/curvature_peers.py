@@ -194,7 +194,8 @@ class Curvlinops(Tool):
     caveat = (
         "has no eigensolver: scipy's eigsh on its to_scipy(), in ARPACK's double precision; estimators that take many"
         f" columns at once run on batches of {COLUMN_BATCH}, since each column holds a graph; its operator's check of"
-        " determinism counts in the column 'once' only; its density is without reorthogonalisation"
+        " determinism counts in the column 'once' only; its density is without reorthogonalisation;"
+        " through layer norm (vit) its products are wrong in float64 too, since PyTorch's jvp of jacrev is"
     )
 
     def multiplier(self) -> Multiply:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lossatlas.claims import Claim as Claim
     from lossatlas.connectivity.barrier import barrier as barrier
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
-    from lossatlas.curvature.lanczos import top_eigenpairs as top_eigenpairs
     from lossatlas.curvature.density import spectral_density as spectral_density
+    from lossatlas.curvature.lanczos import top_eigenpairs as top_eigenpairs
     from lossatlas.curvature.operators import fisher as fisher
     from lossatlas.curvature.operators import gauss_newton as gauss_newton
     from lossatlas.curvature.operators import gradient_covariance as gradient_covariance

@@ -16,7 +16,14 @@ from lossatlas.batches import Batches, describe, preserved_rng
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
 from lossatlas.evaluation.diagonal import NoDiagonal, exact_diagonal
 from lossatlas.evaluation.likelihood import draw
-from lossatlas.evaluation.linearised import EmpiricalFisher, GaussNewton, Hessian, gradient_of, require_differentiable
+from lossatlas.evaluation.linearised import (
+    EmpiricalFisher,
+    GaussNewton,
+    Hessian,
+    Linearised,
+    gradient_of,
+    require_differentiable,
+)
 from lossatlas.evaluation.loops import Points, sweep
 from lossatlas.evaluation.products import Products
 from lossatlas.evaluation.tuning import Evaluator, Plan, Tuner
@@ -352,12 +359,16 @@ class Objective:
 
         ``data`` are other batches with the same weights in place of the objective's own; ``stage=False`` never traces.
         """
-        form = {"hessian": Hessian, "gauss_newton": GaussNewton, "empirical_fisher": EmpiricalFisher}[matrix]
+        forms: dict[Matrix, Callable[[FunctionalModel], Linearised]] = {
+            "hessian": Hessian,
+            "gauss_newton": GaussNewton,
+            "empirical_fisher": EmpiricalFisher,
+        }
         batches: Iterable[Any] = self._batches if data is None else data
         weights = self._batches.weights
         if data is not None:
             weights = weights * (len(data) // len(weights))
-        return Products(form(self._function), batches, weights, self._at(point), max_memory, stage=stage)
+        return Products(forms[matrix](self._function), batches, weights, self._at(point), max_memory, stage=stage)
 
     def exact_diagonal(self, matrix: Matrix, point: Tensor | None = None) -> Tensor | str:
         """``(n,)`` float64: the diagonal of H or G by one backward pass for each output; or why that is not possible.

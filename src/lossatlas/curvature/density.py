@@ -40,7 +40,7 @@ class Rule:
 def spectral_density(
     operator: Operator, *, steps: int = 80, probes: int = 4, deflate: Eigenpairs | None = None, seed: int = 0
 ) -> xr.Dataset:
-    """phi(lambda) = (1/n) sum_i delta(lambda - lambda_i), by ``steps`` Lanczos steps from each of ``probes`` directions.
+    """phi(lambda) = (1/n) sum_i delta(lambda - lambda_i), by ``steps`` Lanczos steps from each of ``probes`` vectors.
 
     Each random direction z gives, by full reorthogonalisation, nodes theta_j and weights w_j = (first component of the
     j-th eigenvector of T)^2 that sum to 1 (Golub & Meurant 2010; Ghorbani et al. 2019). The spread over the probes is

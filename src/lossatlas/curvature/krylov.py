@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 class KrylovSpace:
-    """Orthonormal rows V, T = V A V', and A V' = V' T + P' C with the orthonormal pending vectors P, not yet multiplied.
+    """Orthonormal rows V, T = V A V', and A V' = V' T + P' C with orthonormal pending vectors P, not yet multiplied.
 
     A Ritz pair (theta, y = V' s) has the residual |A y - theta y| = |C s|. V holds ``capacity`` vectors at most; all of
     them are orthogonal to the rows of ``locked``, which span an invariant space to within rounding.

@@ -51,22 +51,25 @@ def top_eigenpairs(
     *,
     which: Which = "largest",
     tol: float = 1e-3,
+    floor: float = 0.0,
     block: int = 1,
     start: Tensor | None = None,
     max_products: int | None = None,
     max_memory: int | None = None,
     seed: int = 0,
 ) -> Eigenpairs:
-    """A v_i = lambda_i v_i for the k ``"largest"`` (descending), the k ``"smallest"`` (ascending), ``"both"``, one after
-    the other, or, by ``"magnitude"``, the k largest |lambda|.
+    """A v_i = lambda_i v_i for the k ``"largest"`` (descending), the k ``"smallest"`` (ascending), ``"both"``, one
+    after the other, or, by ``"magnitude"``, the k largest |lambda|.
 
-    Lanczos with full reorthogonalisation, so that no eigenvalue shows twice. Stops when |A v - lambda v| <= tol |lambda|
-    for all pairs, or when rounding in the operator's type allows no smaller residual; never because two iterates agree.
+    Lanczos with full reorthogonalisation, so that no eigenvalue shows twice. Stops when
+    |A v - lambda v| <= tol |lambda| for all pairs, or when rounding in the operator's type allows no
+    smaller residual; never because two iterates agree.
     From one vector a Krylov space shows one of several equal eigenvalues (Parlett 1998, section 12.2), so then a fresh
     random vector is followed for 8 products; if it brings another wanted pair, the search goes on.
 
     Parameters
     ----------
+    floor : residuals of ``floor`` max |lambda| are small enough, whatever the eigenvalue: for ends that may be 0.
     block : how many random vectors to start from; p of them see an eigenvalue of multiplicity p at once.
     start : ``(n,)`` or ``(m, n)``, vectors near the wanted ones. A random vector is added: a warm start alone can stay
         at a direction that is no longer the top one.
@@ -92,7 +95,7 @@ def top_eigenpairs(
     space = KrylovSpace(operator, capacity, torch.Generator().manual_seed(seed))
     for vector in _starts(operator, start, block, seed):
         space.start(vector)
-    return _Search(space, lambda values, more: _ORDERS[which](values, k + more), k, count, tol, limit).run()
+    return _Search(space, lambda values, more: _ORDERS[which](values, k + more), k, count, (tol, floor), limit).run()
 
 
 class _Search:
@@ -104,10 +107,11 @@ class _Search:
         wanted: Callable[[Floats, int], NDArray[np.intp]],
         k: int,
         count: int,
-        tol: float,
+        tolerances: tuple[float, float],
         limit: int,
     ) -> None:
-        self.space, self.wanted, self.k, self.count, self.tol, self.limit = space, wanted, k, count, tol, limit
+        self.space, self.wanted, self.k, self.count, self.limit = space, wanted, k, count, limit
+        self.tol, self.floor = tolerances
 
     def run(self) -> Eigenpairs:
         seen: Floats | None = None  # the wanted values when the last look began
@@ -118,12 +122,14 @@ class _Search:
                 continue
             values, weights, residuals = self.space.ritz()
             chosen = self.wanted(values, 0)
-            converged = residuals[chosen] <= self._allowed(values[chosen])
+            allowed = np.maximum(self.tol * np.abs(values[chosen]), self.floor * np.abs(values).max())
+            allowed = np.maximum(allowed, 2 * self.space.rounding)
+            converged = residuals[chosen] <= allowed
             if self._at_end():
                 break
             if not converged.all():
                 continue
-            if seen is None or not self._same(values[chosen], seen):
+            if seen is None or (np.abs(values[chosen] - seen) > allowed).any():
                 seen, since = values[chosen], self.space.products
                 self.space.start()
             elif self.space.products - since >= SECOND_LOOK or self.space.exhausted:
@@ -155,13 +161,6 @@ class _Search:
 
     def _at_end(self) -> bool:
         return self.space.products >= self.limit or self.space.size == self.space.dimension
-
-    def _allowed(self, values: Floats) -> Floats:
-        allowed: Floats = np.maximum(self.tol * np.abs(values), 2 * self.space.rounding)
-        return allowed
-
-    def _same(self, values: Floats, before: Floats) -> bool:
-        return bool((np.abs(values - before) <= self._allowed(values)).all())
 
     def _warn(self, values: Floats, residuals: Floats, converged: NDArray[np.bool_]) -> None:
         worst = float((residuals / np.maximum(np.abs(values), np.finfo(float).tiny)).max())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -18,7 +17,7 @@ from lossatlas.parameters import ParameterSpace
 
 def layer_variables(
     objective: Objective, point: Tensor | None, k: int, tol: float, seed: int
-) -> tuple[Mapping[str, xr.Variable], int]:
+) -> tuple[dict[str, xr.Variable], int]:
     """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and the products spent.
 
     A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the
@@ -32,7 +31,7 @@ def layer_variables(
         part = objective.restricted([glob.escape(name) for name in names], point)
         operator = hessian(part)
         kept = min(k, part.n_parameters)
-        pairs = top_eigenpairs(operator, kept, which="both", tol=tol, seed=seed)
+        pairs = top_eigenpairs(operator, kept, which="both", tol=tol, floor=tol, seed=seed)  # some are 0
         values[row, :, :kept] = pairs.values.reshape(2, kept).numpy()
         residuals[row, :, :kept] = pairs.residuals.reshape(2, kept).numpy()
         traces.append(trace(operator, seed=seed))

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Operator:
     """A symmetric n x n matrix A known by its products: ``A @ v`` for ``(n,)``, ``A @ V`` for columns ``(n, k)``.
 
-    ``rows`` maps k vectors as rows ``(k, n)`` to their products ``(k, n)``; ``products``, where there is one, tells what
-    each batch of the data contributes, and by which route; ``exact_diagonal`` gives A's diagonal ``(n,)`` where that is
-    cheap, and the reason, as a string, where it is not.
+    ``rows`` maps k vectors as rows ``(k, n)`` to their products ``(k, n)``; ``products``, where there is one, tells
+    what each batch of the data contributes, and by which route; ``exact_diagonal`` gives A's diagonal ``(n,)`` where
+    that is cheap, and the reason, as a string, where it is not.
     """
 
     n: int

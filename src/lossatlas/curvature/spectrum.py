@@ -14,10 +14,12 @@ from lossatlas.curvature.density import spectral_density
 from lossatlas.curvature.lanczos import Eigenpairs, top_eigenpairs
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
-from lossatlas.curvature.trace import ROUND, Estimate, estimate, rest_samples, warned
+from lossatlas.curvature.trace import Estimate, estimated
 from lossatlas.curvature.trend import trend_variables
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
+
+TRACE_PRODUCTS = 1000  # at most, beside those of the density
 
 
 def spectrum(
@@ -41,7 +43,8 @@ def spectrum(
     Returns
     -------
     Dataset. Over ``("end", "rank")``, ``end`` in ``"top"`` (descending) and ``"bottom"`` (ascending): ``eigenvalue``;
-    ``residual`` = |H v - lambda v|, measured, within which a true eigenvalue of *this data's* H lies;
+    ``residual`` = |H v - lambda v|, measured, within which a true eigenvalue of *this data's* H lies; the solver stops
+    at ``tol`` |lambda|, or at ``tol`` max |lambda| / 100 where lambda may be 0;
     ``eigenvalue_stderr``, the data-sampling error of v' H v at the converged v, from its values on the batches (NaN
     with a single batch). ``largest_gap``, the largest lambda_i - lambda_(i+1) at the top, and ``largest_gap_rank``, i.
 
@@ -67,7 +70,7 @@ def spectrum(
     operator = hessian(objective, point, max_memory=max_memory)
     if not 1 <= k <= operator.n:
         raise InputError(f"k={k} eigenpairs of a matrix of size {operator.n}: give k between 1 and {operator.n}.")
-    pairs = top_eigenpairs(operator, k, which="both", tol=tol, max_products=max_products, seed=seed)
+    pairs = top_eigenpairs(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
     dataset = _eigenvalues(operator, pairs, k)
     known = _distinct(pairs)
     dataset, found = _with_density(dataset, operator, known, trace_tol, steps, probes, seed)
@@ -77,7 +80,7 @@ def spectrum(
         "products_density": int(dataset["node"].count()) if "node" in dataset else 0,
         "products_trace": found.products,
     }
-    notes = []
+    notes: list[str] = []
     if trend:
         added, spent["products_trend"], note = trend_variables(objective, point, pairs, seed)
         dataset, notes = dataset.assign(added), notes + [note] * bool(note)
@@ -152,30 +155,19 @@ def _with_density(
         value = float(known.values.sum())
         found = Estimate(value, 0.0, value, value, 0, "exact: all eigenvalues")
         norm = float(torch.linalg.vector_norm(known.values))
-        return dataset.assign(trace=found.value, trace_stderr=0.0, frobenius_norm=norm, frobenius_norm_stderr=0.0), found
+        return dataset.assign(
+            trace=found.value, trace_stderr=0.0, frobenius_norm=norm, frobenius_norm_stderr=0.0
+        ), found
     density = spectral_density(operator, steps=steps, probes=probes, deflate=known, seed=seed + 1)
     if isinstance(exact, Tensor):
         value = float(exact.sum())
         found = Estimate(value, 0.0, value, value, 0, "exact: a backward pass for each output")
     else:
-        found = _estimated(operator, known, density, tol, seed)
+        # The probes' own first moments, and further probes until the standard error is met.
+        first = rest * (density["node"] * density["weight"]).sum("step").to_numpy()
+        found = estimated(operator, known.vectors, float(known.values.sum()), first, 0, tol, TRACE_PRODUCTS, seed + 2)
     density = density.assign(trace=found.value, trace_stderr=found.stderr)
-    merged = dataset.assign(density.variables).assign_attrs(density.attrs)
-    return merged, found
-
-
-def _estimated(operator: Operator, known: Eigenpairs, density: xr.Dataset, tol: float, seed: int) -> Estimate:
-    """The probes' own first moments, and further probes until the standard error is met."""
-    base, rest = float(known.values.sum()), operator.n - len(known.values)
-    samples = rest * (density["node"] * density["weight"]).sum("step").to_numpy()
-    generator = torch.Generator().manual_seed(seed + 2)
-    spent = 0
-    while True:
-        found = estimate(base, samples, spent, f"estimate: {len(samples)} probes beside the eigenpairs")
-        if found.stderr <= tol * abs(found.value) or spent >= 1000:
-            return warned(found, tol)
-        samples = np.concatenate([samples, rest_samples(operator, known.vectors, ROUND, generator)])
-        spent += ROUND
+    return dataset.merge(density).assign_attrs(density.attrs), found
 
 
 def _vectors(objective: Objective, pairs: Eigenpairs, k: int, point: Tensor | None) -> dict[str, xr.Variable]:

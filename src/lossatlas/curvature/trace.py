@@ -61,22 +61,51 @@ def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, se
     if operator.n <= SMALL:
         return _exact(float(_columns(operator).sum()), operator.n, "exact: all columns")
     generator = torch.Generator().manual_seed(seed)
-    spent = 0
-    for size in (SHORT, LONG):
-        space = _space(operator, min(size, operator.n - 2), generator)
-        spent += space.products
-        samples = rest_samples(operator, space.basis, ROUND, generator)
-        spent += ROUND
-        needed = float(np.var(samples, ddof=1)) / max((tol * (space.trace + np.mean(samples))) ** 2, 1e-300)
-        if needed <= 3 * LONG:
+    short = _space(operator, min(SHORT, operator.n - 2), generator)
+    samples = rest_samples(operator, short.basis, ROUND, generator)
+    if _needed(short.trace, samples, tol) <= 3 * LONG:
+        return estimated(operator, short.basis, short.trace, samples, short.products + ROUND, tol, max_products, seed)
+    space = _space(operator, min(LONG, operator.n - 2), generator)
+    samples = rest_samples(operator, space.basis, ROUND, generator)
+    spent = short.products + space.products + 2 * ROUND
+    return estimated(operator, space.basis, space.trace, samples, spent, tol, max_products, seed)
+
+
+def estimated(
+    operator: Operator,
+    basis: Tensor,
+    base: float,
+    samples: Floats,
+    spent: int,
+    tol: float,
+    max_products: int,
+    seed: int,
+) -> Estimate:
+    """tr A = ``base`` on the span of ``basis`` + the mean of samples for the rest, with as many more as ``tol`` takes.
+
+    Where that would be as many as there are columns, from all of them.
+    """
+    generator = torch.Generator().manual_seed(seed + 1)
+    while True:
+        needed = _needed(base, samples, tol) - len(samples)
+        if operator.n <= min(needed, max_products):
+            return _exact(float(_columns(operator).sum()), spent + operator.n, "exact: all columns")
+        if needed <= 0 or spent + ROUND > max_products:
             break
-    if operator.n <= min(needed, max_products - spent):
-        return _exact(float(_columns(operator).sum()), spent + operator.n, "exact: all columns")
-    while not _reached(space.trace, samples, tol) and spent + ROUND <= max_products:
-        samples = np.concatenate([samples, rest_samples(operator, space.basis, ROUND, generator)])
+        samples = np.concatenate([samples, rest_samples(operator, basis, ROUND, generator)])
         spent += ROUND
-    found = estimate(space.trace, samples, spent, f"estimate: {len(samples)} probes beside a Krylov space of {space.size}")
-    return warned(found, tol)
+    value, stderr = base + float(samples.mean()), float(samples.std(ddof=1)) / math.sqrt(len(samples))
+    half = float(t.ppf(0.975, len(samples) - 1)) * stderr
+    if stderr > tol * abs(value):
+        _warn(f"The trace is {value:.4g} with a standard error of {stderr:.2g}", tol, spent)
+    method = f"estimate: {len(samples)} probes orthogonal to {len(basis)} vectors"
+    return Estimate(value, stderr, value - half, value + half, spent, method)
+
+
+def _needed(base: float, samples: Floats, tol: float) -> float:
+    """How many samples reach a standard error of ``tol`` |trace|, by the spread of these."""
+    value = base + float(samples.mean())
+    return float(samples.var(ddof=1)) / max(tol * abs(value), 1e-150) ** 2
 
 
 def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, seed: int = 0) -> DiagonalEstimate:
@@ -97,7 +126,9 @@ def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, s
     squares = torch.zeros_like(total)
     spent = 0
     while True:
-        signs = torch.randint(0, 2, (ROUND, operator.n), generator=generator).to(operator.device, operator.dtype) * 2 - 1
+        signs = (
+            torch.randint(0, 2, (ROUND, operator.n), generator=generator).to(operator.device, operator.dtype) * 2 - 1
+        )
         each = (signs * operator.rows(signs)).double()
         total, squares, spent = total + each.sum(0), squares + (each**2).sum(0), spent + ROUND
         mean = total / spent
@@ -110,29 +141,17 @@ def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, s
     return DiagonalEstimate(mean, stderr, spent, f"estimate: {spent} probes")
 
 
-def estimate(base: float, samples: Floats, products: int, method: str) -> Estimate:
-    """``base`` + the mean of independent samples, with Student's interval."""
-    value = base + float(samples.mean())
-    stderr = float(samples.std(ddof=1)) / math.sqrt(len(samples))
-    half = float(t.ppf(0.975, len(samples) - 1)) * stderr
-    return Estimate(value, stderr, value - half, value + half, products, method)
-
-
 def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch.Generator) -> Floats:
-    """z' A z for ``count`` random z orthogonal to the rows of ``basis``, with |z|^2 = n - m: unbiased for that trace."""
-    probes = torch.randn(count, operator.n, generator=generator, dtype=torch.float64).to(operator.device, operator.dtype)
+    """z' A z for ``count`` random z orthogonal to the rows of ``basis``, |z|^2 = n - m: unbiased for that trace."""
+    probes = torch.randn(count, operator.n, generator=generator, dtype=torch.float64).to(
+        operator.device, operator.dtype
+    )
     for _ in range(2):
         probes = probes - (probes @ basis.T) @ basis
     probes = probes / torch.linalg.vector_norm(probes, dim=1, keepdim=True)
     forms = (probes.double() * operator.rows(probes).double()).sum(1)
-    return (operator.n - len(basis)) * forms.cpu().numpy()
-
-
-def warned(found: Estimate, tol: float) -> Estimate:
-    """The estimate itself, with a ``ConvergenceWarning`` where its standard error is above ``tol`` |value|."""
-    if found.stderr > tol * abs(found.value):
-        _warn(f"The trace is {found.value:.4g} with a standard error of {found.stderr:.2g}", tol, found.products)
-    return found
+    samples: Floats = (operator.n - len(basis)) * forms.cpu().numpy()
+    return samples
 
 
 def _columns(operator: Operator) -> Tensor:
@@ -143,11 +162,6 @@ def _columns(operator: Operator) -> Tensor:
 
 def _exact(value: float, products: int, method: str) -> Estimate:
     return Estimate(value, 0.0, value, value, products, method)
-
-
-def _reached(base: float, samples: Floats, tol: float) -> bool:
-    found = estimate(base, samples, 0, "")
-    return found.stderr <= tol * abs(found.value)
 
 
 def _space(operator: Operator, size: int, generator: torch.Generator) -> KrylovSpace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -45,7 +46,9 @@ def trend_variables(
                 found = top_eigenpairs(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], seed=seed)
             values[row, column] = float(found.values[0])
             assert operator.products is not None
-            stderrs[row, column] = float(np.hypot(operator.products.forms(found.vectors)[0].stderr, found.residuals[0]))
+            stderrs[row, column] = math.hypot(
+                operator.products.forms(found.vectors)[0].stderr, float(found.residuals[0])
+            )
             spent += (found.products + 1) * size / n
     over = ("n_examples", "replicate")
     return (

@@ -1,8 +1,8 @@
 """The exact diagonal of a Gauss-Newton matrix, from one backward pass for each output, without its products.
 
-For outputs f in R^C, diag G = sum_i sum_c a_ic (J_i' u_ic)^2 / N, with H_i = sum_c a_ic u_ic u_ic' the Hessian of the loss
-of example i in its outputs. The squares of each example's gradient need only what a layer is given and what flows back
-into it (Goodfellow 2015; Dangel et al. 2020).
+For outputs f in R^C, diag G = sum_i sum_c a_ic (J_i' u_ic)^2 / N, with H_i = sum_c a_ic u_ic u_ic' the Hessian of the
+loss of example i in its outputs. The squares of each example's gradient need only what a layer is given and what flows
+back into it (Goodfellow 2015; Dangel et al. 2020).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def exact_diagonal(function: FunctionalModel, batches: Batches, theta: Tensor, *
     """``(n,)`` float64: diag G, or diag H where the outputs are piecewise linear in each single weight.
 
     Raises ``NoDiagonal`` with the reason where it cannot be had in this way: a curved network, a layer for which there
-    is no rule, or a result that differs, on entries of the first batch drawn at random, from products with unit vectors.
+    is no rule, or a result that differs, on entries of the first batch drawn at random, from products with e_i.
     """
     total = torch.zeros(function.space.n, dtype=torch.float64, device=theta.device)
     with preserved_rng(theta.device), sdpa_kernel(SDPBackend.MATH):
@@ -303,7 +303,8 @@ _RULES: dict[str, Callable[..., tuple[Tensor, Squares]]] = {
 
 def _sum_of_squares(each: Tensor, signs: Tensor) -> Tensor:
     """sum_i signs_i each_i^2 over the first axis."""
-    return torch.tensordot(signs, each**2, dims=1)
+    total: Tensor = torch.tensordot(signs, each**2, dims=1)
+    return total
 
 
 def _outer_squares(rows: Tensor, columns: Tensor, signs: Tensor, groups: int = 1) -> Tensor:

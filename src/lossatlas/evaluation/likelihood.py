@@ -1,4 +1,4 @@
-"""Targets drawn from the model: y ~ p(y | f) for a loss that is the negative log-likelihood -log p(y | f) + constant."""
+"""Targets drawn from the model: y ~ p(y | f) for a loss that is -log p(y | f) + constant."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ def _normal(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.G
     squares = (noise**2).flatten(1).sum(1) if outputs.ndim > 1 else noise**2
     kappa = (near.double() / squares.double()).mean()
     expected = torch.stack([kappa * squares, 4 * kappa * squares]).double()
-    if near.ndim != 1 or not kappa > 0 or not bool(torch.isclose(torch.stack([near, far]).double(), expected, rtol=1e-3).all()):
+    if (
+        near.ndim != 1
+        or not kappa > 0
+        or not bool(torch.isclose(torch.stack([near, far]).double(), expected, rtol=1e-3).all())
+    ):
         return None
     return (outputs + noise / (2 * kappa).sqrt().to(outputs)).to(targets.dtype)

@@ -63,8 +63,11 @@ class GaussNewton(Linearised):
         def outputs(at: Tensor) -> Tensor:
             return self._outputs(at, batch, index)
 
-        at, tangent = jvp(outputs, (theta,), (vector,))
-        curved = jvp(grad(lambda f: self.function.losses(f, batch[1]).mean()), (at,), (tangent,))[1]
+        def loss(f: Tensor) -> Tensor:
+            return self.function.losses(f, batch[1]).mean()
+
+        at, tangent = jvp(outputs, (theta,), (vector,))[:2]
+        curved = jvp(grad(loss), (at,), (tangent,))[1]
         product: Tensor = vjp(outputs, theta)[1](curved)[0]
         return product
 

@@ -15,11 +15,11 @@ from lossatlas.evaluation.tracing import POINT_PREFIX, Trace
 # Piecewise linear in all their arguments together.
 _JOINTLY = {
     "relu", "relu_", "relu6", "leaky_relu", "hardtanh", "threshold", "hardshrink", "softshrink", "abs", "neg", "rsub",
-    "add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__rsub__", "__neg__", "maximum", "minimum", "max", "amax",
-    "clamp", "sum", "mean", "cat", "concat", "stack", "pad", "getitem", "__getitem__", "getattr", "flatten", "reshape",
-    "view", "view_as", "permute", "transpose", "movedim", "swapaxes", "t", "squeeze", "unsqueeze", "expand", "expand_as",
-    "contiguous", "clone", "chunk", "split", "narrow", "select", "unbind", "roll", "flip", "unflatten", "to", "float",
-    "double", "dropout", "dropout1d", "dropout2d", "dropout3d", "interpolate", "upsample", "pixel_shuffle", "_pad",
+    "add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__rsub__", "__neg__", "maximum", "minimum", "max",
+    "amax", "clamp", "sum", "mean", "cat", "concat", "stack", "pad", "getitem", "__getitem__", "getattr", "flatten",
+    "reshape", "view", "view_as", "permute", "transpose", "movedim", "swapaxes", "t", "squeeze", "unsqueeze", "expand",
+    "expand_as", "contiguous", "clone", "chunk", "split", "narrow", "select", "unbind", "roll", "flip", "unflatten",
+    "to", "float", "double", "dropout", "dropout1d", "dropout2d", "dropout3d", "interpolate", "upsample", "pixel_shuffle", "_pad",
     *(f"{kind}_pool{d}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)),
     *(f"_max_pool{d}d" for d in (1, 2, 3)),
 }  # fmt: skip

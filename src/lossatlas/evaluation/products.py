@@ -77,7 +77,7 @@ class Products:
         batches: Iterable[Any] = self._kept if all(self._kept) else self._batches
         for index, (weight, batch, kept) in enumerate(zip(self.weights, batches, self._kept, strict=True)):
             product = kept or self._prepared(batch, index)[0]
-            yield weight, torch.stack([product(row) for row in rows])
+            yield weight, _stacked(product, rows)
 
     def forms(self, rows: Tensor) -> list[Sample]:
         """v' A_b v of every batch b, for each row v: its mean is v' A v, its standard error that of the data."""
@@ -86,7 +86,7 @@ class Products:
     def samples(self, forms: Sequence[Tensor]) -> list[Sample]:
         """A ``Sample`` for each row from the values ``(k,)`` of the batches."""
         weights = torch.tensor(self.weights, dtype=torch.float64)
-        return [Sample(column, weights, "batches") for column in torch.stack(forms, dim=1)]
+        return [Sample(column, weights, "batches") for column in torch.stack(list(forms), dim=1)]
 
     def explain(self) -> str:
         """By which route products are computed, and what is kept; once the first has been."""
@@ -102,7 +102,7 @@ class Products:
             needed += size
             kept.append(product if used + size <= self._budget else None)
             used += size if kept[-1] else 0
-            yield weight, torch.stack([product(row) for row in rows])
+            yield weight, _stacked(product, rows)
         held = sum(product is not None for product in kept)
         self._notes = [route, f"{held} of {len(kept)} batches kept ({used / 1e6:,.0f} of {needed / 1e6:,.0f} MB)"]
         self._kept = kept
@@ -160,11 +160,15 @@ class Products:
         return product, _bytes(saved)
 
     def _surroundings(self) -> ExitStack:
-        """Generators come back as they were; attention by its plain formula, since fused it has no second derivative."""
+        # Generators come back as they were; attention by its plain formula, since fused it has no second derivative.
         stack = ExitStack()
         stack.enter_context(preserved_rng(self.theta.device))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         return stack
+
+
+def _stacked(product: Map, rows: Tensor) -> Tensor:
+    return torch.stack([product(row) for row in rows.unbind()])
 
 
 def free_bytes(device: torch.device) -> int:

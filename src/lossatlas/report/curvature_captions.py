@@ -60,7 +60,8 @@ def density(datasets: Sequence[xr.Dataset]) -> str:
         "How the eigenvalues of the Hessian are distributed, by stochastic Lanczos quadrature with full "
         f"reorthogonalisation. Left: the density, each eigenvalue smoothed by a Gaussian kernel{kernel}. Right: the "
         "share of the eigenvalues in bins of equal width in the logarithm of their magnitude, the negative ones "
-        f"mirrored about 0, and one bin about 0.{known} Bands and bars: 95 % over the probes. Both vertical axes are logarithmic.",
+        f"mirrored about 0, and one bin about 0.{known} Bands and bars: 95 % over the probes. Both vertical axes are "
+        "logarithmic.",
         quadrature(datasets),
         said(datasets, "data", "Data: {}."),
         said(datasets, "batch_norm", "Batch normalisation: {}."),
