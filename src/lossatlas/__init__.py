@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lossatlas.connectivity.barrier import barrier as barrier
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
     from lossatlas.curvature.density import spectral_density as spectral_density
+    from lossatlas.curvature.gabdullin import gabdullin as gabdullin
+    from lossatlas.curvature.kfac import kfac as kfac
     from lossatlas.curvature.lanczos import top_eigenpairs as top_eigenpairs
     from lossatlas.curvature.operators import fisher as fisher
     from lossatlas.curvature.operators import gauss_newton as gauss_newton
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from lossatlas.curvature.operators import hessian as hessian
     from lossatlas.curvature.power import power_iteration as power_iteration
     from lossatlas.curvature.spectrum import spectrum as spectrum
+    from lossatlas.curvature.split import gauss_newton_split as gauss_newton_split
     from lossatlas.curvature.trace import diagonal as diagonal
     from lossatlas.curvature.trace import trace as trace
     from lossatlas.curves import Segment as Segment
@@ -70,6 +73,9 @@ _HOME = {
     "trace": "curvature.trace",
     "diagonal": "curvature.trace",
     "spectral_density": "curvature.density",
+    "gabdullin": "curvature.gabdullin",
+    "gauss_newton_split": "curvature.split",
+    "kfac": "curvature.kfac",
     "power_iteration": "curvature.power",
     "spectrum": "curvature.spectrum",
     "eigen_plane": "curvature.axes",

@@ -134,6 +134,17 @@ class FunctionalModel:
         assert isinstance(self._measure, Supervised), "outputs() refuses a step"
         return self._measure.losses(outputs, targets)
 
+    def parts(self, theta: Tensor) -> tuple[nn.Module, Any]:
+        """A copy of the module at ``theta``, and the loss as it was given; ``InputError`` where a step holds both."""
+        if not isinstance(self._measure, Supervised):
+            raise InputError(
+                "A step holds outputs and loss together: make the objective as Objective(model, loss, data)."
+            )
+        other = self.duplicate()
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        other.module.load_state_dict(self.state_dict(theta))
+        return other.module, self._measure.given
+
     def _run(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)

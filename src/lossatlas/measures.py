@@ -75,6 +75,11 @@ class Supervised:
         self._metrics: Mapping[str, Metric] | Literal["auto"] = {} if metrics is None else metrics
         self._each: Loss | None = None
 
+    @property
+    def given(self) -> Loss:
+        """The loss as it was given."""
+        return self._loss
+
     def probe(self, model: nn.Module, batches: Iterable[Any]) -> None:
         """Settle on the form of the loss and on the metrics."""
         first = next(iter(batches))

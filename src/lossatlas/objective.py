@@ -398,6 +398,12 @@ class Objective:
                 for index, batch in enumerate(self._batches)
             ]
 
+    def parts(self, point: Tensor | None = None) -> tuple[nn.Module, Loss, list[Any]]:
+        """A copy of the model at ``point``, the loss as it was given, the batches: for a library that wants them."""
+        require_differentiable(self._function)
+        model, loss = self._function.parts(self._at(point))
+        return model, loss, list(self._batches)
+
     def batch_curvatures(self, vectors: Tensor, point: Tensor | None = None) -> Sample | list[Sample]:
         """v' H_b v of every batch b as a ``Sample``: one for ``(n,)``, a list for the rows of ``(k, n)``.
 

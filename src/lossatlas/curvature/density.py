@@ -31,6 +31,8 @@ class Rule:
     without that of eigenvalues that are 0, on which the Gauss rule has a node of its own.
     """
 
+    diagonal: Floats
+    beside: Floats
     nodes: Floats
     weights: Floats
     below: float
@@ -52,9 +54,12 @@ def spectral_density(
     ``density_stderr``. Over ``("bin",)``: ``histogram``, the share of the eigenvalues between ``bin_left`` and
     ``bin_right``, bins of equal width in log |lambda| and one about 0, as wide as the nodes next to 0 are apart;
     ``histogram_stderr``, ``histogram_low`` and ``_high`` (95 %, Student's t over the probes). Over
-    ``("probe", "step")``: ``node``, ``weight``. Numbers: ``negative_mass``, the share of eigenvalues below 0, with
-    ``_low`` and ``_high`` (95 %: probes, and what the quadrature leaves open at 0); ``trace``, ``frobenius_norm``,
-    ``effective_rank`` = (sum |lambda|)^2 / sum lambda^2, each with ``_stderr``.
+    ``("probe", "step")``: ``node``, ``weight``, and T's ``diagonal`` and the numbers ``beside`` it.
+
+    Numbers: ``negative_mass``, the share of eigenvalues below 0, with ``_low`` and ``_high`` (95 %: probes, and
+    ``undecided_mass``, what the quadrature cannot tell from 0). With ``_stderr``: ``negative_share``, the sum of
+    |lambda| below 0 over that of all, which eigenvalues near 0 do not touch; ``trace``; ``frobenius_norm``;
+    ``effective_rank`` = (sum |lambda|)^2 / sum lambda^2.
 
     Raises ``InputError`` for fewer than 2 steps or 2 probes. Needs memory for ``steps`` vectors.
     """
@@ -95,6 +100,8 @@ def density_variables(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.
         **_moments(rules, atoms, n),
         "node": _padded([rule.nodes for rule in rules]),
         "weight": _padded([rule.weights for rule in rules]),
+        "diagonal": _padded([rule.diagonal for rule in rules]),
+        "beside": _padded([np.append(rule.beside, np.nan) for rule in rules]),
     }
 
 
@@ -107,9 +114,9 @@ def _rule(operator: Operator, steps: int, locked: torch.Tensor | None, seed: int
     nodes, vectors, residuals = space.ritz()
     weights = vectors[0] ** 2
     if space.exhausted or space.size == space.dimension:  # the rule is exact
-        return Rule(nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0)
+        return Rule(diagonal, beside, nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0)
     below, at_zero = _at_zero(diagonal, beside, space.rounding)
-    return Rule(nodes, weights, below, max(0.0, at_zero - _zeros(nodes, weights, residuals)))
+    return Rule(diagonal, beside, nodes, weights, below, max(0.0, at_zero - _zeros(nodes, weights, residuals)))
 
 
 def _zeros(nodes: Floats, weights: Floats, residuals: Floats) -> float:
@@ -198,7 +205,10 @@ def _negative(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable
     open_part = float(np.mean([rule.undecided for rule in rules])) / np.sqrt(12)
     half = _student(len(rules)) * share * float(np.hypot(_stderr(each), open_part))
     return _numbers(
-        negative_mass=value, negative_mass_low=max(0.0, value - half), negative_mass_high=min(1.0, value + half)
+        negative_mass=value,
+        negative_mass_low=max(0.0, value - half),
+        negative_mass_high=min(1.0, value + half),
+        undecided_mass=share * float(np.mean([rule.undecided for rule in rules])),
     )
 
 
@@ -207,8 +217,12 @@ def _moments(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]
     traces = np.array([atoms.sum() + rest * rule.weights @ rule.nodes for rule in rules])
     squares = np.array([atoms @ atoms + rest * rule.weights @ rule.nodes**2 for rule in rules])
     sizes = np.array([np.abs(atoms).sum() + rest * rule.weights @ np.abs(rule.nodes) for rule in rules])
+    below = np.array([-atoms[atoms < 0].sum() - rest * rule.weights @ np.minimum(rule.nodes, 0) for rule in rules])
+    shares = below / np.maximum(sizes, np.finfo(float).tiny)
     frobenius = float(np.sqrt(squares.mean()))
     return _numbers(
+        negative_share=float(shares.mean()),
+        negative_share_stderr=float(_stderr(shares)),
         trace=float(traces.mean()),
         trace_stderr=float(_stderr(traces)),
         frobenius_norm=frobenius,

@@ -19,7 +19,8 @@ _JOINTLY = {
     "amax", "clamp", "sum", "mean", "cat", "concat", "stack", "pad", "getitem", "__getitem__", "getattr", "flatten",
     "reshape", "view", "view_as", "permute", "transpose", "movedim", "swapaxes", "t", "squeeze", "unsqueeze", "expand",
     "expand_as", "contiguous", "clone", "chunk", "split", "narrow", "select", "unbind", "roll", "flip", "unflatten",
-    "to", "float", "double", "dropout", "dropout1d", "dropout2d", "dropout3d", "interpolate", "upsample", "pixel_shuffle", "_pad",
+    "to", "float", "double", "dropout", "dropout1d", "dropout2d", "dropout3d", "interpolate", "upsample",
+    "pixel_shuffle", "_pad",
     *(f"{kind}_pool{d}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)),
     *(f"_max_pool{d}d" for d in (1, 2, 3)),
 }  # fmt: skip

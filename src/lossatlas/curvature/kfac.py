@@ -1,0 +1,77 @@
+"""KFAC by curvlinops, as an operator like the others."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossatlas.curvature.operators import Operator
+from lossatlas.errors import InputError, MissingToolError
+from lossatlas.objective import Objective
+
+
+def kfac(
+    objective: Objective,
+    point: Tensor | None = None,
+    *,
+    fisher: Literal["type-2", "mc", "empirical"] = "type-2",
+    draws: int = 1,
+    seed: int = 0,
+) -> Operator:
+    """K = the block diagonal of A_l (x) B_l: the Kronecker-factored approximation of the Gauss-Newton matrix.
+
+    A_l is the mean of the outer products of layer l's inputs, B_l that of what flows back to its outputs (Martens &
+    Grosse 2015). Computed by ``curvlinops.KFACLinearOperator``: ``"type-2"`` with the exact Hessian of the loss in the
+    outputs, ``"mc"`` with ``draws`` targets drawn from the model, ``"empirical"`` with the data's.
+
+    Linear and 2-d convolution layers only. Raises ``MissingToolError`` without curvlinops (``pip install
+    'lossatlas[kfac]'``), ``InputError`` for a loss that is not cross-entropy, mean squared error or binary
+    cross-entropy with logits.
+    """
+    try:
+        from curvlinops import KFACLinearOperator
+    except ImportError as error:
+        raise MissingToolError(f"KFAC needs curvlinops ({error}): pip install 'lossatlas[kfac]'.") from error
+    model, loss, batches = objective.parts(point)
+    names = {entry.name for entry in objective.space}
+    parameters = [parameter.requires_grad_(True) for name, parameter in model.named_parameters() if name in names]
+    try:
+        inner = KFACLinearOperator(
+            model,
+            _criterion(loss),
+            parameters,
+            batches,
+            check_deterministic=False,
+            fisher_type=fisher,
+            mc_samples=draws,
+            seed=seed,
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(f"curvlinops cannot approximate this model by KFAC: {error}") from error
+
+    def rows(vectors: Tensor) -> Tensor:
+        products: Tensor = inner @ vectors.T
+        return products.T
+
+    return Operator(objective.n_parameters, rows, objective.dtype, objective.device)
+
+
+def _criterion(loss: Any) -> nn.Module:
+    """The loss as the module that curvlinops knows."""
+    known: dict[Any, type[nn.Module]] = {
+        F.cross_entropy: nn.CrossEntropyLoss,
+        F.mse_loss: nn.MSELoss,
+        F.binary_cross_entropy_with_logits: nn.BCEWithLogitsLoss,
+    }
+    kinds = (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss)
+    if isinstance(loss, kinds):
+        return loss
+    if not isinstance(loss, functools.partial) and loss in known:
+        return known[loss]()
+    raise InputError(
+        "KFAC is defined here for cross-entropy, mean squared error and binary cross-entropy with logits, given as "
+        f"torch.nn modules or their functions; this loss is {loss!r}."
+    )
