@@ -151,14 +151,30 @@ def spectrum(
     k: Annotated[int, Parameter(name=["-k", "--k"], help="eigenvalues at each end")] = 10,
     tol: Annotated[float, Parameter(help="relative residual to reach")] = 1e-3,
     max_products: Annotated[int | None, Parameter(help="Hessian-vector products to spend at most")] = None,
-    seed: Annotated[int, Parameter(help="of the start vector")] = 0,
+    steps: Annotated[int, Parameter(help="Lanczos steps of the density")] = 80,
+    probes: Annotated[int, Parameter(help="random vectors of the density")] = 4,
+    trend: Annotated[bool, Parameter(help="the largest eigenvalue on subsets of the data too")] = True,
+    layers: Annotated[bool, Parameter(help="the spectrum of each layer's block too")] = False,
+    parameters: Annotated[str | None, Parameter(help="a glob: only these parameters vary")] = None,
+    seed: Annotated[int, Parameter(help="of the random vectors")] = 0,
 ) -> None:
-    """The largest and the smallest eigenvalues of the Hessian, with residuals and standard errors."""
+    """The Hessian's spectrum: both ends with residuals and standard errors, trace, density."""
 
     def compute(objective: Objective) -> xr.Dataset:
         import lossatlas as la
 
-        return la.spectrum(objective, k, tol=tol, max_products=max_products, seed=seed)
+        part = objective if parameters is None else objective.restricted(parameters)
+        return la.spectrum(
+            part,
+            k,
+            tol=tol,
+            max_products=max_products,
+            steps=steps,
+            probes=probes,
+            trend=trend,
+            layers=layers,
+            seed=seed,
+        )
 
     _measure("spectrum", target, out, compute)
 
