@@ -2,7 +2,8 @@
 
 Run by ``make bench``, or ``python benchmarks/curvature.py --networks simple_cnn --rounds 3``; ``--quick`` shows in some
 minutes that it runs. Prints tables for each network and writes them to ``benchmarks/results/``, dated. The other tools
-are in ``benchmarks/requirements.txt``.
+are in ``benchmarks/requirements.txt``. A first run also computes the references in float64, which takes minutes (kept
+in ``--cache``); on resnet20 everything takes hours: choose ``--parts``.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def main() -> None:
     page.add("columns    " + COLUMNS)
     for kind in kinds:
         if kind.caveat:
-            page.add(f"peers      {title(kind)} {kind.caveat}")
+            page.add(f"peers      {title(kind)}: {kind.caveat}")
     data = la.zoo.load(DATA)
     for name in arguments.networks:
         whole = _first(problem(name, data, arguments.cache), count)

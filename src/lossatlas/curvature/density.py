@@ -10,9 +10,10 @@ import torch
 import xarray as xr
 from scipy.linalg import eigh_tridiagonal, solve_banded
 from scipy.stats import norm, t
+from torch import Tensor
 
 from lossatlas.curvature.krylov import Floats, KrylovSpace
-from lossatlas.curvature.lanczos import Eigenpairs
+from lossatlas.curvature.lanczos import Eigenpairs, Found
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import InputError
 
@@ -40,7 +41,12 @@ class Rule:
 
 
 def spectral_density(
-    operator: Operator, *, steps: int = 80, probes: int = 4, deflate: Eigenpairs | None = None, seed: int = 0
+    operator: Operator,
+    *,
+    steps: int = 80,
+    probes: int = 4,
+    deflate: Eigenpairs | None = None,
+    seed: int = 0,
 ) -> xr.Dataset:
     """phi(lambda) = (1/n) sum_i delta(lambda - lambda_i), by ``steps`` Lanczos steps from each of ``probes`` vectors.
 
@@ -63,37 +69,58 @@ def spectral_density(
 
     Raises ``InputError`` for fewer than 2 steps or 2 probes. Needs memory for ``steps`` vectors.
     """
+    check_probes(steps, probes)
     started = time.perf_counter()
-    if steps < 2 or probes < 2:
-        raise InputError(f"steps={steps}, probes={probes}: give at least 2 of each; the error is taken over probes.")
     atoms = np.zeros(0) if deflate is None else deflate.values.numpy()
-    locked = None if deflate is None else deflate.vectors
-    rest = operator.n - len(atoms)
-    if rest < 2:
-        raise InputError(f"{len(atoms)} of {operator.n} eigenpairs are known: nothing is left for a density.")
-    rules = [_rule(operator, min(steps, rest), locked, seed + p) for p in range(probes)]
-    spent = sum(len(rule.nodes) for rule in rules)
-    dataset = xr.Dataset(
-        density_variables(rules, atoms, operator.n),
-        coords={"probe": np.arange(1, probes + 1), "step": np.arange(1, max(len(r.nodes) for r in rules) + 1)},
-    )
-    dataset.attrs = {
+    rules = probe_rules(operator, steps, probes, None if deflate is None else deflate.vectors, seed)
+    dataset = density_dataset(rules, atoms, operator.n)
+    dataset.attrs |= {
         "kind": "spectral_density",
         "n_parameters": operator.n,
-        "steps": min(steps, rest),
-        "probes": probes,
         "atoms": len(atoms),
         "seed": seed,
-        "smoothing": _smoothing(rules, atoms),
-        "products": spent,
+        "products": sum(len(rule.nodes) for rule in rules),
         "seconds": time.perf_counter() - started,
     }
     return dataset
 
 
-def density_variables(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
-    """All variables of ``spectral_density``, from the probes' rules and the atoms."""
-    return {
+def check_probes(steps: int, probes: int) -> None:
+    """``InputError`` unless there are at least two of each."""
+    if steps < 2 or probes < 2:
+        raise InputError(f"steps={steps}, probes={probes}: give at least 2 of each; the error is taken over probes.")
+
+
+def probe_rules(operator: Operator, steps: int, probes: int, locked: Tensor | None, seed: int) -> list[Rule]:
+    """The rules of ``probes`` random vectors orthogonal to the rows of ``locked``, ``steps`` products each."""
+    rest = operator.n - (0 if locked is None else len(locked))
+    if rest < 2:
+        raise InputError(f"{operator.n - rest} of {operator.n} eigenpairs are known: nothing is left for a density.")
+    return [_rule(operator, min(steps, rest), locked, seed + p) for p in range(probes)]
+
+
+def rule_beside(found: Found, steps: int) -> Rule | None:
+    """The rule of the random vector that a search began with, beside the pairs that it found; None if it is too short.
+
+    The pairs are invariant, so what is left of the space, orthogonal to them, is the Krylov space of what is left of
+    the vector: its Ritz values are the nodes.
+    """
+    space = found.space
+    whole = space.size == space.dimension
+    left = np.setdiff1d(np.arange(space.size), found.chosen)
+    if space.size < space.products or len(left) < 2 or (len(left) < steps and not whole):
+        return None
+    nodes, vectors, _ = space.ritz()
+    start = torch.from_numpy(vectors[0, left])
+    values = torch.from_numpy(nodes[left])
+    # Lanczos on the diagonal matrix of the nodes gives the tridiagonal one, and cuts it to the number of steps.
+    inner = Operator(len(left), lambda rows: rows * values, torch.float64, torch.device("cpu"))
+    return _rule(inner, min(steps, len(left)), None, 0, start, exact=whole)
+
+
+def density_dataset(rules: list[Rule], atoms: Floats, n: int) -> xr.Dataset:
+    """The Dataset of ``spectral_density`` from the probes' rules and the atoms."""
+    variables = {
         **_smoothed(rules, atoms, n),
         **_histogram(rules, atoms, n),
         **_negative(rules, atoms, n),
@@ -103,17 +130,29 @@ def density_variables(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.
         "diagonal": _padded([rule.diagonal for rule in rules]),
         "beside": _padded([np.append(rule.beside, np.nan) for rule in rules]),
     }
+    longest = max(len(rule.nodes) for rule in rules)
+    coords = {"probe": np.arange(1, len(rules) + 1), "step": np.arange(1, longest + 1)}
+    attrs = {"steps": longest, "probes": len(rules), "smoothing": _smoothing(rules, atoms)}
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
-def _rule(operator: Operator, steps: int, locked: torch.Tensor | None, seed: int) -> Rule:
+def _rule(
+    operator: Operator,
+    steps: int,
+    locked: Tensor | None,
+    seed: int,
+    start: Tensor | None = None,
+    exact: bool | None = None,
+) -> Rule:
+    """``exact``: whether the nodes are the eigenvalues themselves; None where the space itself tells."""
     space = KrylovSpace(operator, steps, torch.Generator().manual_seed(seed), locked)
-    space.start()
+    space.start(start)
     while space.size < steps and not space.exhausted:
         space.extend()
     diagonal, beside = space.tridiagonal()
     nodes, vectors, residuals = space.ritz()
     weights = vectors[0] ** 2
-    if space.exhausted or space.size == space.dimension:  # the rule is exact
+    if exact or (exact is None and (space.exhausted or space.size == space.dimension)):
         return Rule(diagonal, beside, nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0)
     below, at_zero = _at_zero(diagonal, beside, space.rounding)
     return Rule(diagonal, beside, nodes, weights, below, max(0.0, at_zero - _zeros(nodes, weights, residuals)))

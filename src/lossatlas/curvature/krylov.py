@@ -15,6 +15,7 @@ from torch import Tensor
 from lossatlas.curvature.operators import Operator
 
 Floats = NDArray[np.float64]
+PIECE = 8192  # numbers that are summed in the vectors' own type
 
 
 class KrylovSpace:
@@ -71,7 +72,7 @@ class KrylovSpace:
         if vector is None:
             vector = torch.randn(self._operator.n, generator=self._generator, dtype=torch.float64)
         vector, _ = self._orthogonal(vector.to(self._rows))
-        self._pending.append(vector / torch.linalg.vector_norm(vector))
+        self._pending.append(unit(vector))
         self._C.append(np.zeros(self.capacity))
 
     def extend(self, which: int = 0) -> None:
@@ -83,11 +84,11 @@ class KrylovSpace:
         product = self._operator @ vector
         self.products += 1
         self.size += 1
-        self._T[m, m] = float(vector.double() @ product.double())
+        self._T[m, m] = float(dots(vector[None], product))
         left, along = self._orthogonal(product)
         for row, coefficient in zip(self._C, along, strict=True):
             row[m] = coefficient
-        beta = float(torch.linalg.vector_norm(left.double()))
+        beta = float(norms(left))
         if beta > self.rounding and self.size < self.dimension:
             self._pending.append(left / beta)
             self._C.append(np.zeros(self.capacity))
@@ -103,9 +104,7 @@ class KrylovSpace:
 
     def combine(self, weights: Floats) -> Tensor:
         """The unit vectors ``(k, n)`` with these coordinates in the basis (columns)."""
-        vectors: Tensor = torch.from_numpy(weights.T.copy()).to(self._rows) @ self._rows[: self.size]
-        unit: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        return unit
+        return unit(torch.from_numpy(weights.T.copy()).to(self._rows) @ self._rows[: self.size])
 
     def restart(self, values: Floats, weights: Floats) -> None:
         """Keep only the Ritz vectors with these coordinates (columns); the pending vectors stay."""
@@ -130,8 +129,27 @@ class KrylovSpace:
         along = torch.zeros(len(pending), dtype=torch.float64)
         for _ in range(2):  # twice is enough (Giraud et al. 2005)
             for rows in (self._locked, basis):
-                vector = vector - rows.T @ (rows @ vector)
-            coefficients = pending @ vector
-            vector = vector - pending.T @ coefficients
-            along += coefficients.double().cpu()
+                vector = vector - rows.T @ dots(rows, vector).to(vector)
+            coefficients = dots(pending, vector)
+            vector = vector - pending.T @ coefficients.to(vector)
+            along += coefficients.cpu()
         return vector, along.numpy()
+
+
+def dots(rows: Tensor, vector: Tensor) -> Tensor:
+    """``(m,)`` float64: rows ``(m, n)`` times a vector. Summed over pieces, since a long float32 sum loses digits."""
+    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for part, piece in zip(rows.split(PIECE, dim=1), vector.split(PIECE), strict=True):
+        total += (part @ piece).double()
+    return total
+
+
+def norms(vectors: Tensor) -> Tensor:
+    """|v| along the last axis, in float64: a long float32 sum loses digits."""
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
+    return lengths
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """v / |v| along the last axis."""
+    return vectors / norms(vectors).unsqueeze(-1).to(vectors)

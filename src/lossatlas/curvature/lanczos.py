@@ -80,6 +80,44 @@ def top_eigenpairs(
 
     Raises ``InputError`` for k below 1 or above n, a tolerance that is not positive, or memory for too few vectors.
     """
+    return search(
+        operator,
+        k,
+        which=which,
+        tol=tol,
+        floor=floor,
+        block=block,
+        start=start,
+        max_products=max_products,
+        max_memory=max_memory,
+        seed=seed,
+    ).pairs
+
+
+@dataclass(frozen=True)
+class Found:
+    """Eigenpairs, the space that they come from, and which of its Ritz pairs they are."""
+
+    pairs: Eigenpairs
+    space: KrylovSpace
+    chosen: NDArray[np.intp]
+
+
+def search(
+    operator: Operator,
+    k: int,
+    *,
+    which: Which = "largest",
+    tol: float = 1e-3,
+    floor: float = 0.0,
+    block: int = 1,
+    start: Tensor | None = None,
+    look: bool = True,
+    max_products: int | None = None,
+    max_memory: int | None = None,
+    seed: int = 0,
+) -> Found:
+    """``top_eigenpairs`` with the space; ``look=False`` leaves out the second look."""
     if which not in _ORDERS:
         raise InputError(f"which={which!r}: choose {', '.join(map(repr, _ORDERS))}.")
     if not 1 <= k <= operator.n:
@@ -95,7 +133,7 @@ def top_eigenpairs(
     space = KrylovSpace(operator, capacity, torch.Generator().manual_seed(seed))
     for vector in _starts(operator, start, block, seed):
         space.start(vector)
-    return _Search(space, lambda values, more: _ORDERS[which](values, k + more), k, count, (tol, floor), limit).run()
+    return _Search(space, _ORDERS[which], k, count, (tol, floor), limit, look).run()
 
 
 class _Search:
@@ -109,11 +147,12 @@ class _Search:
         count: int,
         tolerances: tuple[float, float],
         limit: int,
+        look: bool,
     ) -> None:
-        self.space, self.wanted, self.k, self.count, self.limit = space, wanted, k, count, limit
+        self.space, self.wanted, self.k, self.count, self.limit, self.look = space, wanted, k, count, limit, look
         self.tol, self.floor = tolerances
 
-    def run(self) -> Eigenpairs:
+    def run(self) -> Found:
         seen: Floats | None = None  # the wanted values when the last look began
         since = 0
         while True:
@@ -121,11 +160,11 @@ class _Search:
             if self.space.size < self.count or not self._due():
                 continue
             values, weights, residuals = self.space.ritz()
-            chosen = self.wanted(values, 0)
+            chosen = self.wanted(values, self.k)
             allowed = np.maximum(self.tol * np.abs(values[chosen]), self.floor * np.abs(values).max())
             allowed = np.maximum(allowed, 2 * self.space.rounding)
             converged = residuals[chosen] <= allowed
-            if self._at_end():
+            if self._at_end() or (converged.all() and not self.look):
                 break
             if not converged.all():
                 continue
@@ -136,13 +175,14 @@ class _Search:
                 break
         if not converged.all():
             self._warn(values[chosen], residuals[chosen], converged)
-        return Eigenpairs(
+        pairs = Eigenpairs(
             torch.from_numpy(values[chosen].copy()),
             self.space.combine(weights[:, chosen]),
             torch.from_numpy(residuals[chosen]),
             self.space.products,
             torch.from_numpy(converged),
         )
+        return Found(pairs, self.space, chosen)
 
     def _grow(self, *, newest: bool) -> None:
         if self.space.exhausted:
@@ -151,7 +191,7 @@ class _Search:
             values, weights, _ = self.space.ritz()
             # Half of the room that is left for their neighbours, which may yet be wanted.
             ends = 2 if self.count > self.k else 1
-            kept = np.unique(self.wanted(values, (self.space.capacity - self.count) // 2 // ends))
+            kept = np.unique(self.wanted(values, self.k + (self.space.capacity - self.count) // 2 // ends))
             self.space.restart(values[kept], weights[:, kept])
         self.space.extend(-1 if newest else 0)
 

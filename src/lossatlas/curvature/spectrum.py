@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossatlas.curvature.density import spectral_density
-from lossatlas.curvature.lanczos import Eigenpairs, top_eigenpairs
+from lossatlas.curvature.density import check_probes, density_dataset, probe_rules, rule_beside
+from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.trace import Estimate, estimated
@@ -65,28 +65,31 @@ def spectrum(
     ``attrs`` count the products by what they served. Raises as ``top_eigenpairs`` and ``spectral_density``; what misses
     its tolerance is returned with a ``ConvergenceWarning``.
     """
+    check_probes(steps, probes)
+    if not trace_tol > 0:
+        raise InputError(f"trace_tol={trace_tol}: give a positive relative error, such as 0.01.")
     objective.require_finite()
     started = time.perf_counter()
     operator = hessian(objective, point, max_memory=max_memory)
     if not 1 <= k <= operator.n:
         raise InputError(f"k={k} eigenpairs of a matrix of size {operator.n}: give k between 1 and {operator.n}.")
-    pairs = top_eigenpairs(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
+    run = search(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
+    pairs = run.pairs
     dataset = _eigenvalues(operator, pairs, k)
-    known = _distinct(pairs)
-    dataset, found = _with_density(dataset, operator, known, trace_tol, steps, probes, seed)
+    dataset, found, added = _with_density(dataset, operator, run, trace_tol, steps, probes, seed)
     spent = {
         "products_eigenpairs": pairs.products,
         "products_errors": len(pairs.values),
-        "products_density": int(dataset["node"].count()) if "node" in dataset else 0,
+        "products_density": added,
         "products_trace": found.products,
     }
     notes: list[str] = []
     if trend:
-        added, spent["products_trend"], note = trend_variables(objective, point, pairs, seed)
-        dataset, notes = dataset.assign(added), notes + [note] * bool(note)
+        trends, spent["products_trend"], note = trend_variables(objective, point, pairs, seed)
+        dataset, notes = dataset.assign(trends), notes + [note] * bool(note)
     if layers:
-        added, spent["products_layers"] = layer_variables(objective, point, k, tol, seed)
-        dataset = dataset.assign(added)
+        blocks, spent["products_layers"] = layer_variables(objective, point, k, tol, seed)
+        dataset = dataset.assign(blocks)
     if vectors:
         dataset = dataset.assign(_vectors(objective, pairs, k, point))
     dataset.attrs = (
@@ -146,28 +149,46 @@ def _distinct(pairs: Eigenpairs) -> Eigenpairs:
 
 
 def _with_density(
-    dataset: xr.Dataset, operator: Operator, known: Eigenpairs, tol: float, steps: int, probes: int, seed: int
-) -> tuple[xr.Dataset, Estimate]:
-    """All of ``spectral_density``, and the trace: exact, or from its probes and as many more as it takes."""
+    dataset: xr.Dataset, operator: Operator, run: Found, tol: float, steps: int, probes: int, seed: int
+) -> tuple[xr.Dataset, Estimate, int]:
+    """All of ``spectral_density``, the trace, and the products that the probes took.
+
+    The search for the pairs is one of the probes; the trace is exact, or from the probes and as many more as it takes.
+    """
+    known = _distinct(run.pairs)
     rest = operator.n - len(known.values)
+    if rest < 2:
+        return _all_known(dataset, known, operator)
+    first = rule_beside(run, steps)
+    fresh = probe_rules(operator, steps, probes - (first is not None), known.vectors, seed + 1)
+    density = density_dataset([first, *fresh] if first else fresh, known.values.numpy(), operator.n)
     exact = operator.exact_diagonal()
-    if rest < 2:  # every eigenvalue is known
-        value = float(known.values.sum())
-        found = Estimate(value, 0.0, value, value, 0, "exact: all eigenvalues")
-        norm = float(torch.linalg.vector_norm(known.values))
-        return dataset.assign(
-            trace=found.value, trace_stderr=0.0, frobenius_norm=norm, frobenius_norm_stderr=0.0
-        ), found
-    density = spectral_density(operator, steps=steps, probes=probes, deflate=known, seed=seed + 1)
     if isinstance(exact, Tensor):
         value = float(exact.sum())
         found = Estimate(value, 0.0, value, value, 0, "exact: a backward pass for each output")
     else:
         # The probes' own first moments, and further probes until the standard error is met.
-        first = rest * (density["node"] * density["weight"]).sum("step").to_numpy()
-        found = estimated(operator, known.vectors, float(known.values.sum()), first, 0, tol, TRACE_PRODUCTS, seed + 2)
+        moments = rest * (density["node"] * density["weight"]).sum("step").to_numpy()
+        base = float(known.values.sum())
+        found = estimated(operator, known.vectors, base, moments, 0, tol, TRACE_PRODUCTS, seed + 2)
     density = density.assign(trace=found.value, trace_stderr=found.stderr)
-    return dataset.merge(density).assign_attrs(density.attrs), found
+    return dataset.merge(density).assign_attrs(density.attrs), found, sum(len(rule.nodes) for rule in fresh)
+
+
+def _all_known(dataset: xr.Dataset, known: Eigenpairs, operator: Operator) -> tuple[xr.Dataset, Estimate, int]:
+    """Where at most one eigenvalue is left: what the pairs themselves tell."""
+    trace = float(operator.rows(torch.eye(operator.n).to(operator.device, operator.dtype)).double().diagonal().sum())
+    every = known.values.numpy()
+    if len(every) < operator.n:
+        every = np.append(every, trace - every.sum())
+    added = {
+        "trace": trace,
+        "trace_stderr": 0.0,
+        "frobenius_norm": float(np.linalg.norm(every)),
+        "frobenius_norm_stderr": 0.0,
+        "negative_mass": float((every < 0).mean()),
+    }
+    return dataset.assign(added), Estimate(trace, 0.0, trace, trace, operator.n, "exact: all columns"), 0
 
 
 def _vectors(objective: Objective, pairs: Eigenpairs, k: int, point: Tensor | None) -> dict[str, xr.Variable]:

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossatlas.curvature.krylov import Floats
+from lossatlas.curvature.krylov import Floats, unit
 from lossatlas.curvature.lanczos import top_eigenpairs
 from lossatlas.curvature.operators import Operator, gauss_newton, hessian
 from lossatlas.curvature.trace import trace
@@ -81,8 +81,7 @@ def _unit_vectors(operator: Operator, known: Tensor, count: int, seed: int) -> T
     generator = torch.Generator().manual_seed(seed + 1)
     draws = torch.randn(count, operator.n, generator=generator, dtype=torch.float64).to(known)
     draws = draws - (draws @ known.T) @ known
-    unit: Tensor = draws / torch.linalg.vector_norm(draws, dim=1, keepdim=True)
-    return unit
+    return unit(draws)
 
 
 def _inner(of_h: Tensor, of_g: Tensor) -> Floats:

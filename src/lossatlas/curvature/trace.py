@@ -11,7 +11,7 @@ import torch
 from scipy.stats import t
 from torch import Tensor
 
-from lossatlas.curvature.krylov import Floats, KrylovSpace
+from lossatlas.curvature.krylov import Floats, KrylovSpace, unit
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import ConvergenceWarning, InputError
 
@@ -148,7 +148,7 @@ def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch
     )
     for _ in range(2):
         probes = probes - (probes @ basis.T) @ basis
-    probes = probes / torch.linalg.vector_norm(probes, dim=1, keepdim=True)
+    probes = unit(probes)
     forms = (probes.double() * operator.rows(probes).double()).sum(1)
     samples: Floats = (operator.n - len(basis)) * forms.cpu().numpy()
     return samples

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossatlas.curvature.lanczos import Eigenpairs, top_eigenpairs
+from lossatlas.curvature.lanczos import Eigenpairs, search
 from lossatlas.curvature.operators import hessian
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
@@ -43,7 +43,7 @@ def trend_variables(
             operator = hessian(part, point)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
-                found = top_eigenpairs(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], seed=seed)
+                found = search(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, seed=seed).pairs
             values[row, column] = float(found.values[0])
             assert operator.products is not None
             stderrs[row, column] = math.hypot(

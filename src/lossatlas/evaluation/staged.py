@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from lossatlas.batches import refill, tensors_in
 from lossatlas.evaluation.linearised import Linearised
+from lossatlas.evaluation.reuse import reuse_memory
 from lossatlas.evaluation.staging import Program
 from lossatlas.evaluation.tracing import POINT_PREFIX, Trace, Untraceable
 
@@ -43,7 +44,7 @@ class StagedProduct:
                 module = make_fx(product)(theta, *tensors_in(batch), vector)
         except Exception as error:  # whatever a user's model does that cannot be traced
             raise Untraceable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-        self._program = Program(_as_trace(module))
+        self._program = Program(_as_trace(module), reuse_memory)
         self.operations = len(module.graph.nodes)
 
     def at(self, theta: Tensor, batch: Any) -> Replay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx
@@ -14,15 +15,15 @@ POINT, BATCH = 1, 2
 class Program:
     """``graph`` as three functions: of the batch alone, of the point alone, and of what both of them left.
 
-    Nodes that depend on neither are part of whichever function needs them.
+    Nodes that depend on neither are part of whichever function needs them. ``polish`` rewrites the last of the three.
     """
 
-    def __init__(self, traced: Trace) -> None:
+    def __init__(self, traced: Trace, polish: Callable[[fx.Graph], None] = lambda _: None) -> None:
         kinds = _kinds(traced.graph)
         handed = {kind: _handed_on(kinds, kind) for kind in (POINT, BATCH)}
         self.fixed = _part(traced, kinds, BATCH, [], handed[BATCH])
         self.pointwise = _part(traced, kinds, POINT, [], handed[POINT])
-        self.rest = _part(traced, kinds, POINT | BATCH, handed[BATCH] + handed[POINT], None)
+        self.rest = _part(traced, kinds, POINT | BATCH, handed[BATCH] + handed[POINT], None, polish)
 
 
 def _kinds(graph: fx.Graph) -> dict[fx.Node, int]:
@@ -45,7 +46,12 @@ def _handed_on(kinds: dict[fx.Node, int], kind: int) -> list[fx.Node]:
 
 
 def _part(
-    traced: Trace, kinds: dict[fx.Node, int], kind: int, given: list[fx.Node], results: list[fx.Node] | None
+    traced: Trace,
+    kinds: dict[fx.Node, int],
+    kind: int,
+    given: list[fx.Node],
+    results: list[fx.Node] | None,
+    polish: Callable[[fx.Graph], None] = lambda _: None,
 ) -> Any:
     """A function of all placeholders of this kind (of ``given`` too) in the graph's order, to the ``results``."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
@@ -69,6 +75,7 @@ def _part(
         graph.output(fx.map_arg(_output(traced.graph), copied))
     else:
         graph.output(tuple(copied(node) for node in results))
+    polish(graph)
     root: dict[str, Any] = dict(traced.constants)
     return fx.GraphModule(root, graph).forward
 

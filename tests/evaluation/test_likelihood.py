@@ -1,0 +1,181 @@
+"""Targets drawn from the model: their distribution, and the Fisher matrix that they make."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lossatlas as la
+from lossatlas.errors import InputError
+from lossatlas.evaluation.likelihood import draw
+from lossatlas.objective import Objective
+
+SIGMAS = 4.5  # of a normal variable: beyond with a chance of 7e-6
+
+defect = pytest.mark.xfail(strict=True, reason="known defect")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def each_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+def test_classes_come_as_often_as_the_softmax_says():
+    logits, count = normal(4), 20_000
+    drawn = draw(each_cross_entropy, logits.expand(count, 4), torch.zeros(count, dtype=torch.int64), generator())
+    chances = logits.softmax(0)
+    shares = torch.bincount(drawn, minlength=4) / count
+    assert bool(((shares - chances).abs() < SIGMAS * (chances * (1 - chances) / count).sqrt()).all())
+
+
+@pytest.mark.parametrize("shape", [(20_000, 1), (20_000,)])
+def test_zeros_and_ones_come_as_often_as_the_sigmoid_says(shape):
+    def losses(f: Tensor, y: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(f, y, reduction="none").flatten()
+
+    drawn = draw(losses, torch.full(shape, 0.7, dtype=torch.float64), torch.zeros(shape), generator())
+    chance = 1 / (1 + math.exp(-0.7))
+    assert drawn.shape == shape
+    assert drawn.dtype == torch.float32
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    assert abs(float(drawn.mean()) - chance) < SIGMAS * math.sqrt(chance * (1 - chance) / shape[0])
+
+
+@pytest.mark.parametrize(("scale", "variance"), [(0.5, 1.0), (2.0, 0.25)])
+def test_numbers_have_the_variance_that_the_loss_implies(scale, variance):
+    f = normal(10_000, 2)
+    drawn = draw(lambda o, t: scale * ((o - t) ** 2).sum(1), f, torch.zeros_like(f), generator())
+    noise = drawn - f
+    assert abs(float(noise.mean())) < SIGMAS * math.sqrt(variance / noise.numel())
+    assert abs(float((noise**2).mean()) - variance) < SIGMAS * variance * math.sqrt(2 / noise.numel())
+    assert abs(float((noise[:, 0] * noise[:, 1]).mean())) < SIGMAS * variance / math.sqrt(len(noise))
+
+
+def perceptron(outputs: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, outputs)).double()
+
+
+def per_output(outputs: Tensor, targets: Tensor) -> Tensor:
+    return ((outputs - targets) ** 2).sum(1)
+
+
+PROBLEMS = {
+    "cross-entropy": (F.cross_entropy, 3, torch.arange(24) % 3),
+    "mean squared error": (F.mse_loss, 2, normal(24, 2)),
+    "squared error summed over outputs": (per_output, 2, normal(24, 2)),
+    "half the squared error": (lambda o, t: 0.5 * F.mse_loss(o, t), 1, normal(24, 1)),
+    "binary cross-entropy": (F.binary_cross_entropy_with_logits, 1, (torch.arange(24.0)[:, None] % 2).double()),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_the_sampled_fisher_matrix_tends_to_the_gauss_newton_matrix(problem):
+    loss, outputs, targets = PROBLEMS[problem]
+    objective = Objective(perceptron(outputs), loss, (normal(24, 5), targets), batch_size=24)
+    vectors = normal(4, objective.n_parameters, seed=9)
+    exact = (la.gauss_newton(objective).rows(vectors) * vectors).sum(1)
+    seeds = range(30)
+    forms = torch.stack(
+        [(la.fisher(objective, draws=8, seed=s).rows(vectors) * vectors).sum(1) for s in seeds]
+    )
+    stderr = forms.std(0) / math.sqrt(len(forms))
+    assert bool(((forms.mean(0) - exact).abs() < 5 * stderr).all())  # Student's t of 29: beyond with a chance of 3e-5
+    assert bool((stderr < 0.1 * exact).all())  # or the bound above would say nothing
+
+
+def test_a_seed_fixes_the_draws_and_another_changes_them():
+    loss, outputs, targets = PROBLEMS["cross-entropy"]
+    objective = Objective(perceptron(outputs), loss, (normal(24, 5), targets), batch_size=10)
+    first, again, other = (torch.cat([y for _, y in objective.drawn(draws=3, seed=s)]) for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[:24], first[24:48])  # each draw is another one
+
+
+def test_draws_are_taken_at_the_point_that_is_given():
+    model = nn.Linear(2, 2, bias=False).double()
+    objective = Objective(model, F.cross_entropy, (torch.eye(2).double(), torch.tensor([0, 1])))
+    certain = 1000 * torch.tensor([0.0, 1.0, 1.0, 0.0]).double()  # example i is of class 1 - i
+    assert objective.drawn(certain)[0][1].tolist() == [1, 0]
+
+
+REFUSED = {
+    "label smoothing": (nn.CrossEntropyLoss(label_smoothing=0.1), torch.arange(24) % 3),
+    "absolute error": (F.l1_loss, normal(24, 3)),
+    "outputs of unequal weight": (lambda o, t: ((o - t) ** 2 * torch.tensor([1.0, 2.0, 3.0])).sum(1), normal(24, 3)),
+    "several labels": (F.binary_cross_entropy_with_logits, (normal(24, 3) > 0).double()),
+    "soft labels": (F.cross_entropy, normal(24, 3).softmax(1)),
+    "half the cross-entropy": (lambda o, t: 0.5 * F.cross_entropy(o, t), torch.arange(24) % 3),
+    "weighted classes": (
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]).double(), reduction="none"),
+        torch.arange(24) % 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", REFUSED)
+def test_a_loss_that_is_no_likelihood_is_refused(problem):
+    loss, targets = REFUSED[problem]
+    objective = Objective(perceptron(3), loss, (normal(24, 5), targets))
+    with pytest.raises(InputError, match="Targets cannot be drawn for this loss"):
+        la.fisher(objective)
+
+
+@defect
+def test_a_loss_that_is_quadratic_only_near_zero_is_refused():
+    objective = Objective(perceptron(1), nn.HuberLoss(delta=5.0), (normal(4, 5), normal(4, 1)))
+    with pytest.raises(InputError, match="Targets cannot be drawn"):
+        la.fisher(objective)
+
+
+@defect
+def test_a_loss_with_one_value_a_batch_is_refused():
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]).double())
+    with pytest.raises(InputError):
+        la.fisher(Objective(perceptron(3), loss, (normal(24, 5), torch.arange(24) % 3)))
+
+
+def test_a_step_is_refused_since_it_keeps_its_outputs_to_itself():
+    batches = [(normal(24, 5), torch.arange(24) % 3)]
+    objective = Objective.from_step(perceptron(3), lambda m, b: F.cross_entropy(m(b[0]), b[1]), batches)
+    with pytest.raises(InputError, match="outputs apart from the loss"):
+        la.fisher(objective)
+
+
+def test_drawing_leaves_the_generators_and_the_data_as_they_were():
+    targets = torch.arange(24) % 3
+    objective = Objective(perceptron(3), F.cross_entropy, (normal(24, 5), targets), batch_size=10)
+    before, value = torch.get_rng_state(), objective.value()
+    objective.drawn(draws=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert objective.value() == value
+
+
+class Scaling(nn.Module):
+    """Halves its inputs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.mul_(0.5))
+
+
+@defect
+def test_a_model_that_writes_into_its_inputs_does_not_change_the_drawn_batches():
+    objective = Objective(Scaling().double(), F.cross_entropy, (normal(24, 5), torch.arange(24) % 3), batch_size=10)
+    drawn = objective.drawn()
+    assert torch.equal(torch.cat([x for x, _ in drawn]), normal(24, 5))

@@ -1,0 +1,167 @@
+"""Law: every curvature matrix is the dense float64 one, made by plain autograd from its definition."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+from oracles import plain
+from oracles.members import BATCH, BY_NAME, MEMBERS, N, Member
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import lossatlas as la
+from lossatlas.curvature.operators import Operator
+from lossatlas.objective import Objective
+
+MATRICES: dict[str, Callable[[Objective], Operator]] = {
+    "hessian": la.hessian,
+    "gauss_newton": la.gauss_newton,
+    "empirical_fisher": lambda o: la.fisher(o, kind="empirical"),
+    "gradient_covariance": la.gradient_covariance,
+}
+LIKELIHOODS = [m for m in MEMBERS if m.name != "cnn"]  # which smooths its labels, so that exp(-loss) sums to no 1
+
+every_matrix = pytest.mark.parametrize("matrix", MATRICES)
+every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
+
+
+def objective(member: Member, **options: object) -> Objective:
+    data = member.data(torch.float64)
+    return Objective(member.make(torch.float64), member.loss, data, batch_size=BATCH, **options)
+
+
+def outputs(member: Member) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """theta -> f_theta(x) on all the data at once, in eval mode, and theta."""
+    model, (inputs, _) = member.make(torch.float64).eval(), member.data(torch.float64)
+    named = plain.trainable(model)
+
+    def evaluate(theta: Tensor) -> Tensor:
+        parts = theta.split([parameter.numel() for _, parameter in named])
+        tensors = {name: part.view_as(parameter) for (name, parameter), part in zip(named, parts, strict=True)}
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(model, tensors, (inputs,))
+
+    return evaluate, plain.flat(model)
+
+
+@functools.cache
+def jacobian(member: Member) -> tuple[Tensor, Tensor]:
+    """f ``(N, C)`` and df/dtheta ``(N, C, n)``."""
+    evaluate, theta = outputs(member)
+    return evaluate(theta).detach(), torch.autograd.functional.jacobian(evaluate, theta)
+
+
+def losses(member: Member, f: Tensor, targets: Tensor) -> Tensor:
+    """The loss of every example alone."""
+    return torch.stack([member.loss(f[i : i + 1], targets[i : i + 1]) for i in range(len(f))])
+
+
+def gradients(member: Member, targets: Tensor) -> Tensor:
+    """``(N, n)``: the gradient of each example's loss, by the chain rule."""
+    f, jac = jacobian(member)
+    slopes = torch.autograd.functional.jacobian(lambda at: losses(member, at, targets).sum(), f)
+    return torch.einsum("nc,ncp->np", slopes, jac)
+
+
+@functools.cache
+def dense(member: Member, matrix: str) -> Tensor:
+    targets = member.data(torch.float64)[1]
+    if matrix == "hessian":
+        return plain.hessian(member.make(torch.float64), member.loss, member.data(torch.float64))
+    if matrix == "gauss_newton":
+        f, jac = jacobian(member)
+        bend = torch.autograd.functional.hessian(lambda at: member.loss(at, targets), f)
+        return torch.einsum("icp,icjd,jdq->pq", jac, bend, jac)
+    each = gradients(member, targets)
+    uncentred = each.T @ each / N
+    return uncentred if matrix == "empirical_fisher" else uncentred - torch.outer(each.mean(0), each.mean(0))
+
+
+def columns(operator: Operator) -> Tensor:
+    return operator @ torch.eye(operator.n, dtype=operator.dtype)
+
+
+def vectors(n: int, k: int) -> Tensor:
+    return torch.randn(k, n, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+def error(found: Tensor, truth: Tensor) -> float:
+    return float((found.double() - truth).norm() / truth.norm())
+
+
+@every_matrix
+@every_member
+def test_each_matrix_is_its_definition(member, matrix):
+    assert error(columns(MATRICES[matrix](objective(member))), dense(member, matrix)) < 1e-11
+
+
+@pytest.mark.parametrize("member", LIKELIHOODS, ids=lambda m: m.name)
+def test_the_sampled_fisher_matrix_is_that_of_the_targets_that_were_drawn(member):
+    o = objective(member)
+    drawn = o.drawn(draws=2, seed=5)
+    each = [gradients(member, torch.cat([y for _, y in drawn[start : start + 3]])) for start in (0, 3)]
+    truth = sum(g.T @ g for g in each) / (2 * N)
+    assert error(columns(la.fisher(o, draws=2, seed=5)), truth) < 1e-11
+
+
+@every_matrix
+@every_member
+def test_each_matrix_is_symmetric_and_linear(member, matrix):
+    operator = MATRICES[matrix](objective(member))
+    u, v = vectors(operator.n, 2)
+    au, av = operator @ u, operator @ v
+    scale = float(au.norm() * v.norm())
+    assert abs(float(u @ av - v @ au)) < 1e-13 * scale
+    assert float((operator @ (2 * u - 3 * v) - (2 * au - 3 * av)).norm()) < 1e-13 * float(au.norm() + av.norm())
+
+
+@every_matrix
+@every_member
+def test_columns_and_rows_of_a_block_equal_single_vectors(member, matrix):
+    operator = MATRICES[matrix](objective(member))
+    block = vectors(operator.n, 3)
+    single = torch.stack([operator @ v for v in block])
+    torch.testing.assert_close(operator @ block.T, single.T, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(operator.rows(block), single, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("matrix", ["gauss_newton", "empirical_fisher", "gradient_covariance"])
+@every_member
+def test_no_eigenvalue_is_negative_where_the_loss_is_convex(member, matrix):
+    values = torch.linalg.eigvalsh(columns(MATRICES[matrix](objective(member))))
+    assert float(values[0]) > -1e-13 * float(values[-1])
+
+
+@every_matrix
+@every_member
+def test_single_precision_agrees_to_single_precision(member, matrix):
+    single = Objective(member.make(torch.float64), member.loss, member.data(torch.float64), dtype=torch.float32)
+    (v,) = vectors(single.n_parameters, 1)
+    found = MATRICES[matrix](single) @ v.float()
+    assert found.dtype == torch.float32
+    assert error(found, dense(member, matrix) @ v) < 1e-5
+
+
+@every_matrix
+def test_batches_do_not_matter(matrix):
+    member = BY_NAME["mlp-tanh"]
+    model, data = member.make(torch.float64), member.data(torch.float64)
+    (v,) = vectors(Objective(model, member.loss, data).n_parameters, 1)
+    for size in (1, 7, 23, 100):
+        operator = MATRICES[matrix](Objective(model, member.loss, data, batch_size=size))
+        assert error(operator @ v, dense(member, matrix) @ v) < 1e-12
+
+
+@every_matrix
+@pytest.mark.parametrize("member", [BY_NAME["batch-norm"], BY_NAME["tied"]], ids=lambda m: m.name)
+def test_the_matrix_of_some_parameters_is_a_block_of_the_whole(member, matrix):
+    o = objective(member)
+    for entry in o.space:
+        block = dense(member, matrix)[entry.start : entry.stop, entry.start : entry.stop]
+        torch.testing.assert_close(
+            columns(MATRICES[matrix](o.restricted(entry.name))), block, rtol=1e-10, atol=1e-13 * float(block.norm() + 1)
+        )
