@@ -87,9 +87,7 @@ def test_the_sampled_fisher_matrix_tends_to_the_gauss_newton_matrix(problem):
     vectors = normal(4, objective.n_parameters, seed=9)
     exact = (la.gauss_newton(objective).rows(vectors) * vectors).sum(1)
     seeds = range(30)
-    forms = torch.stack(
-        [(la.fisher(objective, draws=8, seed=s).rows(vectors) * vectors).sum(1) for s in seeds]
-    )
+    forms = torch.stack([(la.fisher(objective, draws=8, seed=s).rows(vectors) * vectors).sum(1) for s in seeds])
     stderr = forms.std(0) / math.sqrt(len(forms))
     assert bool(((forms.mean(0) - exact).abs() < 5 * stderr).all())  # Student's t of 29: beyond with a chance of 3e-5
     assert bool((stderr < 0.1 * exact).all())  # or the bound above would say nothing

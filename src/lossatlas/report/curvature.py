@@ -11,7 +11,7 @@ from lossatlas.report import curvature_captions as caption
 from lossatlas.report.blocks import Datasets, Results, alike, numbered, observed
 from lossatlas.report.document import Block, Picture, Table
 from lossatlas.report.observations import largest_gap, share_below_0, value
-from lossatlas.uncertainty import number
+from lossatlas.uncertainty import number, percent
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,10 +52,16 @@ def _pictures(k: int, group: Datasets) -> list[Block]:
     return blocks
 
 
+def _share(name: str) -> Callable[[xr.Dataset], str]:
+    return lambda d: percent(float(d[name])) if name in d else number(float("nan"))
+
+
 SCALARS: tuple[tuple[str, Row], ...] = (
     ("trace", ("trace", lambda d: value(d, "trace"))),
     ("frobenius_norm", ("Frobenius norm", lambda d: value(d, "frobenius_norm"))),
     ("negative_mass", ("share of the eigenvalues below 0", share_below_0)),
+    ("undecided_mass", ("share of the eigenvalues not told from 0", _share("undecided_mass"))),
+    ("negative_share", ("share of |λ| below 0", lambda d: value(d, "negative_share"))),
     ("effective_rank", ("effective rank", lambda d: value(d, "effective_rank"))),
     ("largest_gap", ("largest gap between leading eigenvalues", largest_gap)),
 )
