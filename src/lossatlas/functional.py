@@ -74,7 +74,11 @@ class FunctionalModel:
     def duplicate(self) -> FunctionalModel:
         """The same function on a module of its own, to be given another BatchNorm policy."""
         other = copy.copy(self)
-        other.module = copy.deepcopy(self.module)
+        for module in self.module.modules():  # what a forward pass has left there can be tied to a graph
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    setattr(module, name, value.detach())
+        other.module = _private_copy(self.module)
         other._wire()
         return other
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lossatlas.batches import Batches, describe, preserved_rng
+from lossatlas.batches import Batches, copied, describe, preserved_rng
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
 from lossatlas.evaluation.diagonal import NoDiagonal, exact_diagonal
 from lossatlas.evaluation.likelihood import draw
@@ -228,6 +228,10 @@ class Objective:
 
         Raises ``InputError`` where batches cannot be cut anew: data that are not held in memory, or of unequal forms.
         """
+        n = self.n_examples
+        whole = isinstance(indices, Tensor) and indices.ndim == 1 and not indices.is_floating_point()
+        if not whole or not len(indices) or not bool(((indices >= 0) & (indices < n)).all()):
+            raise InputError(f"Indices of examples are whole numbers from 0 to {n - 1}, in a tensor (m,) with m >= 1.")
         batches = self._batches.take(indices, self._batch_size)
         if batches is None:
             raise InputError("These batches cannot be cut anew: give the data as tensors (inputs, targets).")
@@ -368,7 +372,8 @@ class Objective:
         weights = self._batches.weights
         if data is not None:
             weights = weights * (len(data) // len(weights))
-        return Products(forms[matrix](self._function), batches, weights, self._at(point), max_memory, stage=stage)
+        form, period = forms[matrix](self._function), len(self._batches.weights)
+        return Products(form, batches, weights, self._at(point), max_memory, stage=stage, period=period)
 
     def exact_diagonal(self, matrix: Matrix, point: Tensor | None = None) -> Tensor | str:
         """``(n,)`` float64: the diagonal of H or G by one backward pass for each output; or why that is not possible.
@@ -393,7 +398,7 @@ class Objective:
         with torch.no_grad(), preserved_rng(self.device):
             tensors = function.tensors(self._at(point))
             return [
-                (batch[0], draw(function.losses, function.outputs(tensors, batch, index), batch[1], generator))
+                (batch[0], draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator))
                 for _ in range(draws)
                 for index, batch in enumerate(self._batches)
             ]

@@ -16,8 +16,6 @@ from lossatlas.objective import Objective
 
 SIGMAS = 4.5  # of a normal variable: beyond with a chance of 7e-6
 
-defect = pytest.mark.xfail(strict=True, reason="known defect")
-
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -131,14 +129,12 @@ def test_a_loss_that_is_no_likelihood_is_refused(problem):
         la.fisher(objective)
 
 
-@defect
 def test_a_loss_that_is_quadratic_only_near_zero_is_refused():
     objective = Objective(perceptron(1), nn.HuberLoss(delta=5.0), (normal(4, 5), normal(4, 1)))
     with pytest.raises(InputError, match="Targets cannot be drawn"):
         la.fisher(objective)
 
 
-@defect
 def test_a_loss_with_one_value_a_batch_is_refused():
     loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]).double())
     with pytest.raises(InputError):
@@ -172,7 +168,6 @@ class Scaling(nn.Module):
         return self.linear(x.mul_(0.5))
 
 
-@defect
 def test_a_model_that_writes_into_its_inputs_does_not_change_the_drawn_batches():
     objective = Objective(Scaling().double(), F.cross_entropy, (normal(24, 5), torch.arange(24) % 3), batch_size=10)
     drawn = objective.drawn()

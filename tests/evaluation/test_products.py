@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import lossatlas as la
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import InputError
-from lossatlas.evaluation import products
+from lossatlas.evaluation import routes
 from lossatlas.objective import Objective
 
 MATRICES: dict[str, Callable[..., Operator]] = {
@@ -28,15 +28,13 @@ MATRICES: dict[str, Callable[..., Operator]] = {
 SOME = [BY_NAME[name] for name in ("mlp-relu", "batch-norm")]
 
 some_members = pytest.mark.parametrize("member", SOME, ids=lambda m: m.name)
-defect = pytest.mark.xfail(strict=True, reason="known defect")
 # PyTorch 2.13: aten.mul.Scalar on a zero tensor (the tangent of mse_loss's targets) under make_fx in its real mode.
-crash = pytest.mark.xfail(run=False, reason="known defect: tracing mse_loss ends the process")
 
 
 @pytest.fixture
 def staged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems are traced too."""
-    monkeypatch.setattr(products, "STAGED_FROM", 0)
+    monkeypatch.setattr(routes, "STAGED_FROM", 0)
 
 
 def objective(member: Member, dtype: torch.dtype = torch.float64) -> Objective:
@@ -58,9 +56,7 @@ def error(found: Tensor, truth: Tensor) -> float:
 @pytest.mark.parametrize(
     ("member", "matrix"),
     [
-        pytest.param(
-            m, matrix, id=f"{m.name}-{matrix}", marks=crash if m.targets and matrix != "empirical_fisher" else ()
-        )
+        pytest.param(m, matrix, id=f"{m.name}-{matrix}")
         for m in MEMBERS
         for matrix in (MATRICES if m.name != "lstm" else ["hessian"])
     ],
@@ -184,7 +180,7 @@ UNTRACEABLE = {
     Branching: "it cannot be traced: ",
     Leaving: "it cannot be traced: ",
     Custom: "autograd.Function",
-    DrawingByNumPy: "the traced products are",
+    DrawingByNumPy: "draws random numbers",
 }
 
 
@@ -290,7 +286,6 @@ class SometimesSkipping(Network):
         return super().hidden(x) if random.random() < 0.9 else self.first(x)
 
 
-@defect
 @pytest.mark.usefixtures("staged")
 @pytest.mark.parametrize(
     ("kind", "sizes"), [(Listing, (6, 6, 6)), (SometimesSkipping, (6, 6, 6)), (DrawingByNumPy, (6, 5, 6))]
@@ -309,7 +304,6 @@ def test_a_zero_matrix_has_products_of_zero():
         assert torch.equal(operator @ normal(21), torch.zeros(21, dtype=torch.float64))
 
 
-@defect
 @pytest.mark.usefixtures("staged")
 def test_a_product_of_zero_is_no_disagreement():
     o = Objective(nn.Linear(6, 3).double(), lambda f, _: F.relu(f[:, 0] - 100) ** 2, batches(6, 6, 6))
@@ -363,7 +357,6 @@ def test_nothing_kept_means_that_each_product_runs_the_model_once_a_batch():
     assert FORWARDS == [6, 7, 8]
 
 
-@defect
 def test_a_product_alone_runs_the_model_once_a_batch():
     o = counted()
     o.hvp(normal(o.n_parameters))
@@ -398,11 +391,10 @@ def test_traced_products_do_not_depend_on_the_budget(budget):
     assert operator.explain().startswith("traced")
 
 
-@defect
 @pytest.mark.parametrize("route", [0, 2**60], ids=["traced", "autograd"])
 def test_the_parameters_are_counted_once_and_not_for_every_batch(monkeypatch, route):
     """They take 1.6 MB, and what each of the 8 batches of one example keeps beside them some 10 kB."""
-    monkeypatch.setattr(products, "STAGED_FROM", route)
+    monkeypatch.setattr(routes, "STAGED_FROM", route)
     model = nn.Sequential(nn.Linear(200, 1000), nn.ReLU(), nn.Linear(1000, 3, bias=False)).double()
     o = Objective(model, F.cross_entropy, (normal(8, 200), torch.arange(8) % 3), batch_size=1)
     operator = la.gauss_newton(o, max_memory=8_000_000)
@@ -437,7 +429,6 @@ def test_products_stay_what_they_are_when_training_goes_on():
     assert torch.equal(operator @ v, before)
 
 
-@defect
 def test_the_point_that_is_given_may_be_written_to_later():
     o = objective(BY_NAME["mlp-tanh"])
     theta = o.point.clone()

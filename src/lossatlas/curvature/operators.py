@@ -40,9 +40,13 @@ class Operator:
         return (self.n, self.n)
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        if other.ndim not in (1, 2) or other.shape[0] != self.n:
+        if not isinstance(other, Tensor) or other.ndim not in (1, 2) or other.shape[0] != self.n:
+            given = (
+                f"of shape {tuple(other.shape)}" if isinstance(other, Tensor) else f"that is a {type(other).__name__}"
+            )
             raise DirectionError(
-                f"A {self.n} x {self.n} operator cannot multiply a tensor of shape {tuple(other.shape)}."
+                f"A {self.n} x {self.n} operator cannot multiply something {given}: give a tensor ({self.n},) or "
+                f"({self.n}, k)."
             )
         other = other.to(self.device, self.dtype)
         return self.rows(other[None])[0] if other.ndim == 1 else self.rows(other.T.contiguous()).T
@@ -52,7 +56,7 @@ class Operator:
         from scipy.sparse.linalg import LinearOperator
 
         def multiply(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            product = self @ torch.as_tensor(np.ascontiguousarray(x))
+            product = self @ torch.from_numpy(np.array(x))
             return product.cpu().numpy()
 
         kind = torch.empty(0, dtype=self.dtype).numpy().dtype
@@ -100,7 +104,8 @@ def fisher(
     """F = sum_i E g_i g_i' / N, with g_i the gradient of the loss of example i for targets drawn from the model.
 
     ``"sampled"`` draws ``draws`` targets for each input from p(y | x) = exp(-loss), once, from ``seed``: an unbiased
-    estimate of the Fisher matrix, which for these losses is the Gauss-Newton matrix (Martens 2020, section 9.2).
+    estimate of the Fisher matrix, which is the Gauss-Newton matrix where the outputs are the natural parameters of the
+    likelihood, as for logits (Martens 2020, section 9.2).
     ``"empirical"`` takes the targets of the data: another matrix (Kunstner et al. 2019).
 
     Raises ``InputError`` for a loss without a value for each example, and, where targets are to be drawn, for one that

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from lossatlas.batches import Batches, preserved_rng, tensors_in
-from lossatlas.errors import LossAtlasError
+from lossatlas.batches import Batches, copied, leading_size, preserved_rng, refill, tensors_in
+from lossatlas.errors import LossAtlasError, NumericalError
 from lossatlas.evaluation.linearised import GaussNewton, Hessian
 from lossatlas.evaluation.piecewise import curved_by
 from lossatlas.evaluation.tracing import POINT_PREFIX, Untraceable, trace
 from lossatlas.functional import FunctionalModel
 
-ENTRIES = 4  # of each kind that are verified
+ENTRIES = 4  # of the largest ones that are verified
 OUTPUTS = 128  # of an example, at most: with more, so many passes are no cheap way
 _EXAMPLES = 2**24  # numbers in a stack of examples' gradients
 
@@ -58,34 +58,58 @@ def exact_diagonal(function: FunctionalModel, batches: Batches, theta: Tensor, *
         for index, (weight, batch) in enumerate(zip(batches.weights, batches, strict=True)):
             if index == 0 and of_hessian:
                 _require_piecewise_linear(function, theta, batch)
-            diagonal = batch_diagonal(function, theta, batch, index)
             if index == 0:
-                _verify(function, theta, batch, diagonal, of_hessian)
+                _require_independent(function, theta, batch)
+            try:
+                diagonal = batch_diagonal(function, theta, copied(batch), index)
+                if index == 0:
+                    _verify(function, theta, batch, diagonal, of_hessian)
+            except RuntimeError as error:  # what PyTorch itself cannot do with this model
+                raise NoDiagonal(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
             total += weight * diagonal
+    if not bool(torch.isfinite(total).all()):
+        raise NumericalError("The diagonal holds NaN or infinite numbers: the loss cannot be differentiated there.")
     return total / batches.total
 
 
+def _require_independent(function: FunctionalModel, theta: Tensor, batch: Any) -> None:
+    """The outputs of half of the examples are the same without the other half."""
+    tensors, half = list(tensors_in(batch)), (leading_size(batch) + 1) // 2
+    if any(tensor.ndim == 0 or len(tensor) != leading_size(batch) for tensor in tensors):
+        raise NoDiagonal("the batch holds tensors without an axis of the examples")
+    part = refill(batch, iter([tensor[:half].clone() for tensor in tensors]))
+    with torch.no_grad():
+        alone = function.outputs(function.tensors(theta), part, 0)
+        among = function.outputs(function.tensors(theta), copied(batch), 0)[:half]
+    same = alone.shape == among.shape and bool(torch.isclose(alone, among, rtol=1e-3, atol=1e-5, equal_nan=True).all())
+    if not same:
+        raise NoDiagonal("the outputs of an example depend on the others of its batch")
+
+
 def _require_piecewise_linear(function: FunctionalModel, theta: Tensor, batch: Any) -> None:
-    tensors = function.tensors(theta)
+    tensors = function.tensors(theta.detach().requires_grad_())
+    batch = copied(batch)
     moving = {f"{POINT_PREFIX}{i}": tensors[f"model.{e.name}"] for i, e in enumerate(function.space)}
     fixed = {f"batch_{i}": tensor for i, tensor in enumerate(tensors_in(batch))}
     try:
-        with torch.no_grad():
+        with torch.enable_grad():
             traced = trace(lambda: {"outputs": function.outputs(tensors, batch, 0)}, moving | fixed)
     except Untraceable as reason:
         raise NoDiagonal(f"whether the network is piecewise linear in each weight is not known: {reason}") from reason
+    if traced.hidden:
+        raise NoDiagonal("parts of the network are hidden from a trace")
     if name := curved_by(traced):
         raise NoDiagonal(f"the network is not piecewise linear in each weight ({name})")
 
 
 def _verify(function: FunctionalModel, theta: Tensor, batch: Any, diagonal: Tensor, of_hessian: bool) -> None:
-    """Against products with unit vectors, on the first batch: at random, and at random among the largest."""
+    """Against products with unit vectors, on the first batch: an entry of each tensor, and some of the largest."""
     form = (Hessian if of_hessian else GaussNewton)(function)
     with torch.enable_grad():
-        product = form.kept(theta, batch, 0)
+        product = form.kept(theta, copied(batch), 0)
     generator = torch.Generator().manual_seed(0)
     order = diagonal.argsort(descending=True).cpu()
-    some = torch.randint(len(order), (ENTRIES,), generator=generator)
+    some = torch.stack([torch.randint(e.start, e.stop, (), generator=generator) for e in function.space if e.size])
     large = order[torch.randint(min(len(order), 1000), (ENTRIES,), generator=generator)]
     share, noise = (1e-3, 1e-5) if theta.dtype == torch.float32 else (1e-8, 1e-11)
     for entry in torch.cat([some, large]).tolist():
@@ -106,6 +130,8 @@ def batch_diagonal(function: FunctionalModel, theta: Tensor, batch: Any, index: 
         with recorder:
             outputs = function.outputs(tensors, batch, index)
         layers = recorder.finished(outputs)
+        if not bool(torch.isfinite(outputs).all()):
+            raise NumericalError("The outputs hold NaN or infinite numbers: the loss cannot be differentiated there.")
         scales, axes = _loss_axes(function, outputs, batch)
         totals = {
             name: torch.zeros_like(tensors[name], dtype=torch.float64, requires_grad=False) for name in recorder.names
@@ -120,7 +146,10 @@ def batch_diagonal(function: FunctionalModel, theta: Tensor, batch: Any, index: 
             )
             with torch.no_grad():
                 for layer, delta in zip(layers, deltas, strict=True):
-                    for name, squares in layer.squares(delta, signs).items():
+                    found = layer.squares(delta, signs)
+                    if found.keys() != set(layer.names):
+                        raise NoDiagonal("a parameter is given to a function in another place than its weight's")
+                    for name, squares in found.items():
                         totals[name] += squares.view_as(totals[name])
     return torch.cat([totals[f"model.{e.name}"].flatten() for e in function.space]) / len(outputs)
 
@@ -132,7 +161,7 @@ def _loss_axes(function: FunctionalModel, outputs: Tensor, batch: Any) -> tuple[
     if outputs.ndim != 2 or outputs.shape[1] > OUTPUTS:
         raise NoDiagonal(f"the outputs have the shape {tuple(outputs.shape)}: more than {OUTPUTS} numbers an example")
     at = outputs.detach().requires_grad_()
-    losses = function.losses(at, batch[1])
+    losses = function.losses(at.clone(), batch[1])
     if losses.ndim != 1 or len(losses) != len(at):
         raise NoDiagonal("the loss has no value for a single example")
     slopes = torch.autograd.grad(losses.sum(), at, create_graph=True)[0]
@@ -142,7 +171,12 @@ def _loss_axes(function: FunctionalModel, outputs: Tensor, batch: Any) -> tuple[
         torch.autograd.grad(slopes[:, c].sum(), at, retain_graph=True, materialize_grads=True)[0]
         for c in range(outputs.shape[1])
     ]
-    scales, axes = torch.linalg.eigh(torch.stack(columns, dim=2).double())
+    curved = torch.stack(columns, dim=2).double()
+    if not bool(torch.isfinite(curved).all()):
+        raise NumericalError(
+            "The loss's second derivatives hold NaN or infinite numbers: the loss is not smooth there."
+        )
+    scales, axes = torch.linalg.eigh(curved)
     scales[scales.abs() <= 1e-14 * scales.abs().amax()] = 0
     return scales.to(outputs), axes.to(outputs)
 
@@ -161,14 +195,17 @@ class _Recorder(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        used = tuple(self._of[id(a)] for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and id(a) in self._of)
+        used = tuple(self._of[id(tensor)] for tensor in tensors_in([args, kwargs]) if id(tensor) in self._of)
         result = function(*args, **kwargs)
         name = getattr(function, "__name__", str(function))
-        if not used or not isinstance(result, Tensor):
+        if not used or not any(tensor.requires_grad for tensor in tensors_in([result])):
             return result
-        if name not in _RULES:
+        if name not in _RULES or not isinstance(result, Tensor):
             raise NoDiagonal(f"parameters are used by {name}, for which there is no rule")
-        given, squares = _RULES[name](lambda tensor: self._of.get(id(tensor), ""), *args, **kwargs)
+        try:
+            given, squares = _RULES[name](lambda tensor: self._of.get(id(tensor), ""), *args, **kwargs)
+        except TypeError as error:
+            raise NoDiagonal(f"{name} is called in a form for which there is no rule") from error
         self._layers.append(_Layer(used, given, given._version, result, squares))
         return result.clone()  # what comes next may write into it
 
@@ -177,6 +214,10 @@ class _Recorder(TorchFunctionMode):
         used = [name for layer in self._layers for name in layer.names]
         if len(set(used)) < len(used):
             raise NoDiagonal("a parameter is used more than once")
+        others = [tensor for name, tensor in self._parameters.items() if name not in used]
+        reached = torch.autograd.grad(outputs.sum(), others, retain_graph=True, allow_unused=True) if others else ()
+        if any(gradient is not None for gradient in reached):
+            raise NoDiagonal("parameters reach the outputs in a way that no function shows")
         if any(layer.given._version != layer.version for layer in self._layers):
             raise NoDiagonal("what a layer was given is written to later")
         for layer in self._layers:

@@ -38,9 +38,11 @@ def _classes(
     losses: Losses, outputs: Tensor, values: Tensor, targets: Tensor, generator: torch.Generator
 ) -> Tensor | None:
     """One of finitely many values, if exp(-loss) over them sums to 1."""
-    each = torch.stack([losses(outputs, torch.zeros_like(targets) + value.to(targets)) for value in values], dim=1)
-    chances = (-each.double()).exp().cpu()
-    if each.ndim != 2 or not bool(torch.isclose(chances.sum(1), torch.ones(1).double(), rtol=1e-4).all()):
+    columns = [losses(outputs, torch.zeros_like(targets) + value.to(targets)) for value in values]
+    if columns[0].ndim != 1:
+        return None
+    chances = (-torch.stack(columns, dim=1).double()).exp().cpu()
+    if not bool(torch.isclose(chances.sum(1), torch.ones(1).double(), rtol=1e-4).all()):
         return None
     index = torch.multinomial(chances, 1, generator=generator)[:, 0].to(values.device)
     return values[index].to(targets.dtype).reshape(targets.shape)
@@ -49,14 +51,13 @@ def _classes(
 def _normal(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:
     """f + noise, if the loss is kappa |f - y|^2: then the noise has the variance 1 / (2 kappa)."""
     noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
-    near, far = losses(outputs, outputs + noise), losses(outputs, outputs - 2 * noise)
-    squares = (noise**2).flatten(1).sum(1) if outputs.ndim > 1 else noise**2
-    kappa = (near.double() / squares.double()).mean()
-    expected = torch.stack([kappa * squares, 4 * kappa * squares]).double()
-    if (
-        near.ndim != 1
-        or not kappa > 0
-        or not bool(torch.isclose(torch.stack([near, far]).double(), expected, rtol=1e-3).all())
-    ):
+    squares = ((noise**2).flatten(1).sum(1) if outputs.ndim > 1 else noise**2).double()
+    scales = (1.0, -2.0, 10.0, 100.0)  # a loss that is a square near 0 only is none
+    columns = [losses(outputs, outputs + scale * noise).double() for scale in scales]
+    if columns[0].ndim != 1:
+        return None
+    kappa = (columns[0] / squares).mean()
+    found, expected = torch.stack(columns), torch.stack([scale**2 * kappa * squares for scale in scales])
+    if not kappa > 0 or not bool(torch.isclose(found, expected, rtol=1e-3).all()):
         return None
     return (outputs + noise / (2 * kappa).sqrt().to(outputs)).to(targets.dtype)

@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.func import grad, jvp, vjp
 
+from lossatlas.batches import leading_size
 from lossatlas.errors import InputError
 from lossatlas.functional import FunctionalModel
 
 Map = Callable[[Tensor], Tensor]
+_WRAPPER = once_differentiable(lambda *_: None).__code__.co_filename
 
 
 class Linearised(ABC):
@@ -51,8 +54,7 @@ class Hessian(Linearised):
 
     def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
         theta = theta.detach().requires_grad_()
-        gradient = gradient_of(self.losses(theta, batch, index).mean(), theta, create_graph=True)
-        _require_second_derivative(gradient)
+        gradient = gradient_of(_twice(self.losses(theta, batch, index)).mean(), theta, create_graph=True)
         return _pull(gradient, theta)
 
 
@@ -64,7 +66,7 @@ class GaussNewton(Linearised):
             return self._outputs(at, batch, index)
 
         def loss(f: Tensor) -> Tensor:
-            return self.function.losses(f, batch[1]).mean()
+            return self.function.losses(f.clone(), batch[1]).mean()
 
         at, tangent = jvp(outputs, (theta,), (vector,))[:2]
         curved = jvp(grad(loss), (at,), (tangent,))[1]
@@ -73,10 +75,11 @@ class GaussNewton(Linearised):
 
     def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
         theta = theta.detach().requires_grad_()
-        outputs = _require_graph(self._outputs(theta, batch, index))
+        outputs = _twice(_require_graph(self._outputs(theta, batch, index)))
         push, pull = _push(outputs, theta), _pull(outputs, theta)
         at = outputs.detach().requires_grad_()
-        slope = gradient_of(self.function.losses(at, batch[1]).mean(), at, create_graph=True)
+        # A clone, since a loss may write into the outputs.
+        slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
         bend = _pull(slope, at)
         return lambda vector: pull(bend(push(vector)))
 
@@ -97,13 +100,13 @@ class EmpiricalFisher(Linearised):
 
     def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
         theta = theta.detach().requires_grad_()
-        losses = _require_graph(self._each(theta, batch, index))
+        losses = _twice(_require_graph(self._each(theta, batch, index)))
         push, pull = _push(losses, theta), _pull(losses, theta)
         return lambda vector: pull(push(vector) / len(losses))
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         losses = self.losses(theta, batch, index)
-        if losses.ndim != 1:
+        if losses.ndim != 1 or len(losses) != leading_size(batch):
             raise InputError(
                 "This loss gives one value a batch, and the Fisher matrix and the gradients' covariance need one an "
                 "example: return per-example values."
@@ -159,17 +162,23 @@ def _require_graph(values: Tensor) -> Tensor:
     return values
 
 
-def _require_second_derivative(gradient: Tensor) -> None:
-    """Autograd leaves a ``once_differentiable`` function out of a second derivative without a word."""
-    seen, stack = set[Any](), [gradient.grad_fn]
+def _twice(values: Tensor) -> Tensor:
+    """The values themselves, if all that made them can be differentiated twice.
+
+    Autograd leaves a ``once_differentiable`` function out of a second derivative without a word.
+    """
+    seen, stack = set[Any](), [values.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
-        if node.name() == "torch::autograd::Error":
+        custom = getattr(type(node), "_forward_cls", None)  # a torch.autograd.Function of the user's
+        # once_differentiable wraps backward in a function of PyTorch's own file.
+        if custom is not None and custom.backward.__code__.co_filename == _WRAPPER:
             raise InputError(
                 "The model or the loss uses a function that autograd differentiates only once (once_differentiable): "
-                "replace it by PyTorch's own operations to get a Hessian."
+                "replace it by PyTorch's own operations to get a curvature."
             )
         seen.add(node)
         stack.extend(following for following, _ in node.next_functions)
+    return values

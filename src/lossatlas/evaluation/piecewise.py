@@ -52,7 +52,8 @@ def _linear(node: fx.Node, own: list[frozenset[str]], depends: dict[fx.Node, fro
     if name in _JOINTLY:
         return True
     if name in _QUOTIENTS:
-        return not (isinstance(node.args[1], fx.Node) and depends[node.args[1]])
+        divisor = _argument(node, 1, "other")
+        return not (isinstance(divisor, fx.Node) and depends[divisor])
     if name == "batch_norm" and _argument(node, 5, "training"):
         return False
     # Arguments that share no weight: each weight comes in one of them.

@@ -41,7 +41,8 @@ class StagedProduct:
                 # PyTorch compiles its rules of forward mode with its own deprecated torch.jit.script.
                 warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
                 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-                module = make_fx(product)(theta, *tensors_in(batch), vector)
+                make = make_fx(product, tracing_mode="fake", _allow_non_fake_inputs=True)
+                module = make(theta, *tensors_in(batch), vector)
         except Exception as error:  # whatever a user's model does that cannot be traced
             raise Untraceable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         self._program = Program(_as_trace(module), reuse_memory)

@@ -36,10 +36,14 @@ class Untraceable(LossAtlasError):
 
 @dataclass(frozen=True)
 class Trace:
-    """A graph with one placeholder an input, ending in an output; the constants' names are ``get_attr`` targets."""
+    """A graph with one placeholder an input, ending in an output; the constants' names are ``get_attr`` targets.
+
+    ``hidden``: whether a constant requires a gradient, so that something moves it that no function showed.
+    """
 
     graph: fx.Graph
     constants: dict[str, Tensor]
+    hidden: bool = False
 
     def copy(self) -> Trace:
         """One to be rewritten; the constants are shared."""
@@ -66,7 +70,7 @@ def trace(
     with recorder:
         result = measure()
     recorder.graph.output({name: recorder.written(tensor) for name, tensor in result.items()})
-    return Trace(recorder.graph, recorder.constants)
+    return Trace(recorder.graph, recorder.constants, recorder.hidden)
 
 
 class _Recorder(TorchFunctionMode):
@@ -74,6 +78,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
+        self.hidden = False
         self._nodes: dict[int, fx.Node] = {}
         self._alive: list[Tensor] = []  # an id is a name only as long as its tensor lives
         for name, tensor in inputs.items():
@@ -146,6 +151,7 @@ class _Recorder(TorchFunctionMode):
         return any(t is not tensor and t.untyped_storage().data_ptr() == place for t in self._alive)
 
     def _constant(self, tensor: Tensor, value: Tensor) -> fx.Node:
+        self.hidden |= tensor.requires_grad
         name = f"constant_{len(self.constants)}"
         self.constants[name] = value
         self._know(tensor, self.graph.get_attr(name))
