@@ -89,6 +89,10 @@ class Batches:
         whole = self.recut(int(self.total))
         if whole is None:
             return None
+        n = leading_size(whole[0])
+        listed = isinstance(indices, Tensor) and indices.ndim == 1 and not indices.is_floating_point()
+        if not listed or not len(indices) or not bool(((indices >= 0) & (indices < n)).all()):
+            raise DataError(f"Indices of examples are whole numbers from 0 to {n - 1}, in a tensor (m,) with m >= 1.")
         chosen = [tensor[indices.to(tensor.device)].split(size) for tensor in tensors_in(whole[0])]
         return [refill(whole[0], iter(tensors)) for tensors in zip(*chosen, strict=True)]
 

@@ -228,10 +228,6 @@ class Objective:
 
         Raises ``InputError`` where batches cannot be cut anew: data that are not held in memory, or of unequal forms.
         """
-        n = self.n_examples
-        whole = isinstance(indices, Tensor) and indices.ndim == 1 and not indices.is_floating_point()
-        if not whole or not len(indices) or not bool(((indices >= 0) & (indices < n)).all()):
-            raise InputError(f"Indices of examples are whole numbers from 0 to {n - 1}, in a tensor (m,) with m >= 1.")
         batches = self._batches.take(indices, self._batch_size)
         if batches is None:
             raise InputError("These batches cannot be cut anew: give the data as tensors (inputs, targets).")

@@ -303,7 +303,7 @@ def test_a_model_that_differentiates_by_torch_func_has_a_hessian():
     o = objective(Physics().double())
     v, step = normal(o.n_parameters), 1e-5
     bend = (o.gradient(o.point + step * v) - o.gradient(o.point - step * v)) / (2 * step)
-    torch.testing.assert_close(o.hvp(v), bend, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(o.hvp(v), bend, rtol=1e-5, atol=1e-6)
 
 
 # SciPy

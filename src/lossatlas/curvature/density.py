@@ -38,6 +38,7 @@ class Rule:
     weights: Floats
     below: float
     undecided: float
+    rounding: float
 
 
 def spectral_density(
@@ -72,7 +73,8 @@ def spectral_density(
     check_probes(steps, probes)
     started = time.perf_counter()
     atoms = np.zeros(0) if deflate is None else deflate.values.numpy()
-    rules = probe_rules(operator, steps, probes, None if deflate is None else deflate.vectors, seed)
+    scale = float(np.abs(atoms).max(initial=0))
+    rules = probe_rules(operator, steps, probes, None if deflate is None else deflate.vectors, seed, scale)
     dataset = density_dataset(rules, atoms, operator.n)
     dataset.attrs |= {
         "kind": "spectral_density",
@@ -91,12 +93,15 @@ def check_probes(steps: int, probes: int) -> None:
         raise InputError(f"steps={steps}, probes={probes}: give at least 2 of each; the error is taken over probes.")
 
 
-def probe_rules(operator: Operator, steps: int, probes: int, locked: Tensor | None, seed: int) -> list[Rule]:
+def probe_rules(
+    operator: Operator, steps: int, probes: int, locked: Tensor | None, seed: int, scale: float = 0.0
+) -> list[Rule]:
     """The rules of ``probes`` random vectors orthogonal to the rows of ``locked``, ``steps`` products each."""
     rest = operator.n - (0 if locked is None else len(locked))
     if rest < 2:
         raise InputError(f"{operator.n - rest} of {operator.n} eigenpairs are known: nothing is left for a density.")
-    return [_rule(operator, min(steps, rest), locked, seed + p) for p in range(probes)]
+    seeds = np.random.SeedSequence(seed).generate_state(probes)  # adjacent seeds share no probe
+    return [_rule(operator, min(steps, rest), locked, int(s), scale=scale) for s in seeds]
 
 
 def rule_beside(found: Found, steps: int) -> Rule | None:
@@ -111,11 +116,22 @@ def rule_beside(found: Found, steps: int) -> Rule | None:
     if space.size < space.products or len(left) < 2 or (len(left) < steps and not whole):
         return None
     nodes, vectors, _ = space.ritz()
+    # A simple eigenvector takes 1/n of a random vector; one of many equal ones takes all that it has in their span.
+    if (vectors[0, found.chosen] ** 2).max() > 16 / space.dimension:
+        return None
     start = torch.from_numpy(vectors[0, left])
     values = torch.from_numpy(nodes[left])
     # Lanczos on the diagonal matrix of the nodes gives the tridiagonal one, and cuts it to the number of steps.
     inner = Operator(len(left), lambda rows: rows * values, torch.float64, torch.device("cpu"))
-    return _rule(inner, min(steps, len(left)), None, 0, start, exact=whole)
+    return _rule(
+        inner,
+        min(steps, len(left)),
+        None,
+        0,
+        start,
+        exact=whole and len(left) <= steps,
+        scale=float(np.abs(nodes).max()),
+    )
 
 
 def density_dataset(rules: list[Rule], atoms: Floats, n: int) -> xr.Dataset:
@@ -143,9 +159,10 @@ def _rule(
     seed: int,
     start: Tensor | None = None,
     exact: bool | None = None,
+    scale: float = 0.0,
 ) -> Rule:
     """``exact``: whether the nodes are the eigenvalues themselves; None where the space itself tells."""
-    space = KrylovSpace(operator, steps, torch.Generator().manual_seed(seed), locked)
+    space = KrylovSpace(operator, steps, torch.Generator().manual_seed(seed), locked, scale)
     space.start(start)
     while space.size < steps and not space.exhausted:
         space.extend()
@@ -153,16 +170,21 @@ def _rule(
     nodes, vectors, residuals = space.ritz()
     weights = vectors[0] ** 2
     if exact or (exact is None and (space.exhausted or space.size == space.dimension)):
-        return Rule(diagonal, beside, nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0)
+        return Rule(
+            diagonal, beside, nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0, space.rounding
+        )
     below, at_zero = _at_zero(diagonal, beside, space.rounding)
-    return Rule(diagonal, beside, nodes, weights, below, max(0.0, at_zero - _zeros(nodes, weights, residuals)))
+    undecided = max(0.0, at_zero - _zeros(nodes, weights, residuals))
+    return Rule(diagonal, beside, nodes, weights, below, undecided, space.rounding)
 
 
 def _zeros(nodes: Floats, weights: Floats, residuals: Floats) -> float:
     """The mass of a node that lies at 0, and is as sharp, against the distance of its neighbours: eigenvalues 0."""
     nearest = int(np.abs(nodes).argmin())
     apart = np.abs(np.delete(nodes, nearest) - nodes[nearest]).min()
-    return float(weights[nearest]) if abs(nodes[nearest]) + residuals[nearest] <= AT_ZERO * apart else 0.0
+    # The values that a node stands for are residual^2 / distance from it, in the mean.
+    spread = abs(nodes[nearest]) + residuals[nearest] ** 2 / max(apart, np.finfo(float).tiny)
+    return float(weights[nearest]) if spread <= AT_ZERO * apart else 0.0
 
 
 def _at_zero(diagonal: Floats, beside: Floats, rounding: float) -> tuple[float, float]:
@@ -181,7 +203,8 @@ def _at_zero(diagonal: Floats, beside: Floats, rounding: float) -> tuple[float, 
 
 def _smoothing(rules: list[Rule], atoms: Floats) -> float:
     low, high = _range(rules, atoms)
-    return float((high - low or abs(high) or 1.0) * SMOOTHING)
+    # Values that are equal to within rounding need a kernel that numbers can tell apart.
+    return float((max(high - low, 1e-6 * max(abs(low), abs(high))) or 1.0) * SMOOTHING)
 
 
 def _range(rules: list[Rule], atoms: Floats) -> tuple[float, float]:
@@ -237,7 +260,8 @@ def _edges(rules: list[Rule], atoms: Floats) -> Floats:
 
 
 def _negative(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
-    share, known = 1 - len(atoms) / n, float((atoms < 0).sum()) / n
+    rounding = max(rule.rounding for rule in rules)
+    share, known = 1 - len(atoms) / n, float((atoms < -rounding).sum()) / n
     each = np.array([rule.below + rule.undecided / 2 for rule in rules])
     value = known + share * float(each.mean())
     # What the rule leaves open at 0 counts as uniform between its ends.

@@ -13,6 +13,7 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from lossatlas.curvature.operators import Operator
+from lossatlas.errors import NumericalError
 
 Floats = NDArray[np.float64]
 PIECE = 8192  # numbers that are summed in the vectors' own type
@@ -25,21 +26,35 @@ class KrylovSpace:
     them are orthogonal to the rows of ``locked``, which span an invariant space to within rounding.
     """
 
-    def __init__(self, operator: Operator, capacity: int, generator: torch.Generator, locked: Tensor | None = None):
+    def __init__(
+        self,
+        operator: Operator,
+        capacity: int,
+        generator: torch.Generator,
+        locked: Tensor | None = None,
+        scale: float = 0.0,
+    ):
         self._operator, self._generator = operator, generator
         self._rows = torch.empty(capacity, operator.n, dtype=operator.dtype, device=operator.device)
         self._locked = self._rows[:0] if locked is None else locked.to(self._rows)
+        self._scale = scale  # of the operator, where more is known of it than the space shows
         self._T = np.zeros((capacity, capacity))
         self._pending: list[Tensor] = []
         self._C: list[Floats] = []  # a row of length ``capacity`` for each pending vector
         self.capacity = capacity
         self.size = 0
         self.products = 0
+        self._restarts = 0
 
     @property
     def exhausted(self) -> bool:
         """A maps the space into itself."""
         return not self._pending
+
+    @property
+    def whole(self) -> bool:
+        """No direction is left that would be neither in the space nor pending."""
+        return self.size + len(self._pending) >= self.dimension
 
     @property
     def dimension(self) -> int:
@@ -55,7 +70,8 @@ class KrylovSpace:
     def rounding(self) -> float:
         """The residual that rounding alone can leave: some units in the last place of the operator's norm."""
         norm = np.linalg.norm(self._T[: self.size, : self.size], ord=np.inf) if self.size else 0.0
-        return 16 * float(torch.finfo(self._operator.dtype).eps) * float(norm)
+        eps = float(torch.finfo(self._operator.dtype).eps)
+        return 16 * (1 + self._restarts) * eps * max(float(norm), self._scale)
 
     @property
     def basis(self) -> Tensor:
@@ -68,7 +84,9 @@ class KrylovSpace:
         return float(np.trace(self._T[: self.size, : self.size]))
 
     def start(self, vector: Tensor | None = None) -> None:
-        """A further pending vector, random by default, that the space does not contain."""
+        """A further pending vector, random by default, that the space does not contain; none where it is whole."""
+        if self.whole:
+            return
         if vector is None:
             vector = torch.randn(self._operator.n, generator=self._generator, dtype=torch.float64)
         vector, _ = self._orthogonal(vector.to(self._rows))
@@ -82,6 +100,8 @@ class KrylovSpace:
         self._rows[m] = vector
         self._T[m, :m] = self._T[:m, m] = known[:m]
         product = self._operator @ vector
+        if not bool(torch.isfinite(product).all()):
+            raise NumericalError("The product with the operator holds NaN or infinite numbers: check the matrix.")
         self.products += 1
         self.size += 1
         self._T[m, m] = float(dots(vector[None], product))
@@ -89,7 +109,7 @@ class KrylovSpace:
         for row, coefficient in zip(self._C, along, strict=True):
             row[m] = coefficient
         beta = float(norms(left))
-        if beta > self.rounding and self.size < self.dimension:
+        if beta > self.rounding and not self.whole:
             self._pending.append(left / beta)
             self._C.append(np.zeros(self.capacity))
             self._C[-1][m] = beta
@@ -116,6 +136,7 @@ class KrylovSpace:
         self._T[:] = 0
         self._T[range(k), range(k)] = values
         self.size = k
+        self._restarts += 1
 
     def tridiagonal(self) -> tuple[Floats, Floats]:
         """T's diagonal and the numbers beside it, for a space that was grown from one vector without a restart."""

@@ -74,7 +74,7 @@ def top_eigenpairs(
     start : ``(n,)`` or ``(m, n)``, vectors near the wanted ones. A random vector is added: a warm start alone can stay
         at a direction that is no longer the top one.
     max_products : when to give up, with a ``ConvergenceWarning``; the residuals tell what was reached. By default
-        max(300, 8 k), never more than n.
+        max(300, 4 times the number of pairs), and not more than n.
     max_memory : bytes for the basis; when it is full, the search restarts from the best Ritz vectors (thick restart).
         Half of the free memory by default.
 
@@ -126,10 +126,10 @@ def search(
         raise InputError(f"block={block}: give a number of vectors between 1 and {operator.n}.")
     _check_tolerance(tol, operator)
     count = min(operator.n, 2 * k if which == "both" else k)
-    limit = min(operator.n, max(300, 4 * count) if max_products is None else max_products)
+    limit = min(operator.n, max(300, 4 * count)) if max_products is None else max_products
     if limit < count:
         raise InputError(f"max_products={max_products} cannot give {count} eigenpairs: allow at least {count}.")
-    capacity = min(limit, _vectors_in(operator, max_memory, count + block + 2))
+    capacity = min(operator.n, limit, _vectors_in(operator, max_memory, count + block + 2))
     space = KrylovSpace(operator, capacity, torch.Generator().manual_seed(seed))
     for vector in _starts(operator, start, block, seed):
         space.start(vector)

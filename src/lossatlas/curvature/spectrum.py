@@ -160,7 +160,9 @@ def _with_density(
     if rest < 2:
         return _all_known(dataset, known, operator)
     first = rule_beside(run, steps)
-    fresh = probe_rules(operator, steps, probes - (first is not None), known.vectors, seed + 1)
+    fresh = probe_rules(
+        operator, steps, probes - (first is not None), known.vectors, seed + 1, float(known.values.abs().max())
+    )
     density = density_dataset([first, *fresh] if first else fresh, known.values.numpy(), operator.n)
     exact = operator.exact_diagonal()
     if isinstance(exact, Tensor):
@@ -181,12 +183,16 @@ def _all_known(dataset: xr.Dataset, known: Eigenpairs, operator: Operator) -> tu
     every = known.values.numpy()
     if len(every) < operator.n:
         every = np.append(every, trace - every.sum())
+    rounding = 16 * torch.finfo(operator.dtype).eps * float(np.abs(every).max())
+    below = float((every < -rounding).mean())
     added = {
         "trace": trace,
         "trace_stderr": 0.0,
         "frobenius_norm": float(np.linalg.norm(every)),
         "frobenius_norm_stderr": 0.0,
-        "negative_mass": float((every < 0).mean()),
+        "negative_mass": below,
+        "negative_mass_low": below,
+        "negative_mass_high": below,
     }
     return dataset.assign(added), Estimate(trace, 0.0, trace, trace, operator.n, "exact: all columns"), 0
 

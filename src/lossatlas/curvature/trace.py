@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossatlas.curvature.krylov import Floats, KrylovSpace, unit
 from lossatlas.curvature.operators import Operator
-from lossatlas.errors import ConvergenceWarning, InputError
+from lossatlas.errors import ConvergenceWarning, InputError, NumericalError
 
 SMALL = 64  # up to this size all columns are multiplied
 ROUND = 10  # probes between two looks at the error
@@ -85,10 +85,10 @@ def estimated(
 
     Where that would be as many as there are columns, from all of them.
     """
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
     while True:
         needed = _needed(base, samples, tol) - len(samples)
-        if operator.n <= min(needed, max_products):
+        if operator.n <= min(needed, max_products - spent):
             return _exact(float(_columns(operator).sum()), spent + operator.n, "exact: all columns")
         if needed <= 0 or spent + ROUND > max_products:
             break
@@ -129,7 +129,7 @@ def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, s
         signs = (
             torch.randint(0, 2, (ROUND, operator.n), generator=generator).to(operator.device, operator.dtype) * 2 - 1
         )
-        each = (signs * operator.rows(signs)).double()
+        each = _finite((signs * operator.rows(signs)).double())
         total, squares, spent = total + each.sum(0), squares + (each**2).sum(0), spent + ROUND
         mean = total / spent
         stderr = ((squares / spent - mean**2).clamp(min=0) / (spent - 1)).sqrt()
@@ -149,7 +149,7 @@ def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch
     for _ in range(2):
         probes = probes - (probes @ basis.T) @ basis
     probes = unit(probes)
-    forms = (probes.double() * operator.rows(probes).double()).sum(1)
+    forms = _finite((probes.double() * operator.rows(probes).double()).sum(1))
     samples: Floats = (operator.n - len(basis)) * forms.cpu().numpy()
     return samples
 
@@ -157,7 +157,13 @@ def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch
 def _columns(operator: Operator) -> Tensor:
     """``(n,)``: the diagonal from products with all unit vectors, some at a time."""
     unit = torch.eye(operator.n, dtype=operator.dtype, device=operator.device)
-    return torch.cat([(operator.rows(part).double() * part).sum(1) for part in unit.split(ROUND)])
+    return _finite(torch.cat([(operator.rows(part).double() * part).sum(1) for part in unit.split(ROUND)]))
+
+
+def _finite(numbers: Tensor) -> Tensor:
+    if not bool(torch.isfinite(numbers).all()):
+        raise NumericalError("The product with the operator holds NaN or infinite numbers: check the matrix.")
+    return numbers
 
 
 def _exact(value: float, products: int, method: str) -> Estimate:
