@@ -260,8 +260,12 @@ def _conv2d(
         raise NoDiagonal(f"there is no rule for a convolution with padding={padding!r}")
     pads = 0 if isinstance(padding, str) else padding
 
+    unfolded: list[Tensor] = []  # once for all outputs
+
     def squares(delta: Tensor, signs: Tensor) -> dict[str, Tensor]:
-        patches = F.unfold(x, weight.shape[2:], dilation=dilation, padding=pads, stride=stride)
+        if not unfolded:
+            unfolded.append(F.unfold(x, weight.shape[2:], dilation=dilation, padding=pads, stride=stride))
+        patches = unfolded[0]
         b, rows = len(x), delta.flatten(2)
         # One matrix product for each example and group, of what flows back with what was seen.
         per_group = _outer_squares(
