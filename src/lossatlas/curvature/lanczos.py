@@ -62,9 +62,8 @@ def top_eigenpairs(
     after the other, or, by ``"magnitude"``, the k largest |lambda|.
 
     Lanczos with full reorthogonalisation, so that no eigenvalue shows twice. Stops when
-    |A v - lambda v| <= tol |lambda| for all pairs, or when rounding in the operator's type allows no
-    smaller residual; never because two iterates agree.
-    From one vector a Krylov space shows one of several equal eigenvalues (Parlett 1998, section 12.2), so then a fresh
+    |A v - lambda v| <= tol |lambda| for all pairs, or when rounding in the operator's type allows no smaller residual;
+    never because two iterates agree. From one vector a Krylov space shows one of several equal eigenvalues (Parlett 1998, section 12.2), so then a fresh
     random vector is followed for 8 products; if it brings another wanted pair, the search goes on.
 
     Parameters
@@ -243,8 +242,9 @@ def _vectors_in(operator: Operator, max_memory: int | None, least: int) -> int:
 def _starts(operator: Operator, start: Tensor | None, block: int, seed: int) -> list[Tensor | None]:
     if start is None:
         return [None] * block
-    rows = start.reshape(-1, start.shape[-1]) if start.ndim in (1, 2) else start[None]
-    if rows.shape[-1:] != (operator.n,) or not bool(torch.isfinite(rows).all()) or not bool(rows.any(dim=-1).all()):
+    shaped = start.ndim in (1, 2) and start.shape[-1] == operator.n
+    rows = start.reshape(-1, operator.n) if shaped else start
+    if not shaped or not bool(torch.isfinite(rows).all()) or not bool(rows.any(dim=1).all()):
         raise DirectionError(
             f"start has the shape {tuple(start.shape)}: give finite vectors, ({operator.n},) or (m, {operator.n}), "
             "none of them zero."

@@ -62,6 +62,7 @@ def spectrum(
     ``("end", "rank", "parameter")``, ``slope`` = v' grad L, the ``point`` ``("parameter",)`` that all are taken at, and
     ``attrs["loss"]``, the loss there.
 
+    ``max_memory`` in bytes is what ``hessian`` may keep between products; ``max_products`` limits the search for pairs.
     ``attrs`` count the products by what they served. Raises as ``top_eigenpairs`` and ``spectral_density``; what misses
     its tolerance is returned with a ``ConvergenceWarning``.
     """
@@ -71,8 +72,6 @@ def spectrum(
     objective.require_finite()
     started = time.perf_counter()
     operator = hessian(objective, point, max_memory=max_memory)
-    if not 1 <= k <= operator.n:
-        raise InputError(f"k={k} eigenpairs of a matrix of size {operator.n}: give k between 1 and {operator.n}.")
     run = search(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
     pairs = run.pairs
     dataset = _eigenvalues(operator, pairs, k)

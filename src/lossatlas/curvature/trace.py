@@ -156,8 +156,8 @@ def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch
 
 def _columns(operator: Operator) -> Tensor:
     """``(n,)``: the diagonal from products with all unit vectors, some at a time."""
-    unit = torch.eye(operator.n, dtype=operator.dtype, device=operator.device)
-    return _finite(torch.cat([(operator.rows(part).double() * part).sum(1) for part in unit.split(ROUND)]))
+    columns = torch.eye(operator.n, dtype=operator.dtype, device=operator.device)
+    return _finite(torch.cat([(operator.rows(part).double() * part).sum(1) for part in columns.split(ROUND)]))
 
 
 def _finite(numbers: Tensor) -> Tensor:
