@@ -63,8 +63,9 @@ def top_eigenpairs(
 
     Lanczos with full reorthogonalisation, so that no eigenvalue shows twice. Stops when
     |A v - lambda v| <= tol |lambda| for all pairs, or when rounding in the operator's type allows no smaller residual;
-    never because two iterates agree. From one vector a Krylov space shows one of several equal eigenvalues (Parlett 1998, section 12.2), so then a fresh
-    random vector is followed for 8 products; if it brings another wanted pair, the search goes on.
+    never because two iterates agree. From one vector a Krylov space shows one of several equal eigenvalues (Parlett
+    1998, section 12.2), so then a fresh random vector is followed for 8 products; if it brings another wanted pair,
+    the search goes on.
 
     Parameters
     ----------
