@@ -678,3 +678,212 @@ def study() -> list[xr.Dataset]:
         *(make(network) for network in "AB" for make in (density, gabdullin, gauss_newton_split)),
         comparison(),
     ]
+
+
+WAYS = {  # name on plots: type of the curve, height of the loss and of the error, place, length ratio
+    "line": ("Segment", 1.52, 0.46, 0.47, 1.0),
+    "line after alignment": ("Segment", 0.071, 0.021, 0.55, 1.0),
+    "Bezier curve": ("Bezier", 0.012, 0.003, 0.31, 1.24),
+}
+DEFINITIONS = ["entezari", "frankle", "draxler"]
+
+
+def way(name: str = "line", split: str = "test") -> xr.Dataset:
+    """A profile refined about its maximum, with bootstrap intervals: t is not equally spaced."""
+    curve, height, error_height, place, length_ratio = WAYS[name]
+    n, first, last, error = (10_000, 0.272, 0.281, 0.101) if split == "test" else (60_000, 0.190, 0.197, 0.068)
+    t = np.unique(np.concatenate([np.linspace(0, 1, 25), place + np.array([-0.02, -0.01, -0.005, 0, 0.005, 0.01])]))
+    shape = np.where(t < place, np.sin(np.pi / 2 * t / place), np.sin(np.pi / 2 * (1 - t) / (1 - place))) ** 2
+    loss = first + (last - first) * t + height * shape
+    errors = error + error_height * shape
+    stderr, error_stderr = 1.1 * loss / np.sqrt(n), np.sqrt(errors * (1 - errors) / n)
+    ends = {"entezari": first + (last - first) * place, "frankle": (first + last) / 2, "draxler": max(first, last)}
+    heights = np.array([loss.max() - end for end in ends.values()])
+    half, error_half = 1.96 * 1.2 * loss.max() / np.sqrt(n), 1.96 * float(error_stderr.max())
+    interval = {"low": -1.0, "high": 1.0}
+    variables: dict[str, Any] = {
+        "loss": ("t", loss),
+        "loss_stderr": ("t", stderr),
+        "accuracy": ("t", 1 - errors),
+        "accuracy_stderr": ("t", error_stderr),
+        "error": ("t", errors),
+        "error_stderr": ("t", error_stderr),
+        "barrier": heights[0],
+        "barrier_stderr": half / 1.96,
+        "t_max": place,
+        "barrier_error": error_height,
+        "barrier_error_stderr": error_half / 1.96,
+        "t_max_error": place,
+        "height": ("definition", heights),
+        "height_error": ("definition", np.full(3, error_height)),
+        "highest_loss": loss.max(),
+        "highest_loss_stderr": float(stderr.max()),
+        "length_ratio": length_ratio,
+    }
+    for end, sign in interval.items():
+        variables |= {
+            f"barrier_{end}": heights[0] + sign * half,
+            f"barrier_error_{end}": error_height + sign * error_half,
+            f"t_max_{end}": place + sign * 0.012,
+            f"t_max_error_{end}": place + sign * 0.015,
+            f"height_{end}": ("definition", heights + sign * half),
+            f"height_error_{end}": ("definition", np.full(3, error_height + sign * error_half)),
+        }
+    connected = error_height + error_half < 0.02
+    found = "linearly connected" if curve == "Segment" else "connected by a curve"
+    bounds = f"[{error_height - error_half:.4f}, {error_height + error_half:.4f}]"
+    return xr.Dataset(
+        variables,
+        coords={"t": t, "definition": DEFINITIONS},
+        attrs=attributes(
+            "barrier",
+            name=f"barrier_{name.replace(' ', '_').lower()}_{split}",
+            definition="entezari",
+            curve=curve,
+            way=name,
+            draws=1000,
+            seed=0,
+            tol=0.01,
+            t_tol=0.01,
+            height_resolution=0.004,
+            t_resolution=0.005,
+            refined="yes",
+            verdict=found if connected else "not shown connected",
+            verdict_statistic=f"error barrier of Frankle et al. {error_height:.4f}, 95 % interval {bounds}, "
+            "threshold 0.02",
+            threshold=0.02,
+            data=f"fashion-mnist {split}, {n:,} examples",
+            n_examples=n,
+        ),
+    )
+
+
+def ways(*splits: str) -> list[xr.Dataset]:
+    """The line, the line after alignment and the curve, each on the training and on the test data."""
+    return [way(name, split) for split in splits or ("train", "test") for name in WAYS]
+
+
+def connection(epochs: int = 8, steps_per_epoch: int = 469) -> xr.Dataset:
+    """The training of a Bezier curve; near its middle the loss stays a little higher."""
+    generator = np.random.default_rng(51)
+    n = epochs * steps_per_epoch
+    progress, t = np.arange(n) / steps_per_epoch, generator.uniform(0, 1, n)
+    hill = 0.02 + 0.9 * np.exp(-1.2 * progress)
+    loss = (0.2 + hill * 4 * t * (1 - t)) * generator.gamma(25, 1 / 25, n)
+    return xr.Dataset(
+        {
+            "loss": ("step", loss),
+            "t_drawn": ("step", t),
+            "learning_rate": ("step", 0.015 * (1 + np.cos(np.pi * np.arange(n) / n))),
+            "epoch_loss": ("epoch", loss.reshape(epochs, steps_per_epoch).mean(1)),
+        },
+        coords={"step": np.arange(n), "epoch": np.arange(1, epochs + 1)},
+        attrs=attributes(
+            "connection",
+            name="connection",
+            curve="Bezier",
+            way="Bezier curve",
+            bends=1,
+            epochs=epochs,
+            batch_size=128,
+            learning_rate=0.03,
+            momentum=0.9,
+            optimizer="SGD",
+            seed=0,
+            data="fashion-mnist train, 60,000 examples",
+            n_examples=60_000,
+        ),
+    )
+
+
+def alignment(groups: int = 4) -> xr.Dataset:
+    """Four groups of units of a small CNN, or the many of a deep residual network."""
+    named = {"conv1": 32, "conv2": 64, "fc1": 128, "fc2": 64}
+    if groups != 4:
+        named = {f"layer{1 + k // 12}.{k % 12}.conv{1 + k % 2}": 16 * 2 ** (k // 12) for k in range(groups)}
+    generator = np.random.default_rng(61)
+    before = generator.normal(0.05, 0.02, groups)
+    return xr.Dataset(
+        {
+            "size": ("group", list(named.values())),
+            "moved": ("group", np.clip(generator.normal(0.96, 0.04, groups), 0, 1)),
+            "cosine_before": ("group", before),
+            "cosine_after": ("group", before + generator.uniform(0.15, 0.55, groups)),
+            "deviation": 3.1e-7,
+            "similarity_before": 0.061,
+            "similarity_after": 0.402,
+            "distance_before": 32.7,
+            "distance_after": 25.9,
+        },
+        coords={"group": list(named)},
+        attrs=attributes(
+            "alignment",
+            name="alignment",
+            method="weights",
+            start="activations",
+            starts="identity 0.371; activations 0.402; random 0.388",
+            sweeps=7,
+            assignments=28,
+            seconds=1.4,
+            seconds_assignment=0.6,
+            pinned="",
+            seed=0,
+        ),
+    )
+
+
+def instability(pairs: int = 2, error: bool = True) -> xr.Dataset:
+    """Two pairs of runs from each of five shared prefixes: the later the split, the lower the barrier."""
+    k = np.array([0, 20, 100, 500, 1000])
+    fall = np.exp(-k / 130)[:, None] * (1 + 0.15 * np.arange(pairs))
+    dims, variables = ("k", "pair"), {"barrier": 0.004 + 1.3 * fall, "barrier_error": 0.002 + 0.4 * fall}
+    if not error:
+        del variables["barrier_error"]
+    low = {f"{name}_low": 0.9 * value - 0.002 for name, value in variables.items()}
+    high = {f"{name}_high": 1.1 * value + 0.004 for name, value in variables.items()}
+    every = variables | low | high | ({"end_error": np.full(fall.shape, 0.112)} if error else {})
+    return xr.Dataset(
+        {name: (dims, value) for name, value in every.items()},
+        coords={"k": k, "pair": np.arange(pairs)},
+        attrs=attributes(
+            "instability", name="instability", total_steps=2345, definition="frankle", threshold=0.02, draws=1000
+        ),
+    )
+
+
+def plane_of_ways(steps: int = 31, aligned: bool = True) -> xr.Dataset:
+    """The plane through two networks and the bend of the curve between them, with the ways drawn on it."""
+    alpha, beta = np.linspace(-6, 36, steps), np.linspace(-5, 24, steps - 6)
+    a, b = np.meshgrid(alpha, beta, indexing="ij")
+    valley = 0.012 * (b - 20 * np.sin(np.pi * np.clip(a, 0, 30) / 30) * 0.55) ** 2
+    loss = 0.19 + valley + 0.01 * np.maximum(np.abs(a - 15) - 15, 0) ** 2
+    t = np.linspace(0, 1, 51)
+    roads = {"line": (30 * t, 0 * t, 0 * t), "Bezier curve": (30 * t, 44 * t * (1 - t), 0 * t)}
+    marks = {"first network": (0, 0), "second network": (30, 0), "bend": (15, 22)}
+    if aligned:
+        roads["line after alignment"] = (21 * t, 3.0 * t, 12.5 * t)
+        marks["second network, aligned"] = (21, 3)
+    table = np.array(list(roads.values())).transpose(1, 0, 2)
+    return xr.Dataset(
+        {name: (("alpha", "beta"), values) for name, values in _measured(loss, 60_000).items()}
+        | {f"way_{quantity}": (("way", "t_way"), table[k]) for k, quantity in enumerate(("alpha", "beta", "off_plane"))}
+        | {
+            f"mark_{axis}": ("mark", [float(at[k]) for at in marks.values()])
+            for k, axis in enumerate(("alpha", "beta"))
+        },
+        coords={"alpha": alpha, "beta": beta, "way": list(roads), "t_way": t, "mark": list(marks)},
+        attrs=_slice(
+            "A",
+            "plane",
+            direction_norms=[1.0, 1.0],
+            cosine=0.0,
+            n_evaluations=loss.size,
+            directions="through three points",
+        )
+        | {"normalisation": "none", "name": "connectivity_plane", "data": "fashion-mnist train, 60,000 examples"},
+    )
+
+
+def connectivity() -> list[xr.Dataset]:
+    """What a study of the way between two networks hands over."""
+    return [alignment(), connection(), *ways(), plane_of_ways(), instability()]

@@ -71,6 +71,82 @@ def test_without_errors_of_the_accuracy_connectivity_is_undecided():
     assert claims.linear_connectivity(made.barrier().drop_vars("accuracy_stderr")).verdict == "undecided"
 
 
+def bounded(low: float, high: float, name: str = "line", error: tuple[float, float] = (0.4, 0.5)) -> xr.Dataset:
+    """A path with these bootstrap intervals, of the loss and of Frankle's error barrier."""
+    found = made.way(name).assign(barrier=(low + high) / 2, barrier_low=low, barrier_high=high)
+    frankle = found["definition"] == "frankle"
+    return found.assign(
+        height_error_low=found["height_error_low"].where(~frankle, error[0]),
+        height_error_high=found["height_error_high"].where(~frankle, error[1]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"), [((0.1, 0.3), "supported"), ((0.0, 0.3), "undecided"), ((0.0, 0.0), "contradicted")]
+)
+def test_a_barrier_is_judged_by_the_bootstrap_where_there_is_one(bounds: tuple[float, float], expected: str):
+    claim = claims.barrier_height(bounded(*bounds).assign(barrier_stderr=1e-9))
+    assert claim.interval == bounds
+    assert claim.verdict == expected
+    assert claim.basis == "95 % interval of a paired bootstrap"
+    without = bounded(*bounds).assign(barrier_low=math.nan, barrier_high=math.nan, barrier_stderr=1e-9)
+    assert claims.barrier_height(without).basis == "normal 95 % interval"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [((0.0, 0.019), "supported"), ((0.021, 0.03), "contradicted"), ((0.01, 0.03), "undecided")]
+)
+def test_connectivity_is_judged_by_the_bootstrap_of_frankles_error_barrier(error: tuple[float, float], expected: str):
+    line = claims.linear_connectivity(bounded(0.1, 0.3, error=error))
+    curve = claims.curve_connectivity(bounded(0.1, 0.3, "Bezier curve", error))
+    for claim in (line, curve):
+        assert claim.interval == error
+        assert claim.verdict == expected
+        assert claim.basis == "95 % interval of a paired bootstrap"
+    assert "linearly mode connected in the sense" in line.hypothesis
+    assert "connected by a curve, the Bezier curve, with an error barrier below 2 %" in curve.hypothesis
+
+
+def test_a_line_after_alignment_is_called_so_in_its_claims():
+    found = claims.derive([made.way("line after alignment")])
+    height, connectivity = (claim.hypothesis for claim in found)
+    assert height.startswith("The line after alignment between the two networks crosses a barrier of the loss on ")
+    assert "linearly mode connected after alignment in the sense of Frankle et al. (2020)" in connectivity
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "expected"),
+    [
+        ((1.0, 1.2), (0.1, 0.3), "supported"),
+        ((0.1, 0.3), (1.0, 1.2), "contradicted"),
+        ((0.2, 0.4), (0.1, 0.3), "undecided"),
+    ],
+)
+def test_a_path_is_lower_where_the_two_intervals_do_not_overlap(
+    line: tuple[float, float], other: tuple[float, float], expected: str
+):
+    claim = claims.lower_path(bounded(*line), bounded(*other, "Bezier curve"))
+    assert claim.verdict == expected
+    assert claim.value == pytest.approx((sum(line) - sum(other)) / 2)
+    assert claim.interval == pytest.approx((line[0] - other[1], line[1] - other[0]))
+    assert claim.hypothesis.startswith("The Bezier curve crosses a lower barrier of the loss than the straight line")
+
+
+def lower(*datasets: xr.Dataset) -> int:
+    return len([claim for claim in claims.derive(datasets) if "crosses a lower barrier" in claim.hypothesis])
+
+
+def test_paths_are_compared_with_the_line_between_the_same_networks_on_the_same_data_by_the_same_definition():
+    line, aligned, curve = (made.way(name) for name in made.WAYS)
+    assert lower(line, aligned, curve) == 2
+    assert lower(*made.ways("train", "test")) == 4
+    assert lower(line, made.way("Bezier curve", "train")) == 0
+    assert lower(line, curve.assign_attrs(definition="draxler")) == 0
+    assert lower(line, curve.assign(loss=curve["loss"] + 0.01)) == 0  # other ends: other networks
+    assert lower(aligned, curve) == 0
+    assert lower(made.barrier(), made.barrier("train")) == 0
+
+
 @pytest.mark.parametrize("make", [made.line, made.plane])
 def test_the_minimum_of_a_slice_is_decided_where_its_errors_are_small(make):
     sharp = scaled(make("A"), loss_stderr=1e-6)
@@ -278,7 +354,7 @@ def test_noise_that_costs_nothing_contradicts_at_the_largest_sigma():
 
 
 def test_derived_claims_do_not_depend_on_the_order_of_the_datasets():
-    study = made.study()
+    study = [*made.study(), *made.ways()]
     assert claims.derive(study) == claims.derive(study[::-1])
 
 
@@ -294,7 +370,9 @@ def test_spectra_on_different_data_are_not_compared():
     assert not [claim for claim in claims.derive([a, b]) if "differ" in claim.hypothesis]
 
 
-@pytest.mark.parametrize("dataset", made.study(), ids=lambda d: d.attrs.get("name", "comparison"))
+@pytest.mark.parametrize(
+    "dataset", [*made.study(), *made.ways("test")], ids=lambda d: d.attrs.get("name", "comparison")
+)
 def test_missing_attributes_never_stop_a_claim(dataset: xr.Dataset):
     bare = dataset.assign_attrs()
     bare.attrs = {"kind": dataset.attrs["kind"]}

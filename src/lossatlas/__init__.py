@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from lossatlas import plot as plot
     from lossatlas import zoo as zoo
     from lossatlas.claims import Claim as Claim
+    from lossatlas.connectivity.alignment import align as align
     from lossatlas.connectivity.barrier import barrier as barrier
+    from lossatlas.connectivity.connect import connect as connect
+    from lossatlas.connectivity.discovery import symmetries as symmetries
+    from lossatlas.connectivity.instability import instability as instability
+    from lossatlas.connectivity.merging import merge_many as merge_many
+    from lossatlas.connectivity.plane import connectivity_plane as connectivity_plane
+    from lossatlas.connectivity.repair import repair as repair
+    from lossatlas.connectivity.symmetries import Symmetries as Symmetries
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
     from lossatlas.curvature.density import spectral_density as spectral_density
     from lossatlas.curvature.gabdullin import gabdullin as gabdullin
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
     from lossatlas.curvature.split import gauss_newton_split as gauss_newton_split
     from lossatlas.curvature.trace import diagonal as diagonal
     from lossatlas.curvature.trace import trace as trace
+    from lossatlas.curves import Bezier as Bezier
+    from lossatlas.curves import PolygonalChain as PolygonalChain
     from lossatlas.curves import Segment as Segment
     from lossatlas.directions import between as between
     from lossatlas.directions import orthonormalise as orthonormalise
@@ -58,6 +68,8 @@ _HOME = {
     "plane_through": "regions",
     "Region": "regions",
     "Segment": "curves",
+    "Bezier": "curves",
+    "PolygonalChain": "curves",
     "random_directions": "directions",
     "between": "directions",
     "orthonormalise": "directions",
@@ -80,6 +92,14 @@ _HOME = {
     "spectrum": "curvature.spectrum",
     "eigen_plane": "curvature.axes",
     "barrier": "connectivity.barrier",
+    "connect": "connectivity.connect",
+    "align": "connectivity.alignment",
+    "symmetries": "connectivity.discovery",
+    "Symmetries": "connectivity.symmetries",
+    "merge_many": "connectivity.merging",
+    "repair": "connectivity.repair",
+    "instability": "connectivity.instability",
+    "connectivity_plane": "connectivity.plane",
     "robustness": "robustness",
     "Claim": "claims",
     "report": "report",

@@ -71,6 +71,12 @@ class FunctionalModel:
         """Whether statistics depend on the point, so that L has no gradient by backpropagation."""
         return self.policy == "recompute" and bool(self.norms)
 
+    @property
+    def statistics(self) -> set[str]:
+        """The names of the running statistics."""
+        norms = [name for name, module in self.module.named_modules() if module in self.norms]
+        return {f"{name}.{own}" for name in norms for own in ("running_mean", "running_var")}
+
     def duplicate(self) -> FunctionalModel:
         """The same function on a module of its own, to be given another BatchNorm policy."""
         other = copy.copy(self)
@@ -163,8 +169,17 @@ class FunctionalModel:
         except Exception as error:
             raise explain_failure(error, batch) from error
 
+    @property
+    def supervised(self) -> bool:
+        """Whether model and loss are apart, so that the outputs can be seen."""
+        return isinstance(self._measure, Supervised)
+
     def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
         """theta of the same architecture's module, state dict or file; ``CheckpointError`` where it is another's."""
+        return self.space.check(self.space.flatten(self.state_of(source)).to(self.point), "checkpoint")
+
+    def state_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
+        """Every parameter and persistent buffer of the same architecture, by its first name."""
         first = self._first_names()
         own = {first.get(name, name): tensor for name, tensor in self.module.state_dict().items()}
         given = without_wrappers(state_of(source), own)
@@ -180,7 +195,12 @@ class FunctionalModel:
             raise CheckpointError(
                 f"These are the weights of another network, {len(wrong)} tensors have another shape: {listed}."
             )
-        return self.space.check(self.space.flatten(state).to(self.point), "checkpoint")
+        return {name: state[name].detach().to(own[name]) for name in own}
+
+    def tensors_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What one pass uses that takes parameters and buffers from ``state``, as ``tensors`` does from theta."""
+        fresh = self._own_buffers() | dict(self.module.named_parameters(prefix="model"))
+        return fresh | {f"model.{name}": tensor.clone() for name, tensor in state.items()}
 
     def state_dict(self, theta: Tensor) -> dict[str, Tensor]:
         """The module's full state dict with its parameters at ``theta``."""

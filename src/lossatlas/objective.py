@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lossatlas.batches import Batches, copied, describe, preserved_rng
+from lossatlas.batches import Batches, copied, describe, form, leading_size, preserved_rng
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
 from lossatlas.evaluation.diagonal import NoDiagonal, exact_diagonal
+from lossatlas.evaluation.forward import Forward
 from lossatlas.evaluation.likelihood import draw
 from lossatlas.evaluation.linearised import (
     EmpiricalFisher,
@@ -32,6 +34,7 @@ from lossatlas.measures import Loss, Metric, Sample, Step, Supervised, samples_o
 from lossatlas.parameters import ParameterSpace
 from lossatlas.strata import Strata, stratified
 
+Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
 Matrix = Literal["hessian", "gauss_newton", "empirical_fisher"]
 
 
@@ -412,6 +415,87 @@ class Objective:
         """
         samples = self.products("hessian", point, max_memory=0, stage=False).forms(self._rows(vectors))
         return samples if vectors.ndim == 2 else samples[0]
+
+    def mini_batches(self, size: int, seed: int) -> tuple[list[float], Iterable[Any]]:
+        """The data once over in an order drawn from ``seed``: weights of mean 1, and batches of at most ``size``.
+
+        The mean of weight * grad L_b over the batches is grad L. Batches that cannot be cut anew come as they are: in
+        random order where they are kept in memory, else in their own.
+        """
+        generator, batches = torch.Generator().manual_seed(seed), self._batches
+        n = max(int(batches.total), 1)
+        even = math.ceil(n / math.ceil(n / size))  # nearly equal ones rather than full ones and a rest
+        cut = batches.take(torch.randperm(n, generator=generator), even)
+        if cut is not None:
+            return [leading_size(batch) * len(cut) / n for batch in cut], cut
+        relative = [weight * len(batches) / batches.total for weight in batches.weights]
+        if (kept := batches.kept()) is None:
+            return relative, batches
+        order = torch.randperm(len(kept), generator=generator).tolist()
+        return [relative[i] for i in order], (copied(kept[i]) for i in order)
+
+    def batch_gradient(self, batch: Any, point: Tensor | None = None, index: int = 0) -> tuple[float, Tensor]:
+        """L_b and grad L_b ``(n,)`` on one batch of the data; ``index`` seeds what the model draws."""
+        require_differentiable(self._function)
+        theta = self._at(point).detach().requires_grad_()
+        with torch.enable_grad(), preserved_rng(self.device):
+            loss = Hessian(self._function).losses(theta, batch, index).mean()
+            return loss.item(), gradient_of(loss, theta)
+
+    # The model itself
+
+    def forward(self) -> Forward:
+        """The model's outputs as a graph of functions of its tensors, BatchNorm statistics as they are given.
+
+        Raises ``Untraceable`` for a model that is no fixed sequence of functions.
+        """
+        return Forward(self._with_given_statistics(), next(iter(self._batches)))
+
+    def state(self, source: Source | None = None) -> dict[str, Tensor]:
+        """Every parameter and buffer by name: of a point, a module, a state dict or a file; of the model without one.
+
+        A point has no BatchNorm statistics: they are estimated on the data, unless it is the model's own.
+        Raises ``CheckpointError`` for the weights of another network, ``DirectionError`` for NaN, by name.
+        """
+        own = self._function
+        if source is None or isinstance(source, Tensor):
+            point = self._at(source)
+            policy: BatchNormPolicy = (
+                "frozen" if torch.equal(point, self.point) or not self.has_batch_norm else "recompute"
+            )
+            with torch.no_grad(), preserved_rng(self.device):
+                tensors = self.with_batch_norm(policy)._function.tensors(point)
+            rest = dict(own.module.named_parameters(prefix="model"))
+            return {name.removeprefix("model."): tensor.detach().clone() for name, tensor in (rest | tensors).items()}
+        state = own.state_of(source)
+        own.space.check(own.space.flatten(state), "checkpoint")
+        return {n.removeprefix("model."): tensor for n, tensor in own.tensors_of(state).items()}
+
+    def outputs(self, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """f, batch by batch, with every parameter and buffer from ``state``; of a step its losses."""
+        function = self._with_given_statistics()
+        for index, batch in enumerate(self._batches):
+            with torch.no_grad(), preserved_rng(self.device):
+                tensors = function.tensors_of(state)
+                if function.supervised:
+                    yield function.outputs(tensors, batch, index)
+                else:
+                    yield function.measure(tensors, batch, index)["loss"]
+
+    def movable(self) -> set[str]:
+        """The tensors that theta decides: its parameters, and the running statistics of BatchNorm."""
+        return {entry.name for entry in self.space} | self._function.statistics
+
+    def like_the_first(self) -> Iterator[Any]:
+        """The batches of the first one's form: those that ``forward`` can be run on."""
+        wanted = None
+        for batch in self._batches:
+            wanted = form(batch) if wanted is None else wanted
+            if form(batch) == wanted:
+                yield batch
+
+    def _with_given_statistics(self) -> FunctionalModel:
+        return self.with_batch_norm("frozen")._function
 
     # Inside
 

@@ -81,3 +81,19 @@ def interval(bounds: tuple[float, float]) -> str:
         return f"[{number(low)}, {number(high)}]"
     decimals = max((2 if width >= 0.01 else 1) - math.floor(math.log10(width)), 0)
     return f"[{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−")
+
+
+def with_interval(value: float, bounds: tuple[float, float]) -> str:
+    """A value and its interval, all to the second digit of the interval's width; the value alone where it has none.
+
+    >>> with_interval(1.52, (1.50351, 1.53649)), with_interval(0.25, (float("nan"), 1.0))
+    ('1.520 [1.504, 1.536]', '0.25')
+    """
+    low, high = bounds
+    if not all(map(math.isfinite, (value, low, high))):
+        return number(value)
+    width, largest = high - low, max(abs(value), abs(low), abs(high))
+    if width < 1e-6 or largest >= 1e5:
+        return f"{number(value)} [{number(low)}, {number(high)}]"
+    decimals = max(1 - math.floor(math.log10(width)), 0)
+    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−")

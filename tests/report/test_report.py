@@ -325,7 +325,7 @@ def test_prose_is_split_into_words_mathematics_and_citations():
 
 def test_every_citation_of_the_theory_is_in_the_bibliography():
     kinds = {"surface", "spectrum", "trajectory", "barrier", "robustness", "gauss_newton_split", "gabdullin"}
-    kinds |= {"density", "trace", "trend_eigenvalue"}
+    kinds |= {"density", "trace", "trend_eigenvalue", "alignment", "connection", "instability"}
     from lossatlas.report.document import Document
 
     cited = Document("", (theory(kinds),)).cited

@@ -373,6 +373,67 @@ def test_a_killed_run_goes_on_after_its_last_epoch_and_ends_in_the_same_bits(tmp
     assert history == expected
 
 
+# A fork: 60 examples in batches of 16 are 4 steps an epoch
+
+
+def forked(fork: tuple[int, int] | None, **options: Any) -> tuple[zoo.History, list[list[bytes]]]:
+    """The history, and the bits of all parameters and buffers before the first step and after each."""
+    model = with_everything()
+    kept: list[list[bytes]] = []
+    settings = {"epochs": 3, "fork": fork, "test": made(20, seed=1)} | options
+    history = quiet(model, made(), on_step=lambda *_, **__: kept.append(bits(model)), **settings)
+    return history, kept
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 6, 11])
+def test_forks_are_the_same_bits_up_to_their_step_and_differ_after_it(step):
+    first, other, again = (forked((step, order)) for order in (0, 1, 0))
+    plain = forked(None)
+    assert len(plain[1]) == 13
+    for run in (first, other):
+        assert run[1][: step + 1] == plain[1][: step + 1]
+        assert all(a != b for a, b in zip(run[1][step + 1 :], plain[1][step + 1 :], strict=True))
+    assert all(a != b for a, b in zip(first[1][step + 1 :], other[1][step + 1 :], strict=True))
+    assert again == first
+
+
+def test_a_fork_at_the_end_is_no_fork():
+    assert forked((12, 3))[1] == forked(None)[1]
+
+
+def test_dropout_forks_too():
+    # One batch an epoch, so that the order of the examples is all but the rounding of sums.
+    first, other = (forked((1, order), batch_size=60) for order in (0, 1))
+    assert first[0].loss[0] == other[0].loss[0]
+    assert first[0].loss[1] != pytest.approx(other[0].loss[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("step", [0, 2, 4, 6])
+def test_each_epoch_of_a_fork_sees_each_example_once_in_orders_that_are_no_others(step):
+    seen = {}
+    for order in (None, 0, 1):
+        model = Listening()
+        data = (torch.arange(50.0)[:, None], torch.arange(50) % 2)
+        quiet(model, data, batch_size=16, epochs=3, fork=None if order is None else (step, order))
+        assert [len(batch) for batch in model.seen] == [16, 16, 16, 2] * 3
+        flat = list(itertools.chain(*model.seen))
+        seen[order] = [tuple(flat[start : start + 50]) for start in range(0, 150, 50)]
+        assert all(sorted(epoch) == list(range(50)) for epoch in seen[order])
+    epochs = {epoch for orders in seen.values() for epoch in orders}
+    assert len(epochs) == 9 - 2 * (step // 4)  # the epochs before the fork are shared by all three
+
+
+@pytest.mark.parametrize(("step", "killed_at"), [(6, 5), (6, 7), (4, 10), (6, 11)])
+def test_a_killed_fork_goes_on_and_ends_in_the_same_bits(tmp_path, step, killed_at):
+    options = {"epochs": 3, "fork": (step, 1), "test": made(20, seed=1)}
+    expected, kept = forked((step, 1))
+    with pytest.raises(Killed):
+        quiet(with_everything(), made(), **options, folder=tmp_path, on_step=kill_at(killed_at))
+    resumed = with_everything()
+    assert quiet(resumed, made(), **options, folder=tmp_path) == expected
+    assert bits(resumed) == kept[-1]
+
+
 def test_a_kill_during_the_writing_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     def half(tensors: Any, path: Any, metadata: Any) -> None:
         path.write_bytes(b"half of it")
@@ -420,6 +481,7 @@ def test_tied_weights_are_kept_and_put_back(tmp_path):
         ({"optimizer": "adam"}, "optimizer 'sgd' there, 'adam' here"),
         ({"epochs": 3}, "epochs 2 there, 3 here"),
         ({"seed": 1}, "seed 0 there, 1 here"),
+        ({"fork": (4, 1)}, "fork None there, 'step 4, order 1' here"),
         ({"schedule": "cosine"}, "schedule 'NoneType' there, 'cosine' here"),
         ({"data": made(seed=5)}, "examples"),
         ({"model": with_everything(seed=5)}, "initial weights"),
@@ -499,6 +561,10 @@ X, Y = made()
         ((X, Y), {"epochs": 0}, InputError, "epochs is 0"),
         ((X, Y), {"batch_size": 0}, InputError, "batch_size is 0"),
         ((X, Y), {"seed": -1}, InputError, "seed is -1"),
+        ((X, Y), {"fork": (-1, 0)}, InputError, r"fork=\(-1, 0\): give a step and an order"),
+        ((X, Y), {"fork": (0, -1)}, InputError, "from 0 up"),
+        ((X, Y), {"fork": (9, 0)}, InputError, "2 epochs are 8 steps"),
+        ([(X, Y)], {"fork": (0, 0)}, DataError, "list, which brings an order of its own: give the data as tensors"),
         ((X, Y), {"optimizer": "adamax"}, ConfigError, "no optimiser 'adamax': choose one of sgd, adam, adamw, sam"),
         ((X, Y), {"momentum": -1.0}, ConfigError, "refuses its settings: Invalid momentum"),
         ((X, Y), {"schedule": "linear"}, ConfigError, "no schedule 'linear'"),

@@ -5,7 +5,7 @@ A verdict compares the interval with the hypothesis' threshold and with nothing 
 data as independent draws.
 """
 
-from lossatlas.claims.barriers import barrier_height, linear_connectivity
+from lossatlas.claims.barriers import barrier_height, curve_connectivity, linear_connectivity, lower_path
 from lossatlas.claims.claim import Claim, Verdict, verdict
 from lossatlas.claims.curvature import (
     few_negative_eigenvalues,
@@ -24,10 +24,12 @@ __all__ = [
     "Verdict",
     "barrier_height",
     "beyond_random_walk",
+    "curve_connectivity",
     "derive",
     "few_negative_eigenvalues",
     "gauss_newton_dominates",
     "linear_connectivity",
+    "lower_path",
     "no_negative_curvature",
     "noise_costs_accuracy",
     "sharper_generalises_worse",

@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from lossatlas.claims.barriers import barrier_height, linear_connectivity
+import numpy as np
+
+from lossatlas.claims.barriers import (
+    barrier_height,
+    curve_connectivity,
+    linear_connectivity,
+    lower_path,
+    straight,
+    unaligned,
+)
 from lossatlas.claims.claim import Claim
 from lossatlas.claims.curvature import (
     eigenvalue,
@@ -56,7 +65,7 @@ def _makers(dataset: xr.Dataset) -> Iterator[Callable[[xr.Dataset], Claim | None
     if kind in ALWAYS:
         yield ALWAYS[kind]
     if kind == "barrier" and "accuracy" in dataset:
-        yield linear_connectivity
+        yield linear_connectivity if straight(dataset) else curve_connectivity
     if kind == "spectrum" and "bottom" in dataset["end"].to_numpy():
         yield no_negative_curvature
     if kind in ("spectrum", "spectral_density") and "negative_mass" in dataset:
@@ -64,7 +73,8 @@ def _makers(dataset: xr.Dataset) -> Iterator[Callable[[xr.Dataset], Claim | None
 
 
 def _across(every: list[xr.Dataset]) -> Iterator[Claim]:
-    """Claims that compare networks on the same data; a Dataset without a `network` takes no part."""
+    """Claims that compare paths or networks on the same data; without a `network` a spectrum takes no part."""
+    yield from _paths([dataset for dataset in every if dataset.attrs.get("kind") == "barrier"])
     histories = _by_network(every, "history")
     for spectra in _comparable(every, "spectrum"):
         sharpness = {network: eigenvalue(dataset, "top")[0] for network, dataset in spectra.items()}
@@ -74,6 +84,20 @@ def _across(every: list[xr.Dataset]) -> Iterator[Claim]:
             for a, b in combinations([network for network in noisy if network in sharpness], 2):
                 claim = sharper_less_robust((sharpness[a], sharpness[b]), noisy[a], noisy[b])
                 yield from [claim] if claim is not None else []
+
+
+def _paths(barriers: list[xr.Dataset]) -> Iterator[Claim]:
+    """Each other path beside the straight line between the same two networks."""
+    for line in filter(unaligned, barriers):
+        yield from (lower_path(line, o) for o in barriers if not unaligned(o) and _same_question(line, o))
+
+
+def _same_question(a: xr.Dataset, b: xr.Dataset) -> bool:
+    """One definition on the same data between the same networks, which are known by the losses at the two ends."""
+    keys = ("data", "data_fingerprint", "definition", "batch_norm")
+    ends, others = (dataset["loss"].to_numpy()[[0, -1]].astype(float) for dataset in (a, b))
+    same = bool(np.allclose(ends, others, rtol=1e-4, atol=1e-6))
+    return same and all(a.attrs.get(key) == b.attrs.get(key) for key in keys)
 
 
 def _generalisation(sharpness: dict[str, float], histories: dict[str, xr.Dataset]) -> Iterator[Claim]:
@@ -99,5 +123,5 @@ def _by_network(every: list[xr.Dataset], kind: str) -> dict[str, xr.Dataset]:
 
 
 def _order(dataset: xr.Dataset) -> tuple[str, ...]:
-    keys = ("kind", "network", "region", "directions", "relative", "data", "name")
+    keys = ("kind", "network", "region", "directions", "relative", "data", "name", "way", "definition")
     return tuple(str(dataset.attrs.get(key, "")) for key in keys)

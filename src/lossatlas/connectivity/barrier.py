@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import get_args
 
-import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
-from lossatlas.curves import Curve
-from lossatlas.errors import InputError, NonFiniteLoss
+from lossatlas.connectivity.heights import (
+    UNKNOWN,
+    Definition,
+    FloatArray,
+    Profile,
+    heights,
+    interval,
+    relative_heights,
+    summit,
+)
+from lossatlas.connectivity.refinement import Samples, Tolerance, evidence, explored, first_places, profiles
+from lossatlas.curves import Curve, Segment
+from lossatlas.errors import InputError
 from lossatlas.functional import BatchNormPolicy
-from lossatlas.measures import Sample
 from lossatlas.objective import Objective
 
-Definition = Literal["entezari", "frankle", "draxler"]
+DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
+THRESHOLD = 0.02  # Frankle et al. 2020: an error barrier below 2 % counts as connectivity
+WAYS = {"Segment": "line", "Bezier": "Bezier curve", "PolygonalChain": "polygonal chain"}
 
 
 def barrier(
@@ -23,11 +35,16 @@ def barrier(
     curve: Curve,
     *,
     definition: Definition = "entezari",
-    steps: int = 25,
+    steps: int | Sequence[float] | FloatArray = 25,
+    tol: float | None = 0.01,
+    t_tol: float = 0.02,
+    draws: int = 1000,
+    seed: int = 0,
     batch_norm: BatchNormPolicy | None = None,
+    way: str | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """max over t of L(theta(t)) - base(t) on ``steps`` equally spaced t, where the base is
+    """max over t of L(theta(t)) - base(t), where the base is
 
     - ``"entezari"``: (1 - t) L(theta(0)) + t L(theta(1)), the line between the ends' losses
       (Entezari et al. 2022);
@@ -39,78 +56,166 @@ def barrier(
     point: with ``batch_norm=None`` an objective that holds them frozen has them estimated anew at each t
     (``"recompute"``); another policy of the objective's own is kept.
 
+    **Where.** First at ``steps`` equally spaced t (or at the t given, from 0 to 1), then halfway between neighbours
+    about the maximum until it is known to ``tol`` and ``t_tol``: for the loss and the error, above the line between
+    the ends and above their mean (above the worse end the maximum has the same place). ``tol`` is a share of the
+    highest loss (error) on the path; an error is not refined below the share of one example. ``t_tol`` is half of the
+    bracket about the maximum. The evidence for the height is what a parabola or a kink through neighbouring points may
+    rise: it assumes that no peak is narrower than the first points are apart. At most 40 further points. ``tol=None``
+    keeps to the first ones.
+
+    **How sure.** ``draws`` replicates of a bootstrap draw the examples anew, the same ones at every t and at both ends,
+    and take every maximum anew; the 95 % interval corrects for the bias of a maximum over noisy points
+    (``connectivity.heights.interval``). It takes the examples as independent draws and the t as given. With a loss
+    that has one value a batch the batches are drawn. No draws, two batches or fewer: NaN. ``barrier_stderr`` is the
+    paired standard error at the t of the maximum alone.
+
+    **Verdict** (``attrs["verdict"]``): ``"linearly connected"`` (a ``Segment``) or ``"connected by a curve"`` where the
+    upper end of the interval of Frankle's error barrier is below 0.02, else ``"not shown connected"``. Without an
+    accuracy, the same for Frankle's loss barrier as a share of the mean loss of the ends. The statistic is in
+    ``attrs["verdict_statistic"]``.
+
     Returns
     -------
-    Dataset over ``("t",)``: ``loss`` and each metric with standard errors, ``error`` = 1 - accuracy; and the scalars
-    ``barrier``, ``barrier_stderr``, ``t_max``, on the error ``barrier_error``, ``barrier_error_stderr``,
-    ``t_max_error``. The standard error of a height is paired, example by example, at the t of the maximum; that the
-    maximum was chosen among ``steps`` noisy heights is not in it.
+    Dataset over ``("t",)``: ``loss`` and each metric with standard errors, ``error`` = 1 - accuracy. Scalars:
+    ``barrier``, ``barrier_stderr``, ``barrier_low``, ``barrier_high``, ``t_max``, ``t_max_low``, ``t_max_high``; the
+    same of the error (``barrier_error``, ``t_max_error``, ...); ``highest_loss``, the largest on the path, with its
+    standard error; ``length_ratio``, the length of the path over |theta(1) - theta(0)|. Over ``("definition",)``, all
+    three: ``height``, ``height_low``, ``height_high``, and of the error ``height_error``, ... ``attrs["refined"]``
+    is ``"yes"`` where the tolerances were met, for loss and error, else the reason. ``way`` is what the path is called.
 
-    Raises ``NonFiniteLoss`` when an end's loss is not finite.
+    Raises ``NonFiniteLoss`` when an end's loss is not finite, ``InputError`` for an impossible question.
     """
-    if definition not in get_args(Definition):
-        raise InputError(f"definition={definition!r}: choose one of {', '.join(get_args(Definition))}.")
-    if steps < 3:
-        raise InputError(f"steps={steps}: give at least 3, the two ends and a point between.")
+    _check(definition, tol, t_tol, draws)
+    straight = Segment(curve.point(0.0), curve.point(1.0))  # refuses a path from a point to itself
     started = time.perf_counter()
     if batch_norm is None and objective.has_batch_norm and objective.batch_norm == "frozen":
         batch_norm = "recompute"
     if batch_norm is not None:
         objective = objective.with_batch_norm(batch_norm)
-    t = np.linspace(0.0, 1.0, steps)
-    # The ends first: a model that cannot be measured is found out before the rest is computed.
-    first, last = (_end(objective, curve, x) for x in (0.0, 1.0))
-    between = tqdm(t[1:-1], desc="barrier", disable=not progress, leave=False)
-    profile = [first, *(objective.samples(curve.point(float(x))) for x in between), last]
-    dataset = _dataset(profile, t, definition)
+    known, refined = explored(objective, curve, first_places(steps), tol, t_tol, progress)
+    loss, error = profiles(known)
+    replicates = loss.replicates(draws, seed)
+    variables = _means(known) | _highest(loss) | _summits(loss, replicates, definition, "")
+    if error is not None:
+        variables |= {"error": ("t", error.means), "error_stderr": ("t", error.stderrs)}
+        variables |= _summits(error, error.replicates(draws, seed), definition, "_error")
+    variables["length_ratio"] = curve.length / straight.length
+    dataset = xr.Dataset(variables, coords={"t": loss.t, "definition": list(DEFINITIONS)})
+    name = type(curve).__name__
     dataset.attrs = {"kind": "barrier"} | objective.provenance()
     dataset.attrs |= {
         "definition": definition,
-        "curve": type(curve).__name__,
-        "stderr_over": profile[0]["loss"].over,
-        "seconds": time.perf_counter() - started,
+        "curve": name,
+        "way": way or WAYS.get(name, name),
+        "draws": draws,
+        "seed": seed,
+        "tol": math.nan if tol is None else tol,
+        "t_tol": t_tol,
+        "refined": refined,
+        "stderr_over": loss.samples[0].over,
+        "bootstrap": _bootstrap(loss, draws),
     }
+    dataset.attrs |= _resolutions(loss, error, definition)
+    connected = "linearly connected" if isinstance(curve, Segment) else "connected by a curve"
+    dataset.attrs |= _verdict(dataset, loss, replicates, connected)
+    dataset.attrs["seconds"] = time.perf_counter() - started
     return dataset
 
 
-def _end(objective: Objective, curve: Curve, t: float) -> dict[str, Sample]:
-    samples = objective.samples(curve.point(t))
-    if not np.isfinite(samples["loss"].mean):
-        raise NonFiniteLoss(f"The loss at the end t = {t:.0f} is {samples['loss'].mean}: check that model's weights.")
-    return samples
+def _check(definition: Definition, tol: float | None, t_tol: float, draws: int) -> None:
+    if definition not in DEFINITIONS:
+        raise InputError(f"definition={definition!r}: choose one of {', '.join(DEFINITIONS)}.")
+    if tol is not None and not 0 < tol < math.inf:
+        raise InputError(f"tol={tol}: give a positive share of the highest loss, or None for no refinement.")
+    if not 0 < t_tol <= 1:
+        raise InputError(f"t_tol={t_tol}: give a distance in t above 0, at most 1.")
+    if draws < 0 or 0 < draws < 100:
+        raise InputError(f"draws={draws}: give at least 100, or 0 for no intervals.")
 
 
-def _dataset(profile: list[dict[str, Sample]], t: np.ndarray, definition: Definition) -> xr.Dataset:
+def _means(known: dict[float, Samples]) -> dict[str, object]:
+    points = list(known.values())
     variables: dict[str, object] = {}
-    for name in profile[0]:
-        variables[name] = ("t", [point[name].mean for point in profile])
-        variables[f"{name}_stderr"] = ("t", [point[name].stderr for point in profile])
-    heights = _heights([point["loss"] for point in profile], t, definition)
-    variables |= _summit(heights, t, "")
-    if "accuracy" in profile[0]:
-        errors = [Sample(1 - p["accuracy"].values, p["accuracy"].weights, p["accuracy"].over) for p in profile]
-        variables["error"] = ("t", [error.mean for error in errors])
-        variables["error_stderr"] = ("t", [error.stderr for error in errors])
-        variables |= _summit(_heights(errors, t, definition), t, "_error")
-    return xr.Dataset(variables, coords={"t": t})
+    for name in points[0]:
+        variables[name] = ("t", [point[name].mean for point in points])
+        variables[f"{name}_stderr"] = ("t", [point[name].stderr for point in points])
+    return variables
 
 
-def _heights(samples: list[Sample], t: np.ndarray, definition: Definition) -> list[Sample]:
-    first, last = samples[0], samples[-1]
-    shares = {
-        "entezari": [(1 - x, x) for x in t],
-        "frankle": [(0.5, 0.5)] * len(t),
-        "draxler": [(1.0, 0.0) if first.mean >= last.mean else (0.0, 1.0)] * len(t),
-    }[definition]
-    return [s.combined(first, -a).combined(last, -b) for s, (a, b) in zip(samples, shares, strict=True)]
+def _highest(loss: Profile) -> dict[str, object]:
+    top = summit(loss.means)
+    return {"highest_loss": loss.means[top], "highest_loss_stderr": loss.stderrs[top]}
 
 
-def _summit(heights: list[Sample], t: np.ndarray, suffix: str) -> dict[str, float]:
-    means = np.array([height.mean for height in heights])
-    # A point whose loss is infinite or NaN is higher than any other.
-    top = int(np.argmax(np.where(np.isfinite(means), means, np.inf)))
+def _summits(profile: Profile, replicates: FloatArray | None, definition: Definition, suffix: str) -> dict[str, object]:
+    """The height by each definition, and as ``barrier`` by the one asked for, with place and intervals."""
+    found = {name: profile.heights(name) for name in DEFINITIONS}
+    tops = {name: summit(each) for name, each in found.items()}
+    bounds = dict.fromkeys(DEFINITIONS, UNKNOWN)
+    if replicates is not None:
+        for name, each in found.items():
+            bounds[name] = interval(profile.t, each, heights(replicates, profile.t, name), profile.units)
+    own, top = bounds[definition], tops[definition]
     return {
-        f"barrier{suffix}": means[top],
-        f"barrier{suffix}_stderr": heights[top].stderr,
-        f"t_max{suffix}": float(t[top]),
+        f"barrier{suffix}": found[definition][top],
+        f"barrier{suffix}_stderr": profile.paired_stderr(top, definition),
+        f"barrier{suffix}_low": own.low,
+        f"barrier{suffix}_high": own.high,
+        f"t_max{suffix}": profile.t[top],
+        f"t_max{suffix}_low": own.t_low,
+        f"t_max{suffix}_high": own.t_high,
+        f"height{suffix}": ("definition", [found[name][tops[name]] for name in DEFINITIONS]),
+        f"height{suffix}_low": ("definition", [bounds[name].low for name in DEFINITIONS]),
+        f"height{suffix}_high": ("definition", [bounds[name].high for name in DEFINITIONS]),
     }
+
+
+def _bootstrap(loss: Profile, draws: int) -> str:
+    if draws == 0:
+        return "none: not asked for"
+    if loss.units < 3:
+        return f"none: {loss.units} {loss.samples[0].over} are too few"
+    if not loss.finite:
+        return "none for the loss, which is not finite on the way"
+    return f"paired over {loss.samples[0].over}"
+
+
+def _resolutions(loss: Profile, error: Profile | None, definition: Definition) -> dict[str, float]:
+    reached = {}
+    for profile, suffix in ((loss, ""), (error, "_error")):
+        if profile is not None:
+            seen = evidence(profile.t, profile.heights(definition), Tolerance(math.inf, math.inf))
+            reached[f"height_resolution{suffix}"] = seen.height_resolution
+            reached[f"t_resolution{suffix}"] = seen.t_resolution
+    return reached
+
+
+def _verdict(
+    dataset: xr.Dataset, loss: Profile, replicates: FloatArray | None, connected: str
+) -> dict[str, str | float]:
+    if "error" in dataset:
+        own = dataset.sel(definition="frankle")
+        name, value = "Frankle's error barrier", float(own["height_error"])
+        low, high = float(own["height_error_low"]), float(own["height_error_high"])
+    else:
+        name = "Frankle's loss barrier / mean loss of the ends"
+        value, low, high = _relative(loss, replicates)
+    known = "no interval" if math.isnan(high) else f"95 % interval [{low:.4g}, {high:.4g}]"
+    return {
+        "verdict": connected if high < THRESHOLD else "not shown connected",
+        "verdict_statistic": f"{name} {value:.4g}, {known}, threshold {THRESHOLD:g}",
+        "threshold": THRESHOLD,
+    }
+
+
+def _relative(loss: Profile, replicates: FloatArray | None) -> tuple[float, float, float]:
+    """Frankle's barrier as a share of the mean loss of the ends; NaN where that is not positive."""
+    if loss.means[[0, -1]].mean() <= 0:
+        return math.nan, math.nan, math.nan
+    found = relative_heights(loss.means)
+    value = float(found[summit(found)])
+    if replicates is None or (replicates[:, [0, -1]].mean(1) <= 0).any():
+        return value, math.nan, math.nan
+    low, high, *_ = interval(loss.t, found, relative_heights(replicates), loss.units)
+    return value, low, high

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from lossatlas.plot.crossings import draw_ways, has_ways
 from lossatlas.plot.grids import SYMBOLS, axes_of, grid, is_polar, line_levels, scale_label, shown
 from lossatlas.plot.scales import apply_scale
 from lossatlas.plot.style import GREY
@@ -34,14 +37,25 @@ def projection(dataset: xr.Dataset) -> str | None:
     return "polar" if is_polar(dataset) else None
 
 
+def pale(name: str = "viridis") -> ListedColormap:
+    """A colour map mixed with white, so that what is drawn on the ground stands out from it."""
+    colours = colormaps[name](np.linspace(0.0, 1, 256))
+    return ListedColormap(0.55 * colours + 0.45)
+
+
 def loss_panel(
     axes: Axes, dataset: xr.Dataset, logarithmic: bool, levels: FloatArray, labels: float = 7, lines: int = 9
 ) -> QuadContourSet:
     """Contours of the loss, the quadratic model where there is one, the trained point, and the axes named.
 
-    `labels` is the size of the numbers on the lines, 0 for none; there are at most so many `lines`.
+    `labels` is the size of the numbers on the lines, 0 for none; there are at most so many `lines`. The ways between
+    two networks are drawn, with their ends, on paler ground, where the Dataset has them.
     """
     name_axes(axes, dataset)
+    if has_ways(dataset):
+        ground = draw_contours(axes, dataset, logarithmic, levels, pale(), "#444444", labels, lines)
+        draw_ways(axes, dataset)
+        return ground
     filled = draw_contours(axes, dataset, logarithmic, levels, labels=labels, lines=lines)
     if "quadratic" in dataset:
         draw_quadratic(axes, dataset, logarithmic, levels, lines)

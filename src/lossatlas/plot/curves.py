@@ -1,24 +1,23 @@
-"""Training histories, profiles between two networks, and weight noise."""
+"""Training histories, of networks and of curves between them, and weight noise."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lossatlas.plot.style import (
+    BLUE,
     COLOURS,
     MARKERS,
-    band,
+    ORANGE,
     errors,
     labels,
     legend_above,
     panels,
-    short_data,
     styled,
 )
-from lossatlas.uncertainty import plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lossatlas.plot.style import FloatArray
+
+
+ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "ncols": 2}  # of a panel
 
 
 def values(dataset: xr.Dataset, name: str) -> FloatArray:
@@ -100,40 +102,38 @@ def _steps(axes: Axes, dataset: xr.Dataset, name: str, k: int) -> None:
 
 
 @styled
-def barrier(*datasets: xr.Dataset) -> Figure:
-    """Loss and error on the way between two networks, the chord between the ends, and the barrier's height.
+def connection(dataset: xr.Dataset) -> Figure:
+    """The training of a curve between two networks: its mini-batch losses over the epochs, and over t.
 
-    The height drawn is the one of the Dataset's own definition.
+    Left, faint: the loss of each mini-batch at its random t; line: the mean of each epoch. Right, where the t drawn
+    were kept: the same losses against t, in the first epoch and in the last.
     """
-    has_error = any("accuracy" in d for d in datasets)
-    figure, axes = panels(1 + has_error, height=3.0, width=6.3 if has_error else 4.2)
-    for k, dataset in enumerate(datasets):
-        colour, label = COLOURS[k % len(COLOURS)], short_data(dataset)
-        _profile(axes[0], dataset, "loss", "barrier", "t_max", colour, label)
-        if "accuracy" in dataset:
-            with_error = dataset.assign(error=1 - dataset["accuracy"])
-            if "accuracy_stderr" in dataset:
-                with_error["error_stderr"] = dataset["accuracy_stderr"]
-            _profile(axes[1], with_error, "error", "barrier_error", "t_max_error", colour, label)
-    for panel, name in zip(axes, ("loss", "error (1 − accuracy)"), strict=False):
-        panel.set(xlabel=r"$t$  (0: first network, 1: second network)", ylabel=name, xlim=(0, 1))
-    legend_above(figure, axes[0], columns=2)
+    has_t = "t_drawn" in dataset
+    figure, axes = panels(1 + has_t, height=2.8, width=6.3 if has_t else 4.2)
+    _steps(axes[0], dataset, "loss", 0)
+    epoch, means = values(dataset, "epoch"), values(dataset, "epoch_loss")
+    axes[0].plot(epoch - 0.5, means, "o-", color=BLUE, markersize=3.5, label="mean of an epoch", zorder=3)
+    axes[0].set(xlabel="epoch", ylabel="loss of a mini-batch on the curve")
+    log_if_wide(axes[0], values(dataset, "loss"), ratio=8)
+    axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes[0].legend(**ABOVE)
+    if has_t:
+        _losses_over_t(axes[1], dataset)
     return figure
 
 
-def _profile(axes: Axes, dataset: xr.Dataset, name: str, height: str, where: str, colour: str, label: str) -> None:
-    t, y = values(dataset, "t"), values(dataset, name)
-    said = label
-    if height in dataset:
-        stderr = float(dataset[f"{height}_stderr"]) if f"{height}_stderr" in dataset else None
-        said = f"{label}: barrier {plus_minus(float(dataset[height]), stderr)}" if name == "loss" else label
-    band(axes, t, dataset, name, colour, label=said)
-    axes.plot(t[[0, -1]], y[[0, -1]], color=colour, linestyle="--", linewidth=0.8)
-    if height in dataset and where in dataset and np.isfinite(dataset[height]):
-        top, rise = float(dataset[where]), float(dataset[height])
-        peak = float(np.interp(top, t, y))
-        arrow = {"arrowstyle": "<->", "color": colour, "shrinkA": 0, "shrinkB": 0, "linewidth": 0.8}
-        axes.annotate("", xy=(top, peak), xytext=(top, peak - rise), arrowprops=arrow)
+def _losses_over_t(axes: Axes, dataset: xr.Dataset) -> None:
+    each = max(dataset.sizes["step"] // max(dataset.sizes["epoch"], 1), 1)
+    drawn = [("first epoch", slice(0, each), ORANGE), ("last epoch", slice(-each, None), BLUE)]
+    for name, steps, colour in drawn[-dataset.sizes["epoch"] :]:
+        of_epoch = dataset.isel(step=steps)
+        t, loss = values(of_epoch, "t_drawn"), values(of_epoch, "loss")
+        axes.plot(
+            t, loss, "o", color=colour, markersize=2 if each > 200 else 3.5, alpha=0.6, markeredgewidth=0, label=name
+        )
+    axes.set(xlabel=r"$t$  (0: first network, 1: second network)", ylabel="loss of a mini-batch", xlim=(0, 1))
+    log_if_wide(axes, values(dataset, "loss"), ratio=8)
+    axes.legend(**ABOVE, markerscale=2.5)
 
 
 @styled

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lossatlas.plot.crossings import marks, off_plane, on_the_ground, paths, said_of
 from lossatlas.plot.error_maps import evaluations
 from lossatlas.plot.grids import (
     LETTERS,
@@ -42,7 +43,8 @@ def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> go.Figure
     The road is drawn at the true loss of its snapshots where the Dataset has it; it need not touch the
     surface, since it does not lie in the plane. Arrays are float32. Cells that are not finite are holes. Of several
     planes the mean is shown. The points where an interpolated surface was evaluated are drawn at their own loss; the
-    quadratic model, where there is one, waits in the legend.
+    quadratic model, where there is one, waits in the legend. Ways between two networks lie on the surface, at its
+    height where they are projected to.
     """
     picture = over_planes(dataset)
     x, y, loss = mesh(picture)
@@ -64,6 +66,7 @@ def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> go.Figure
         figure.add_trace(_quadratic(picture, logarithmic, levels))
     if has_error_map(picture) and "relative_spread" not in picture:
         figure.add_traces(_evaluated(picture, logarithmic))
+    figure.add_traces(_ways(picture, logarithmic))
     if road is not None and ("loss" in road or "plane_loss" in road):
         figure.add_trace(_road(road, logarithmic))
     shape = {"aspectmode": "manual", "aspectratio": {"x": 1, "y": 1, "z": 0.6}}
@@ -152,6 +155,22 @@ def _evaluated(picture: xr.Dataset, logarithmic: bool) -> list[go.Scatter3d]:
                 name=f"{mark} ({len(loss)})",
             )
         )
+    return traces
+
+
+def _ways(picture: xr.Dataset, logarithmic: bool) -> list[go.Scatter3d]:
+    """The ways as lines and the marked points as dots on the surface, where they are projected to."""
+    look: dict[str, Any] = {"hoverinfo": "name", "showlegend": True}
+    traces = []
+    for path in paths(picture):
+        z = single(on_the_ground(picture, logarithmic, path.alpha, path.beta))
+        line = {"color": path.colour, "width": 7, "dash": "dash" if off_plane(picture, path) else "solid"}
+        x, y, name = single(path.alpha), single(path.beta), said_of(picture, path)
+        traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, name=name, **look))
+    for name, (_, alpha, beta) in marks(picture).items():
+        dot = {"size": 5, "color": "white", "line": {"color": "black", "width": 2}}
+        z = single(np.atleast_1d(on_the_ground(picture, logarithmic, alpha, beta)))
+        traces.append(go.Scatter3d(x=[alpha], y=[beta], z=z, mode="markers", marker=dot, name=name, **look))
     return traces
 
 

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from lossatlas.plot.contours import draw_contours, loss_bar
+from lossatlas.plot.contours import draw_contours, loss_bar, pale
 from lossatlas.plot.curves import log_if_wide, values
 from lossatlas.plot.grids import colour_scale, grid, missing_note
 from lossatlas.plot.style import BLUE, GREY, ORANGE, VERMILLION, legend_above, panels, styled
 
 if TYPE_CHECKING:
     import xarray as xr
-
-
-def _pale(name: str) -> ListedColormap:
-    """A colour map mixed with white, so that the road stands out from the ground."""
-    colours = mpl.colormaps[name](np.linspace(0.0, 1, 256))
-    return ListedColormap(0.55 * colours + 0.45)
 
 
 @styled
@@ -35,7 +27,7 @@ def road(surface: xr.Dataset, trajectory: xr.Dataset) -> Figure:
     shape = float(np.ptp(up) / np.ptp(across))
     figure = Figure(figsize=(5.6, float(np.clip(4.4 * shape + 1.2, 2.4, 5.6))), layout="constrained")
     axes = figure.add_subplot()
-    filled = draw_contours(axes, surface, logarithmic, levels, _pale("viridis"), lines_in="#444444")
+    filled = draw_contours(axes, surface, logarithmic, levels, pale(), lines_in="#444444")
     alpha, beta, step = (values(trajectory, name) for name in ("alpha", "beta", "step"))
     axes.plot(alpha, beta, color="black", linewidth=0.8)
     dots = axes.scatter(alpha, beta, c=step, cmap="magma", s=18, edgecolor="black", linewidth=0.4, zorder=3)

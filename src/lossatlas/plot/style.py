@@ -114,13 +114,16 @@ def errors(dataset: xr.Dataset, name: str) -> FloatArray | None:
     return dataset[f"{name}_stderr"].to_numpy().astype(float)
 
 
-def band(axes: Axes, x: FloatArray, dataset: xr.Dataset, name: str, colour: str, **line: Any) -> None:
-    """A curve with a band of one standard error on either side."""
+def band(
+    axes: Axes, x: FloatArray, dataset: xr.Dataset, name: str, colour: str, *, errors_wide: float = 1.0, **line: Any
+) -> None:
+    """A curve with a band of so many standard errors on either side."""
     y = dataset[name].to_numpy().astype(float)
     axes.plot(x, y, color=colour, **line)
     stderr = errors(dataset, name)
     if stderr is not None:
-        axes.fill_between(x, y - stderr, y + stderr, color=colour, alpha=0.25, linewidth=0)
+        half = errors_wide * stderr
+        axes.fill_between(x, y - half, y + half, color=colour, alpha=0.25, linewidth=0)
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:

@@ -17,6 +17,7 @@ from lossatlas.plot.contours import (
     projection,
     quadratic_handles,
 )
+from lossatlas.plot.crossings import draw_ways_3d, has_ways, way_handles
 from lossatlas.plot.error_maps import draw_error_map, evaluation_handles, tolerance_handle
 from lossatlas.plot.grids import (
     SYMBOLS,
@@ -45,7 +46,8 @@ def surface(*datasets: xr.Dataset) -> Figure:
 
     Lines carry the loss itself; the cross is the trained point; equal aspect; hatched cells are not finite. Dashed:
     the quadratic model, where the Dataset has one, at the same levels. An interpolated surface has its error map
-    beside it, several planes have their mean and, beside it, their spread; each Dataset then has its own row.
+    beside it, several planes have their mean and, beside it, their spread; each Dataset then has its own row. On a
+    plane through two networks the ways between them take the place of the cross, dashed where they are off the plane.
     """
     pictures = [over_planes(dataset) for dataset in datasets]
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
@@ -70,9 +72,9 @@ def surface(*datasets: xr.Dataset) -> Figure:
 
 def _row(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
     """One panel a picture, side by side."""
-    n = len(pictures)
-    width, panel = (WIDTH, 2.2) if n > 1 else (4.7, 3.0)
-    height = 0.55 + max(_height(picture, panel) for picture in pictures) + (0.2 if n > 1 else 0)
+    n, legend = len(pictures), 0.17 * max(_way_rows(picture) for picture in pictures)
+    width, panel = (WIDTH, 2.2) if n > 1 else (4.7, 3.0) if not legend else (WIDTH, 4.6)
+    height = 0.55 + legend + max(_height(picture, panel) for picture in pictures) + (0.2 if n > 1 else 0)
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, [[figure.add_subplot(1, n, k, projection=projection(p))] for k, p in enumerate(pictures, 1)]
 
@@ -81,10 +83,16 @@ def _rows(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
     """Two panels a picture, one picture below the other."""
     n = len(pictures)
     height = 0.4 + sum(0.7 + _height(picture, 1.9) for picture in pictures)
+    height += 0.17 * max(_way_rows(picture) for picture in pictures)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, [
         [figure.add_subplot(n, 2, 2 * k + j, projection=projection(p)) for j in (1, 2)] for k, p in enumerate(pictures)
     ]
+
+
+def _way_rows(picture: xr.Dataset) -> int:
+    """The height of the legend of the ways: their handles stand in two columns."""
+    return len(way_handles(picture)) // 2
 
 
 def _height(picture: xr.Dataset, width: float) -> float:
@@ -132,11 +140,14 @@ def _legend(figure: Figure, pictures: list[xr.Dataset]) -> None:
     """One legend above the panels, of what is drawn in them."""
     handles = quadratic_handles() if any("quadratic" in picture for picture in pictures) else []
     for picture in pictures:
+        handles += way_handles(picture)
         if has_error_map(picture) and "relative_spread" not in picture:
             handles += [*evaluation_handles(picture), *tolerance_handle(picture)]
     once = list({str(handle.get_label()): handle for handle in handles}.values())
     if once:
         columns = len(once) if len(once) <= 4 else 3
+        if any(has_ways(picture) for picture in pictures):
+            columns = 2
         figure.legend(handles=once, loc="outside upper center", ncols=columns, columnspacing=1.2)
 
 
@@ -144,7 +155,8 @@ def _legend(figure: Figure, pictures: list[xr.Dataset]) -> None:
 def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> Figure:
     """The surface as a static 3D view of log10 loss (of the loss where some is not positive), rasterised.
 
-    Of several planes their mean is shown. A road is drawn at the true loss of its snapshots, in front of the surface.
+    Of several planes their mean is shown. In front of the surface: a road, at the true loss of its snapshots, and
+    the ways between two networks, where the Dataset has them, at the height of the surface.
     """
     picture = over_planes(dataset)
     x, y, loss = mesh(picture)
@@ -167,6 +179,7 @@ def surface_3d(dataset: xr.Dataset, road: xr.Dataset | None = None) -> Figure:
     if road is not None and "loss" in road:
         height = shown(road["loss"].to_numpy().astype(float), logarithmic)
         axes.plot(road["alpha"].to_numpy(), road["beta"].to_numpy(), height, "k.-", linewidth=1, markersize=3)
+    draw_ways_3d(axes, picture, logarithmic)
     axes.set(zlim=(levels[0], levels[-1]))
     axes.locator_params(nbins=5)
     _name_3d(axes, picture)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lossatlas.claims import derive
+from lossatlas.plot.crossings import has_ways
 from lossatlas.plot.grids import axes_of, has_error_map, is_polar
 from lossatlas.plot.scales import scale_of
 from lossatlas.report.document import Block, Bullets
@@ -40,6 +41,8 @@ def _part(dataset: xr.Dataset) -> str:
     kind = str(dataset.attrs["kind"])
     if kind != "surface":
         return kind
+    if has_ways(dataset):
+        return "ways_plane"
     part = ("line", "plane", "volume")[len(axes_of(dataset)) - 1]
     principal = "principal" in str(dataset.attrs.get("directions", ""))
     return "principal_plane" if part == "plane" and principal and is_plain(dataset) else part

@@ -276,16 +276,6 @@ def explained(trajectory: xr.Dataset) -> str:
     )
 
 
-def barrier(datasets: Sequence[xr.Dataset]) -> str:
-    return joined(
-        "Loss and error on the straight line between the two networks. Bands: ± one standard error. Dashed: the "
-        "straight "
-        "line between the ends. Arrows: the barrier.",
-        said(datasets, "definition", "Barrier: {}.", lambda value: DEFINITIONS.get(str(value), str(value))),
-        basis(datasets),
-    )
-
-
 def robustness(datasets: Sequence[xr.Dataset]) -> str:
     return joined(
         "Loss and accuracy under Gaussian noise on all parameters. Faint lines: single draws; markers: their mean ± "

@@ -10,7 +10,8 @@ from lossatlas.report import captions, observations
 from lossatlas.report import curvature_captions as caption
 from lossatlas.report.blocks import Datasets, Results, alike, numbered, observed
 from lossatlas.report.document import Block, Picture, Table
-from lossatlas.report.observations import largest_gap, share_below_0, value
+from lossatlas.report.observations import largest_gap, share_below_0
+from lossatlas.report.values import value
 from lossatlas.uncertainty import number, percent
 
 if TYPE_CHECKING:

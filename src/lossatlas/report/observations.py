@@ -7,27 +7,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lossatlas.plot.crossings import has_ways
 from lossatlas.plot.grids import over_planes
-from lossatlas.plot.style import network_label, short_data
 from lossatlas.plot.trends import over_subsets
 from lossatlas.report.captions import held_out, share
+from lossatlas.report.connectivity_observations import alignment, barrier, connection, instability
+from lossatlas.report.values import subject, value
 from lossatlas.uncertainty import number, percent, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-def value(dataset: xr.Dataset, name: str, **at: int) -> str:
-    """A variable ± its standard error at these indices; a dash where there is none."""
-    if name not in dataset:
-        return number(float("nan"))
-    error = float(dataset[f"{name}_stderr"].isel(at)) if f"{name}_stderr" in dataset else None
-    return plus_minus(float(dataset[name].isel(at)), error)
-
-
-def _who(dataset: xr.Dataset) -> str:
-    label = network_label(dataset)
-    return label[0].upper() + label[1:]
+__all__ = [
+    "alignment",
+    "barrier",
+    "connection",
+    "gabdullin",
+    "gauss_newton_split",
+    "history",
+    "instability",
+    "largest_gap",
+    "power_iteration",
+    "robustness",
+    "share_below_0",
+    "spectral_density",
+    "spectrum",
+    "surface",
+    "trajectory",
+]
 
 
 def history(dataset: xr.Dataset) -> Iterator[str]:
@@ -39,7 +47,7 @@ def history(dataset: xr.Dataset) -> Iterator[str]:
         for split in ("train", "test")
         if f"{split}_{quantity}" in dataset
     ]
-    yield f"{_who(dataset)} after epoch {dataset['epoch'].to_numpy()[-1]:g}: {', '.join(parts)}."
+    yield f"{subject(dataset)} after epoch {dataset['epoch'].to_numpy()[-1]:g}: {', '.join(parts)}."
     if "gradient_norm" in dataset and dataset["gradient_norm"].notnull().any():
         norm = dataset["gradient_norm"].dropna("step").to_numpy()
         tenth = max(len(norm) // 10, 1)
@@ -56,12 +64,13 @@ def surface(dataset: xr.Dataset) -> Iterator[str]:
     finite = values[np.isfinite(values)]
     centre = _centre(picture)
     if finite.size == 0:
-        yield f"{_who(dataset)}: no cell is finite."
+        yield f"{subject(dataset)}: no cell is finite."
         return
     regions = "directions" if len(centre) == 1 else "planes"
     quantity = f"mean loss over {dataset.sizes['plane']} {regions}" if "plane" in dataset.dims else "loss"
+    at_centre = f"{value(picture, 'loss', **centre)} at {_place(picture, centre)}, and "
     yield (
-        f"{_who(dataset)}: the {quantity} is {value(picture, 'loss', **centre)} at {_place(picture, centre)}, and "
+        f"{subject(dataset)}: the {quantity} is {'' if has_ways(picture) else at_centre}"
         f"between {number(finite.min())} and {number(finite.max())} over the {values.size:,} cells."
     )
     if finite.size < values.size:
@@ -70,6 +79,7 @@ def surface(dataset: xr.Dataset) -> Iterator[str]:
     yield from _quadratic(picture)
     yield from _over_planes(picture)
     yield from _classes(dataset, centre)
+    yield from _ways(picture)
 
 
 def _centre(picture: xr.Dataset) -> dict[str, int]:
@@ -137,12 +147,24 @@ def _classes(dataset: xr.Dataset, centre: dict[str, int]) -> Iterator[str]:
     )
 
 
+def _ways(picture: xr.Dataset) -> Iterator[str]:
+    """How far the ways that are drawn on it are from the plane."""
+    if "way_off_plane" not in picture:
+        return
+    farthest = picture["way_off_plane"].max("t_way")
+    said = [f"{name} {number(float(off), 2)}" for name, off in zip(picture["way"].to_numpy(), farthest, strict=True)]
+    yield f"Greatest distance of the ways from the plane: {'; '.join(said)}."
+
+
 def trajectory(dataset: xr.Dataset) -> Iterator[str]:
     ratio = dataset["explained_variance_ratio"].to_numpy()[:2]
     walk = ""
     if "random_walk_ratio" in dataset:
         walk = f"; a random walk's explain {percent(dataset['random_walk_ratio'].to_numpy()[:2].sum())}"
-    yield f"{_who(dataset)}: the first two components explain {percent(ratio.sum())} of the variance of the road{walk}."
+    yield (
+        f"{subject(dataset)}: the first two components explain {percent(ratio.sum())} of the variance of the "
+        f"road{walk}."
+    )
     off, step = dataset["off_plane_distance"].to_numpy(), dataset["step"].to_numpy()
     k = int(off.argmax())
     length = float(dataset["distance"].max())
@@ -163,7 +185,7 @@ def spectrum(dataset: xr.Dataset) -> Iterator[str]:
     for end, name in (("top", "largest"), ("bottom", "smallest")):
         if end in found:
             residual = f", residual {number(float(found[end]['residual'][0]), 2)}" if "residual" in dataset else ""
-            yield f"{_who(dataset)}: the {name} eigenvalue is {value(found[end], 'eigenvalue', rank=0)}{residual}."
+            yield f"{subject(dataset)}: the {name} eigenvalue is {value(found[end], 'eigenvalue', rank=0)}{residual}."
     if len(found) == 2:
         lowest, highest = (float(found[end]["eigenvalue"][0]) for end in ("bottom", "top"))
         yield f"The ratio of the smallest to the largest is {number(lowest / highest, 3)}."
@@ -188,7 +210,7 @@ def _traced(dataset: xr.Dataset) -> Iterator[str]:
 
 def spectral_density(dataset: xr.Dataset) -> Iterator[str]:
     if "negative_mass" in dataset:
-        yield f"{_who(dataset)}: {share_below_0(dataset)} of the eigenvalues are below 0."
+        yield f"{subject(dataset)}: {share_below_0(dataset)} of the eigenvalues are below 0."
     yield from _about_0(dataset)
     if "effective_rank" in dataset:
         of = f" of {int(dataset.attrs['n_parameters']):,}" if "n_parameters" in dataset.attrs else ""
@@ -240,7 +262,7 @@ def _trend(dataset: xr.Dataset) -> Iterator[str]:
 
 def gauss_newton_split(dataset: xr.Dataset) -> Iterator[str]:
     yield (
-        f"{_who(dataset)}: the cosine of the Hessian and its Gauss-Newton part is {value(dataset, 'cosine')}; the "
+        f"{subject(dataset)}: the cosine of the Hessian and its Gauss-Newton part is {value(dataset, 'cosine')}; the "
         f"Frobenius norm of the Hessian is {value(dataset, 'frobenius_hessian')}, that of the rest "
         f"{value(dataset, 'frobenius_residual')}."
     )
@@ -260,7 +282,7 @@ def gabdullin(dataset: xr.Dataset) -> Iterator[str]:
     half = int(np.abs(step - step[-1] / 2).argmin())
     growth = [f"{name} {number(float(dataset[key][last] / dataset[key][half]), 3)}" for key, name in spelt.items()]
     yield (
-        f"{_who(dataset)} after {step[last]:g} steps: {', '.join(ends)}; as multiples of their values after "
+        f"{subject(dataset)} after {step[last]:g} steps: {', '.join(ends)}; as multiples of their values after "
         f"{step[half]:g} steps: {', '.join(growth)}."
     )
 
@@ -269,18 +291,9 @@ def power_iteration(dataset: xr.Dataset) -> Iterator[str]:
     values = dataset["eigenvalue"].to_numpy()
     late = values[-5:]
     yield (
-        f"{_who(dataset)}, {dataset.attrs.get('batches', 'unknown')} batches: {number(values[-1])} after {len(values)} "
-        f"iterations, between {number(late.min())} and {number(late.max())} over the last {len(late)}."
+        f"{subject(dataset)}, {dataset.attrs.get('batches', 'unknown')} batches: {number(values[-1])} after "
+        f"{len(values)} iterations, between {number(late.min())} and {number(late.max())} over the last {len(late)}."
     )
-
-
-def barrier(dataset: xr.Dataset) -> Iterator[str]:
-    error = ""
-    if "barrier_error" in dataset:
-        error = f"; of the error {value(dataset, 'barrier_error')}"
-        error += f" at t = {number(float(dataset['t_max_error']), 3)}" if "t_max_error" in dataset else ""
-    at = f" at t = {number(float(dataset['t_max']), 3)}" if "t_max" in dataset else ""
-    yield f"On {short_data(dataset)} the barrier of the loss is {value(dataset, 'barrier')}{at}{error}."
 
 
 def robustness(dataset: xr.Dataset) -> Iterator[str]:
@@ -289,6 +302,6 @@ def robustness(dataset: xr.Dataset) -> Iterator[str]:
     for name in ("loss", "accuracy"):
         if name in dataset:
             yield (
-                f"{_who(dataset)}: {name} {value(dataset, name, sigma=lowest)} at sigma = {sigma[lowest]:g} and "
+                f"{subject(dataset)}: {name} {value(dataset, name, sigma=lowest)} at sigma = {sigma[lowest]:g} and "
                 f"{value(dataset, name, sigma=highest)} at sigma = {sigma[highest]:g}."
             )

@@ -64,6 +64,20 @@ BIBLIOGRAPHY = {
         "ICML",
         "https://arxiv.org/abs/1803.00885",
     ),
+    "ainsworth2023": Reference(
+        "S. K. Ainsworth, J. Hayase, S. Srinivasa",
+        2023,
+        "Git Re-Basin: merging models modulo permutation symmetries",
+        "ICLR",
+        "https://arxiv.org/abs/2209.04836",
+    ),
+    "jordan2023": Reference(
+        "K. Jordan, H. Sedghi, O. Saukh, R. Entezari, B. Neyshabur",
+        2023,
+        "REPAIR: REnormalizing Permuted Activations for Interpolation Repair",
+        "ICLR",
+        "https://arxiv.org/abs/2211.08403",
+    ),
     "antognini2018": Reference(
         "J. Antognini, J. Sohl-Dickstein",
         2018,

@@ -9,11 +9,11 @@ import numpy as np
 from lossatlas import plot
 from lossatlas.plot import interactive, isosurfaces
 from lossatlas.plot.grids import has_error_map
-from lossatlas.report import captions, curvature, observations
+from lossatlas.report import captions, connectivity, curvature, observations
 from lossatlas.report.blocks import Build, Datasets, Results, alike, numbered, observed, same_network
 from lossatlas.report.document import Block, Picture, Section, Table
-from lossatlas.report.observations import value
-from lossatlas.uncertainty import number, plus_minus
+from lossatlas.report.values import value
+from lossatlas.uncertainty import plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -135,32 +135,6 @@ def _error_map(name: str, plane: xr.Dataset) -> list[Block]:
     return [Picture(name, plot.surface(plane), captions.surface([plane]))] if has_error_map(plane) else []
 
 
-def _barriers(datasets: Datasets, results: Results) -> list[Block]:
-    blocks: list[Block] = []
-    for k, group in enumerate(alike(datasets, "definition", "curve")):
-        blocks += [
-            Picture(numbered("barrier", k), plot.barrier(*group), captions.barrier(group)),
-            observed(observations.barrier, group),
-            results.interpretation("barrier", group),
-        ]
-    return [*blocks, _barrier_table(datasets)]
-
-
-def _barrier_table(datasets: Datasets) -> Table:
-    rows = tuple(
-        (
-            str(dataset.attrs.get("data", "the data")),
-            str(dataset.attrs.get("definition", "not recorded")),
-            value(dataset, "barrier"),
-            number(float(dataset["t_max"]), 3) if "t_max" in dataset else number(float("nan")),
-            value(dataset, "barrier_error"),
-        )
-        for dataset in datasets
-    )
-    header = ("data", "definition", "barrier of the loss", "at t", "barrier of the error")
-    return Table("Barriers ± one standard error.", header, rows, (0.35, 0.15, 0.2, 0.1, 0.2))
-
-
 def _robustness(datasets: Datasets, results: Results) -> list[Block]:
     blocks: list[Block] = []
     absolute_first = sorted(
@@ -228,11 +202,15 @@ PARTS: tuple[tuple[str, str, Build], ...] = (
     ("Hessian and Gauss-Newton matrix", "gauss_newton_split", curvature.splits),
     ("Criteria on the spectrum", "gabdullin", curvature.criteria),
     ("Power iteration, the baseline", "power_iteration", curvature.power),
-    ("The way between two networks", "barrier", _barriers),
+    ("Alignment of the two networks", "alignment", connectivity.alignments),
+    ("A curve between the two networks", "connection", connectivity.connections),
+    ("The way between two networks", "barrier", connectivity.barriers),
+    ("The plane of the ways", "ways_plane", connectivity.planes),
+    ("Instability to the order of the data", "instability", connectivity.instabilities),
     ("Robustness to weight noise", "robustness", _robustness),
     ("Comparison with published numbers", "comparison", _comparisons),
 )
-KINDS = {"surface", *(part for _, part, _ in PARTS)} - {"line", "plane", "volume", "principal_plane"}
+KINDS = {"surface", *(part for _, part, _ in PARTS)} - {"line", "plane", "volume", "principal_plane", "ways_plane"}
 
 
 def sections(results: Results) -> tuple[Section, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lossatlas.plot.crossings import has_ways
 from lossatlas.report.blocks import Results
 from lossatlas.report.captions import distinct
 from lossatlas.report.document import (
@@ -58,10 +59,13 @@ def document(datasets: Sequence[xr.Dataset], claims: Sequence[Claim], title: str
 
 def _topics(datasets: Sequence[xr.Dataset]) -> set[str]:
     """What the theory has to explain: the kinds of the Datasets, and what some of a kind only have."""
-    kinds = {str(dataset.attrs["kind"]) for dataset in datasets}
+    kinds = {"ways_plane" if has_ways(dataset) else str(dataset.attrs["kind"]) for dataset in datasets}
     variables = {name for name in ("density", "trace", "trend_eigenvalue") for d in datasets if name in d}
     tolerance = {"tolerance" for d in datasets if d.attrs["kind"] == "surface" and "tolerance" in d.attrs}
-    return kinds | variables | tolerance
+    curved = {
+        "curve" for d in datasets if d.attrs["kind"] == "barrier" and d.attrs.get("curve", "Segment") != "Segment"
+    }
+    return kinds | variables | tolerance | curved
 
 
 def _order(dataset: xr.Dataset) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lossatlas.report.connectivity_theory import BARRIER, CURVES, INSTABILITY, SYMMETRY
 from lossatlas.report.curvature_theory import CRITERIA, DENSITY, SPLIT, SUBSETS, TRACE, paragraph
 from lossatlas.report.document import Block, Formula, Section
 
@@ -133,24 +134,6 @@ ROAD = (
     ),
 )
 
-BARRIER = (
-    paragraph(
-        "Between two trained networks $\\theta_{A}$ and $\\theta_{B}$ the loss is followed along the straight line "
-        "$\\theta_{t} = (1 - t) \\theta_{A} + t \\theta_{B}$. The barrier of Entezari et al. [@entezari2022] is the "
-        "greatest height above the straight line between the losses of the ends:"
-    ),
-    Formula(r"B = \max_{t \in [0, 1]} \left[ L(\theta_{t}) - (1 - t) L(\theta_{A}) - t L(\theta_{B}) \right]."),
-    paragraph(
-        "Frankle et al. [@frankle2020] use the error $E$ (one minus accuracy) and the mean of the ends, and call two "
-        "networks linearly mode connected where the barrier is below 2 %:"
-    ),
-    Formula(r"B_{E} = \max_{t \in [0, 1]} E(\theta_{t}) - \frac{1}{2} \left( E(\theta_{A}) + E(\theta_{B}) \right)."),
-    paragraph(
-        "Draxler et al. [@draxler2018] measure from the worse end. The definitions differ where the ends do. A barrier "
-        "on the straight line does not rule out a curved path of low loss [@garipov2018]."
-    ),
-)
-
 NOISE = (
     paragraph(
         "Robustness is measured by adding Gaussian noise to all parameters, in several independent draws. To second "
@@ -187,7 +170,10 @@ PARTS: tuple[tuple[str, frozenset[str], tuple[Block, ...]], ...] = (
     ("The Gauss-Newton part", frozenset({"gauss_newton_split"}), SPLIT),
     ("Criteria on the sign of the spectrum", frozenset({"gabdullin"}), CRITERIA),
     ("Principal components of the road", frozenset({"trajectory"}), ROAD),
-    ("Linear mode connectivity and barriers", frozenset({"barrier"}), BARRIER),
+    ("Linear mode connectivity and barriers", frozenset({"barrier", "instability"}), BARRIER),
+    ("Curves between two networks", frozenset({"connection", "curve"}), CURVES),
+    ("Permutation symmetry and alignment", frozenset({"alignment"}), SYMMETRY),
+    ("Instability analysis", frozenset({"instability"}), INSTABILITY),
     ("Weight noise", frozenset({"robustness"}), NOISE),
 )
 

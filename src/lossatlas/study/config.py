@@ -80,6 +80,26 @@ class Bridge(_Part):
     examples: Count | None = None
 
 
+class Connectivity(_Part):
+    """What connects the two networks beside the straight line; its barriers are measured on the examples of ``bridge``.
+
+    ``align`` permutes the second network's units (null: not). ``curve`` is trained between the two (null: none) on the
+    data that they were trained on. The plane that shows either is measured on ``examples`` of the training set.
+    ``instability`` lists after how many shared steps two runs part: two more trainings for each, times ``pairs``.
+    """
+
+    align: Literal["weights", "activations"] | None = "weights"
+    curve: Literal["bezier", "chain"] | None = "bezier"
+    bends: Count = 1
+    epochs: Count = 50
+    learning_rate: Positive = 0.003
+    batch_size: Count = 128
+    plane_steps: Annotated[int, Field(ge=3)] = 21
+    examples: Count | None = None
+    instability: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    pairs: Count = 1
+
+
 class Noise(_Part):
     """Weight noise, absolute (``sigmas``) and relative to the filters' norms, on ``examples`` of the test set."""
 
@@ -101,6 +121,7 @@ class StudyConfig(_Part):
     road: Road = Road()
     curvature: Curvature = Curvature()
     bridge: Bridge = Bridge()
+    connectivity: Connectivity = Connectivity()
     noise: Noise = Noise()
 
 
@@ -121,6 +142,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "road": {"steps": 21, "examples": 2000},
         "curvature": {"k": 5, "examples": 2000},
         "bridge": {"examples": 10000},
+        "connectivity": {"epochs": 6, "examples": 2000},
     },
     # The first seed: MNIST, the wide CNN without pooling, three epochs at 0.05, a snapshot every 100 steps, 15
     # power iterations; its slices used one batch of 128 images, ours 1,000.
@@ -137,6 +159,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "road": {"steps": 15, "examples": 1000},
         "curvature": {"examples": 500, "power_batch": 128, "max_products": 150},
         "bridge": {"steps": 21, "examples": 5000},
+        "connectivity": {"curve": None, "examples": 1000},
         "noise": {"examples": 2000, "draws": 5},
     },
 }

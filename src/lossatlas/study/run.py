@@ -10,11 +10,13 @@ import xarray as xr
 
 from lossatlas import zoo
 from lossatlas.checkpoints import replacing
+from lossatlas.errors import ConfigError
 from lossatlas.report import Report, report
 from lossatlas.study.config import StudyConfig
 from lossatlas.study.folder import StudyFolder
+from lossatlas.study.material import Material, total_steps
 from lossatlas.study.published import comparison
-from lossatlas.study.steps import STEPS, Material
+from lossatlas.study.steps import steps
 
 
 def run(
@@ -29,17 +31,27 @@ def run(
     """
     data = zoo.load(config.dataset, root=config.data_root, progress=progress)
     zoo.network(config.train.network, shape=data.shape, **config.train.options)
-    folder = StudyFolder(out, config)
+    _check_prefixes(config, data)
+    folder, wanted = StudyFolder(out, config), steps(config)
     with folder.locked():
         material = Material(config, data, folder.path, progress)
         results = {}
-        for index, (name, step) in enumerate(STEPS.items(), start=1):
+        for index, (name, step) in enumerate(wanted.items(), start=1):
             started, known = time.perf_counter(), folder.has(name)
             results[name] = folder.once(name, lambda step=step: step(material))  # type: ignore[misc]
             spent = "done before" if known else f"{time.perf_counter() - started:.1f} s"
-            say(f"[{index:2d}/{len(STEPS)}] {name:20s} {spent}")
+            say(f"[{index:2d}/{len(wanted)}] {name:20s} {spent}")
         table = comparison(config.preset, results)
         return _finish(config, folder.path, results | ({"comparison": table} if table is not None else {}))
+
+
+def _check_prefixes(config: StudyConfig, data: zoo.LabelledData) -> None:
+    ks, total = config.connectivity.instability, total_steps(config, data)
+    if len(set(ks)) < len(ks) or max(ks, default=0) > total:
+        raise ConfigError(
+            f"connectivity.instability = {list(ks)}, and a training has {total:,} steps: give numbers of shared steps "
+            "up to that, none twice."
+        )
 
 
 def _finish(config: StudyConfig, out: Path, results: dict[str, xr.Dataset]) -> Report:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
-from lossatlas import zoo
-from lossatlas.checkpoints import read_state, write_state
+from lossatlas.checkpoints import write_state
 from lossatlas.connectivity.barrier import barrier
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.power import power_iteration
@@ -23,72 +20,18 @@ from lossatlas.objective import Objective
 from lossatlas.regions import line, plane
 from lossatlas.robustness import Relative, robustness
 from lossatlas.study.config import StudyConfig
+from lossatlas.study.connections import connections
+from lossatlas.study.material import Material, Pair, Step
 from lossatlas.surface import surface
 from lossatlas.trajectory import Recorder, Trajectory
-
-Pair = tuple[Tensor, Tensor]
-NETWORKS = ("a", "b")
-
-
-class Material:
-    """What the steps share: the data, the two networks (trained when they are first needed), objectives on them."""
-
-    def __init__(self, config: StudyConfig, data: zoo.LabelledData, folder: Path, progress: bool) -> None:
-        self.config = config
-        self.data = data
-        self.progress = progress
-        self._folder = folder / "networks"
-
-    def folder(self, which: str) -> Path:
-        return self._folder / which
-
-    def fresh(self, which: str) -> nn.Module:
-        """The network before training, its weights drawn from its seed."""
-        train = self.config.train
-        return zoo.network(train.network, shape=self.data.shape, **train.options, seed=self.seed(which))
-
-    def seed(self, which: str) -> int:
-        return self.config.train.seeds[NETWORKS.index(which)]
-
-    @cached_property
-    def train_set(self) -> Pair:
-        return self._part("train", self.config.train.examples)
-
-    def objective(self, which: str, split: str, examples: int | None, batch_size: int = 128) -> Objective:
-        """L of a trained network on (a class-stratified subset of) the training or test set."""
-        part = self._part(split, examples)
-        network = self.fresh(which)
-        network.load_state_dict(dict(read_state(self.folder(which) / "weights.safetensors")))
-        label = f"{self.config.dataset} {split}, {len(part[1]):,} examples"
-        return Objective(network, F.cross_entropy, part, batch_size=batch_size, name=label)
-
-    def _part(self, split: str, examples: int | None) -> Pair:
-        part = self.data.train if split == "train" else self.data.test
-        return part if examples is None else zoo.subset(part, min(examples, len(part[1])), seed=0)
 
 
 def history(m: Material, which: str) -> xr.Dataset:
     """Train one network with snapshots; the curves of every step and every epoch."""
     train, network = m.config.train, m.fresh(which)
     recorder = Recorder(network, every=train.snapshot_every, folder=m.folder(which) / "snapshots", resume=True)
-    fitted = zoo.fit(
-        network,
-        m.train_set,
-        epochs=train.epochs,
-        seed=m.seed(which),
-        optimizer=train.optimizer,
-        learning_rate=train.learning_rate,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        batch_size=train.batch_size,
-        channels_last=True,  # faster on a CPU; every network of the zoo allows it
-        schedule=train.schedule,
-        on_step=recorder,
-        test=m.data.test,
-        folder=m.folder(which) / "checkpoint",
-        progress=m.progress,
-    )
-    write_state(network.state_dict(), m.folder(which) / "weights.safetensors")
+    fitted = m.trained(network, which, m.folder(which) / "checkpoint", test=m.data.test, on_step=recorder)
+    write_state(network.state_dict(), m.weights(which))
     own = m.objective(which, "train", train.examples).provenance()
     return fitted.to_dataset().assign_attrs({k: own[k] for k in ("data", "model_fingerprint", "data_fingerprint")})
 
@@ -160,10 +103,9 @@ def bridge(m: Material, split: str) -> xr.Dataset:
     """The straight line from network A to network B."""
     b = m.config.bridge
     objective = m.objective("a", split, b.examples)
-    segment = Segment(objective.point, objective.point_of(m.folder("b") / "weights.safetensors"))
-    return barrier(objective, segment, definition=b.definition, steps=b.steps, progress=m.progress).assign_attrs(
-        split=split
-    )
+    segment = Segment(objective.point, objective.point_of(m.weights("b")))
+    found = barrier(objective, segment, definition=b.definition, steps=b.steps, progress=m.progress)
+    return found.assign_attrs(split=split)
 
 
 def noise(m: Material, which: str, relative: Relative) -> xr.Dataset:
@@ -179,9 +121,6 @@ def _on_random_batches(network: nn.Module, data: Pair, size: int, seed: int) -> 
     while True:
         chosen = torch.randperm(len(data[1]), generator=generator)[:size]
         yield hessian(Objective(network, F.cross_entropy, (data[0][chosen], data[1][chosen])))
-
-
-Step = Callable[[Material], xr.Dataset]
 
 
 def _named(step: Callable[[Material, str], xr.Dataset], which: str) -> Step:
@@ -216,4 +155,9 @@ STEPS: dict[str, Step] = {
     "robustness_filter_a": _noise("a", "filter"),
     "robustness_filter_b": _noise("b", "filter"),
 }
-"""In the order they are run: the networks first, since all others need them."""
+"""What every study does, in the order it is run: the networks first, since all others need them."""
+
+
+def steps(config: StudyConfig) -> dict[str, Step]:
+    """What a study of this configuration does, in the order it is run."""
+    return STEPS | connections(config.connectivity)

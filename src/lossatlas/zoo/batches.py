@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
 
@@ -33,8 +33,19 @@ class TensorBatches:
         if not self.shuffle:
             yield from zip(self.inputs.split(self.size), self.targets.split(self.size), strict=True)
             return
-        for index in torch.randperm(self.n_examples).split(self.size):
-            index = index.to(self.targets.device)
+        yield from self._taken(torch.randperm(self.n_examples))
+
+    def forked(self, batch: int, restart: Callable[[], None]) -> Iterator[Pair]:
+        """A shuffled pass; before ``batch`` it calls ``restart()`` and shuffles the examples left once more."""
+        order = torch.randperm(self.n_examples)
+        yield from self._taken(order[: batch * self.size])
+        restart()
+        left = order[batch * self.size :]
+        yield from self._taken(left[torch.randperm(len(left))])
+
+    def _taken(self, order: Tensor) -> Iterator[Pair]:
+        for start in range(0, len(order), self.size):
+            index = order[start : start + self.size].to(self.targets.device)
             yield self.inputs[index], self.targets[index]
 
     @property

@@ -53,9 +53,19 @@ def kept_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def random_numbers(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """All global random streams (torch, NumPy, Python) start from (seed, epoch), and afterwards are where they were."""
-    number = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+def random_numbers(seed: int, epoch: int, device: torch.device, order: int | None = None) -> Iterator[None]:
+    """All global random streams (torch, NumPy, Python) start from (seed, epoch), and afterwards are where they were.
+
+    With ``order`` they start from (seed, epoch, order), as ``restart`` starts them.
+    """
     with preserved_rng(device):
-        seed_generators(number, device)
+        restart(seed, epoch, device, order)
         yield
+
+
+def restart(seed: int, epoch: int, device: torch.device, order: int | None = None) -> None:
+    """Start all global random streams from (seed, epoch), or from (seed, epoch, order)."""
+    # A spawn key and not a third number: NumPy takes [1, 2] and [1, 2, 0] for the same seed.
+    key = () if order is None else (order,)
+    number = int(np.random.SeedSequence([seed, epoch], spawn_key=key).generate_state(1)[0])
+    seed_generators(number, device)

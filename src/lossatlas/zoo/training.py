@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from lossatlas.batches import digest
 from lossatlas.errors import DataError, InputError, NonFiniteLoss
 from lossatlas.zoo import checkpoint
-from lossatlas.zoo.batches import Batches, Data, TensorBatches, count, make_batches
+from lossatlas.zoo.batches import Batches, Data, Pair, TensorBatches, count, make_batches
 from lossatlas.zoo.history import History
-from lossatlas.zoo.isolation import kept_buffers, prepared, random_numbers
+from lossatlas.zoo.isolation import kept_buffers, prepared, random_numbers, restart
 from lossatlas.zoo.measuring import Loss, check_labels, measured
 from lossatlas.zoo.optimizers import Optimizer, Schedule, make_optimizer, make_schedule
 
@@ -33,6 +33,7 @@ def fit(
     *,
     epochs: int,
     seed: int = 0,
+    fork: tuple[int, int] | None = None,
     optimizer: Optimizer = "sgd",
     learning_rate: float = 0.01,
     momentum: float = 0.9,
@@ -65,6 +66,10 @@ def fit(
         passes over the data.
     seed
         of the random numbers during training (not of the initial weights, which are the model's).
+    fork
+        ``(step, order)``: the random numbers after so many steps come from the stream of ``(seed, epoch, order)``.
+        Runs of one seed and one step are the same bits up to that step whatever their ``order``, and after it see the
+        rest of that epoch and the later ones in orders of their own (Frankle et al. 2020). For tensors only.
     optimizer
         ``"sgd"``, ``"adam"``, ``"adamw"``, ``"sam"`` (Foret et al. 2021, over SGD), or a function from a list of
         parameters to a torch optimiser, which then has its own settings in place of the next four.
@@ -125,6 +130,7 @@ def fit(
             rho=rho,
         )
         train = make_batches(data, batch_size, place, shuffle=True)
+        fork_at = None if fork is None else _fork(fork, train, epochs)
         settings = {
             "model": type(model).__name__,
             "optimizer": _name(optimizer),
@@ -137,6 +143,7 @@ def fit(
             "loss": _name(loss),
             "epochs": epochs,
             "seed": seed,
+            "fork": None if fork is None else f"step {fork[0]}, order {fork[1]}",
             "channels_last": int(channels_last),
         }
         run = _Run(
@@ -148,11 +155,20 @@ def fit(
             test=None if test is None else make_batches(test, MEASURING_BATCH, place),
             epochs=epochs,
             seed=seed,
+            fork=fork_at,
             on_step=on_step,
             folder=None if folder is None else Path(folder),
             settings=settings,
         )
         return run.to_the_end(place, progress)
+
+
+class _Fork(NamedTuple):
+    """Where a run leaves the others of its seed: before this batch of this epoch."""
+
+    epoch: int
+    batch: int
+    order: int
 
 
 @dataclass
@@ -167,6 +183,7 @@ class _Run:
     test: Batches | None
     epochs: int
     seed: int
+    fork: _Fork | None
     on_step: Callable[..., object] | None
     folder: Path | None
     settings: dict[str, Any]
@@ -185,18 +202,25 @@ class _Run:
         with tqdm(total=total, initial=done, desc="training", unit="step", disable=not progress) as bar:
             for epoch in range(len(self.history.train_loss), self.epochs):
                 started = time.perf_counter()
-                with random_numbers(self.seed, epoch, device):
-                    self._epoch(epoch, length, bar)
+                order = self.fork.order if self.fork is not None and epoch > self.fork.epoch else None
+                with random_numbers(self.seed, epoch, device, order):
+                    self._epoch(epoch, self._batches(epoch, device), length, bar)
                     self._measure(epoch)
                 self.history.seconds += time.perf_counter() - started
                 bar.set_postfix_str(f"epoch {epoch + 1}/{self.epochs}: {self._latest()}")
                 self._keep()
         return self.history
 
-    def _epoch(self, epoch: int, length: int | None, bar: tqdm[Any]) -> None:
+    def _batches(self, epoch: int, device: torch.device) -> Iterable[Pair]:
+        fork = self.fork
+        if fork is None or epoch != fork.epoch or not isinstance(self.train, TensorBatches):
+            return self.train
+        return self.train.forked(fork.batch, lambda: restart(self.seed, epoch, device, fork.order))
+
+    def _epoch(self, epoch: int, batches: Iterable[Pair], length: int | None, bar: tqdm[Any]) -> None:
         self.model.train()
         before = len(self.history.loss)
-        for index, (inputs, targets) in enumerate(self.train):
+        for index, (inputs, targets) in enumerate(batches):
             rate = self._set_rate((epoch + (index / length if length else 0)) / self.epochs)
             loss, norm = self._step(inputs, targets)
             self.history.append(loss=loss, gradient_norm=norm, learning_rate=rate)
@@ -317,6 +341,21 @@ def _check(model: nn.Module, data: Data, folder: str | Path | None, seed: int, *
             "The DataLoader has a generator of its own, whose state a resumed run could not put back:"
             " leave generator= out (fit seeds the order itself), or train without a folder."
         )
+
+
+def _fork(fork: tuple[int, int], train: Batches, epochs: int) -> _Fork:
+    if not isinstance(train, TensorBatches):
+        raise DataError(
+            f"fork={fork} with a {type(train.loader).__name__}, which brings an order of its own: give the data as"
+            " tensors (inputs, targets)."
+        )
+    step, order = fork
+    if min(step, order) < 0:
+        raise InputError(f"fork={fork}: give a step and an order, two whole numbers from 0 up.")
+    if step > len(train) * epochs:
+        raise InputError(f"fork={fork}, but {epochs} epochs are {len(train) * epochs:,} steps: give a step up to that.")
+    epoch, batch = divmod(step, len(train))
+    return _Fork(epoch, batch, order)
 
 
 def _name(choice: object) -> str:

@@ -1,0 +1,113 @@
+"""What units do on data: the correlations between those of two networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lossatlas.batches import leading_size
+from lossatlas.connectivity.discovery import Discovered
+from lossatlas.connectivity.matching import Solver, Tables, assigned, units_of
+from lossatlas.connectivity.symmetries import Permutations, Segment, Symmetries, segments
+from lossatlas.objective import Objective
+
+
+def match_activations(
+    objective: Objective,
+    found: Discovered,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    examples: int,
+    solver: Solver,
+) -> Permutations:
+    """For each group the permutation with the largest sum of correlations between matched units of a and b.
+
+    Over the outputs of layers, norms and residual sums, on about ``examples`` examples (and all positions). Units that
+    never change have correlation 0. Li et al. 2016; Ainsworth et al. 2023, section 3.1, with correlations.
+    """
+    moments: dict[tuple[str, int, int], _Moments] = {}
+    for batch in some_batches(objective, examples):
+        seen: dict[str, Tensor] = {}
+        found.graph.run(a, batch, partial(_keep, found, seen))
+        found.graph.run(b, batch, partial(_compare, found, seen, moments))
+    tables: Tables = {}
+    for one in moments.values():
+        tables[one.line[-1]] = tables.get(one.line[-1], 0) + one.correlation().reshape(*one.sizes, *one.sizes)
+    permutations: Permutations = found.symmetries.identity()
+    for root in found.symmetries.roots():
+        if any(name in tables for name in found.symmetries.family(root.name)):
+            permutations |= assigned(tables, root, found.symmetries, solver)
+    return permutations
+
+
+def some_batches(objective: Objective, examples: int) -> Iterator[Any]:
+    """Whole batches of the first one's form until there are so many examples."""
+    count = 0
+    for batch in objective.like_the_first():
+        if count >= examples:
+            return
+        yield batch
+        count += leading_size(batch)
+
+
+@dataclass
+class _Moments:
+    """Sums of x, y, x^2, y^2 and x y' for units x of a and y of b."""
+
+    line: list[str]
+    sizes: list[int]
+    count: int = 0
+    x: Tensor | float = 0.0
+    y: Tensor | float = 0.0
+    xx: Tensor | float = 0.0
+    yy: Tensor | float = 0.0
+    xy: Tensor | float = 0.0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Take in values ``(units, m)``."""
+        x, y = x.double(), y.double()
+        self.count += x.shape[1]
+        self.x, self.y = self.x + x.sum(1), self.y + y.sum(1)
+        self.xx, self.yy = self.xx + (x * x).sum(1), self.yy + (y * y).sum(1)
+        self.xy = self.xy + x @ y.T
+
+    def correlation(self) -> Tensor:
+        x, y = torch.as_tensor(self.x) / self.count, torch.as_tensor(self.y) / self.count
+        spread_x = (torch.as_tensor(self.xx) / self.count - x * x).clamp_min(0).sqrt()
+        spread_y = (torch.as_tensor(self.yy) / self.count - y * y).clamp_min(0).sqrt()
+        together = torch.as_tensor(self.xy) / self.count - torch.outer(x, y)
+        scale = torch.outer(spread_x, spread_y)
+        still = scale <= 1e-10 * scale.max()
+        return torch.where(still, 0.0, together / torch.where(still, 1.0, scale)).cpu()
+
+
+def _keep(found: Discovered, seen: dict[str, Tensor], node: fx.Node, value: Any) -> None:
+    if node.name in found.layers:
+        seen[node.name] = value
+
+
+def _compare(
+    found: Discovered, seen: dict[str, Tensor], moments: dict[tuple[str, int, int], _Moments], node: fx.Node, value: Any
+) -> None:
+    if node.name not in found.layers:
+        return
+    of, axes, ours = found.symmetries, found.layers[node.name], seen.pop(node.name)
+    for dim, axis in enumerate(axes):
+        for start, length, segment in segments(axis, of):
+            if line := _whole_line(segment, of):
+                sizes = [of.groups[name].size for name in line]
+                own = moments.setdefault((node.name, dim, start), _Moments(line, sizes))
+                parts = (values.narrow(dim, start, length) for values in (ours, value))
+                own.add(*(units_of(part, axes, dim, segment, line, of) for part in parts))
+
+
+def _whole_line(segment: Segment, of: Symmetries) -> list[str]:
+    """The innermost group of a segment with all that it lies within, where the segment holds all of them."""
+    named = [factor for factor in segment if isinstance(factor, str)]
+    line = [group.name for group in of.line(named[-1])] if named else []
+    return line if all(name in segment for name in line) else []

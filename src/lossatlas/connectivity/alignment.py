@@ -1,0 +1,251 @@
+"""One network with its hidden units renamed so that it is as near to another as its symmetries allow."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lossatlas.connectivity.activations import match_activations
+from lossatlas.connectivity.discovery import Discovered, discover
+from lossatlas.connectivity.matching import Match, WeightMatching, units_of
+from lossatlas.connectivity.symmetries import Permutations, Symmetries, names_in, segments
+from lossatlas.errors import InputError, LossAtlasError, NumericalError
+from lossatlas.objective import Objective, Source
+
+Method = Literal["weights", "activations"]
+Given = Symmetries | Mapping[str, Sequence[str | None]]
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """b with its hidden units in a's order: the same function, at another point.
+
+    ``point`` ``(n,)``; ``state_dict``, in which BatchNorm statistics moved with their units; ``permutations``, group ->
+    which unit of b is in each place (a row for each unit of the outer group where one lies within another);
+    ``symmetries``, the groups; ``summary``, a Dataset of kind "alignment".
+    """
+
+    point: Tensor
+    state_dict: dict[str, Tensor]
+    permutations: Permutations
+    symmetries: Symmetries
+    summary: xr.Dataset = field(repr=False)
+
+
+def align(
+    objective: Objective,
+    a: Source,
+    b: Source,
+    *,
+    method: Method = "weights",
+    symmetries: Given | None = None,
+    restarts: int = 1,
+    examples: int = 1000,
+    tol: float = 1e-5,
+    seed: int = 0,
+) -> Aligned:
+    """P(b) with P = argmax <a, P(b)> over permutations of hidden units, for which f at P(b) is f at b.
+
+    ``method="weights"`` is weight matching (Ainsworth et al. 2023, Algorithm 1): one linear assignment a group, in
+    turn, until none gains. Its optima are local, so it starts from the identity, from activation matching and from
+    ``restarts`` random permutations, and the best is kept; a start that reaches |a| |b|, which nothing exceeds, ends
+    the search. ``"activations"`` takes the permutation under which the units' activations correlate best, on about
+    ``examples`` examples.
+
+    Parameters
+    ----------
+    a, b : points ``(n,)``, modules, state dicts or files of the objective's architecture. A point brings no BatchNorm
+        statistics: they are estimated on the objective's data.
+    symmetries : what may be permuted; found in the traced graph by default. For a model that cannot be traced, a
+        mapping as ``Symmetries.parse`` takes it.
+    tol : the largest |f_P(b) - f_b| that is accepted on about ``examples`` examples, relative to max(1, max |f_b|).
+
+    Returns
+    -------
+    Aligned. Its ``summary`` holds, over ``("group",)``, ``size``, ``moved`` (share of units that change place),
+    ``cosine_before`` and ``cosine_after`` (mean cosine of matched units' weights), and scalars: ``deviation``,
+    ``similarity_before`` and ``_after`` (cosine of a and b over the tensors that move), ``distance_before`` and
+    ``_after`` (|a - b| over theta).
+
+    Raises
+    ------
+    CheckpointError, DirectionError : weights of another network, or NaN among them, by name.
+    InputError : a model that cannot be traced, symmetries that do not fit it or that change its function.
+    NumericalError : symmetries that were found do not hold on the data.
+    """
+    if method not in get_args(Method):
+        raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}.")
+    if restarts < 0 or examples < 1 or not tol > 0:
+        raise InputError(f"restarts={restarts}, examples={examples}, tol={tol}: give at least 0, at least 1, above 0.")
+    started = time.perf_counter()
+    ours, theirs = objective.state(a), objective.state(b)
+    of, found = _symmetries(objective, symmetries, ours)
+    matching = WeightMatching(ours, theirs, of)
+    before = matching.agreement(of.identity())
+    starts = _starts(objective, method, matching, found, restarts, examples, seed)
+    best_start = max(starts, key=lambda name: starts[name].agreement)
+    best = starts[best_start]
+    state = of.permuted(theirs, best.permutations)
+    deviation = _deviation(objective, theirs, state, examples)
+    if not deviation <= tol:
+        raise _refusal(objective, of, theirs, deviation, tol, examples, by_hand=symmetries is not None)
+    summary = _summary(objective, matching, best, ours, state, before, deviation)
+    summary.attrs |= {
+        "method": method,
+        "start": best_start,
+        "starts": ", ".join(f"{name}: {match.agreement / matching.bound:.6f}" for name, match in starts.items()),
+        "sweeps": best.sweeps,
+        "assignments": matching.solver.calls,
+        "seconds": time.perf_counter() - started,
+        "seconds_assignment": matching.solver.seconds,
+        "pinned": "; ".join(of.pinned),
+        "seed": seed,
+        "examples_verified": examples,
+    }
+    return Aligned(objective.space.flatten(state), state, best.permutations, of, summary)
+
+
+def _symmetries(objective: Objective, given: Given | None, state: State) -> tuple[Symmetries, Discovered | None]:
+    if given is None:
+        found = discover(objective)
+        return found.symmetries, found
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    of = given if isinstance(given, Symmetries) else Symmetries.parse(given, shapes)
+    if still := sorted(of.axes.keys() - objective.movable()):
+        raise InputError(
+            f"The symmetries move {still[0]!r}, which is not among the parameters that vary: leave it out."
+        )
+    return of, None
+
+
+def _starts(
+    objective: Objective,
+    method: Method,
+    matching: WeightMatching,
+    found: Discovered | None,
+    restarts: int,
+    examples: int,
+    seed: int,
+) -> dict[str, Match]:
+    """Where each start of the search ends; none is made after one that cannot be exceeded."""
+    of = matching.of
+    if not of.groups:
+        raise InputError(f"No unit of this model may change places: {'; '.join(of.pinned) or 'it has no hidden ones'}.")
+    if method == "activations":
+        if found is None:
+            raise InputError("Activations are matched along the traced graph: leave out symmetries=, or match weights.")
+        return {"activations": _activations(objective, matching, found, examples)}
+    makers: dict[str, Callable[[], Permutations]] = {"identity": of.identity}
+    if found is not None:
+        makers["activations"] = lambda: _activations(objective, matching, found, examples).permutations
+    makers |= {f"random {i}": partial(of.random, seed + i) for i in range(1, restarts + 1)}
+    ends: dict[str, Match] = {}
+    for name, make in makers.items():
+        ends[name] = matching.improve(make(), seed)
+        if ends[name].agreement >= matching.bound * (1 - 1e-9):
+            break
+    return ends
+
+
+def _activations(objective: Objective, matching: WeightMatching, found: Discovered, examples: int) -> Match:
+    permutations = match_activations(objective, found, matching.a, matching.b, examples, matching.solver)
+    return Match(permutations, matching.agreement(permutations))
+
+
+def _deviation(objective: Objective, before: State, after: State, examples: int) -> float:
+    """max |f_after - f_before| / max(1, max |f_before|) on the first batches."""
+    largest, scale, seen = 0.0, 1.0, 0
+    for one, other in zip(objective.outputs(before), objective.outputs(after), strict=True):
+        largest = max(largest, float((one.double() - other.double()).abs().max()))
+        scale = max(scale, float(one.double().abs().max()))
+        seen += len(one) if one.ndim else 1
+        if seen >= examples or not math.isfinite(largest):
+            break
+    return largest / scale
+
+
+def _refusal(
+    objective: Objective, of: Symmetries, theirs: State, deviation: float, tol: float, examples: int, *, by_hand: bool
+) -> LossAtlasError:
+    """Which group changes the function, when its units alone change places."""
+    guilty = []
+    for root in of.roots():
+        alone = of.identity() | {name: p for name, p in of.random(0).items() if name in of.family(root.name)}
+        if not _deviation(objective, theirs, of.permuted(theirs, alone), examples) <= tol:
+            tensors = [
+                n for n, axes in of.axes.items() if any(f in of.family(root.name) for a in axes for f in names_in(a))
+            ]
+            guilty.append(f"{root.name!r} (of {', '.join(tensors[:4])}{', ...' if len(tensors) > 4 else ''})")
+    which = (
+        f"moving the units of {'; '.join(guilty[:3])} changes them" if guilty else "only all groups together do that"
+    )
+    text = f"The outputs are not those of b: they deviate by {deviation:.1e}, more than {tol:.0e}; {which}."
+    if by_hand:
+        return InputError(f"{text} Correct these groups in symmetries=.")
+    return NumericalError(
+        f"{text} If it is rounding, make the objective with dtype=torch.float64; else give symmetries= by hand, "
+        "starting from print(symmetries(objective).spec)."
+    )
+
+
+def _summary(
+    objective: Objective,
+    matching: WeightMatching,
+    best: Match,
+    ours: State,
+    state: State,
+    before: float,
+    deviation: float,
+) -> xr.Dataset:
+    of, space, theirs = matching.of, objective.space, matching.b
+    identity = of.identity()
+    a, b, after = (space.flatten(s).double() for s in (ours, theirs, state))
+    rows = [
+        {
+            "size": group.size,
+            "moved": float((best.permutations[name] != identity[name]).double().mean()),
+            "cosine_before": _cosine(ours, theirs, name, of),
+            "cosine_after": _cosine(ours, state, name, of),
+        }
+        for name, group in of.groups.items()
+    ]
+    variables: dict[str, object] = {key: ("group", [row[key] for row in rows]) for key in rows[0]}
+    variables |= {
+        "deviation": deviation,
+        "similarity_before": before / matching.bound,
+        "similarity_after": best.agreement / matching.bound,
+        "distance_before": float(torch.linalg.vector_norm(a - b)),
+        "distance_after": float(torch.linalg.vector_norm(a - after)),
+    }
+    dataset = xr.Dataset(variables, coords={"group": list(of.groups)})
+    return dataset.assign_attrs({"kind": "alignment"} | objective.provenance())
+
+
+def _cosine(a: State, b: State, name: str, of: Symmetries) -> float:
+    """The mean over the group's units of the cosine between the two units' weights, incoming and outgoing."""
+    pairs = [unit_weights(state, name, of) for state in (a, b)]
+    cosines = torch.nn.functional.cosine_similarity(pairs[0], pairs[1], dim=1)
+    return float(np.mean(cosines.numpy(force=True)))
+
+
+def unit_weights(state: State, name: str, of: Symmetries) -> Tensor:
+    """``(units, m)``: all weights of each unit of a group, from every tensor that it moves."""
+    line = [group.name for group in of.line(name)]
+    columns = []
+    for tensor, axes in of.axes.items():
+        for dim, axis in enumerate(axes):
+            for start, length, segment in segments(axis, of):
+                if name in segment and set(line) <= {f for a in axes for f in names_in(a)}:
+                    part = state[tensor].double().narrow(dim, start, length)
+                    columns.append(units_of(part, axes, dim, segment, line, of))
+    return torch.cat(columns, dim=1)

@@ -1,0 +1,121 @@
+"""How early in training the end is decided: runs from a shared prefix, and the ground between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lossatlas.connectivity.barrier import THRESHOLD, barrier
+from lossatlas.curves import Segment
+from lossatlas.errors import InputError
+from lossatlas.objective import Objective, Source
+
+_LOSS = ("barrier", "barrier_low", "barrier_high")
+_ERROR = ("barrier_error", "barrier_error_low", "barrier_error_high")
+
+
+def instability(
+    objective: Objective,
+    spawn: Callable[[int, int], Source],
+    ks: Sequence[int],
+    *,
+    pairs: int = 1,
+    steps: int = 25,
+    draws: int = 1000,
+    seed: int = 0,
+    total_steps: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """sup_t E(theta_t) - (E_1 + E_2) / 2 between two runs that share their first k steps, for each k.
+
+    Runs whose barrier of the error is below 2 % are *stable to SGD noise from step k on*: their ends are linearly
+    connected (Frankle et al. 2020, section 3). E is the error 1 - accuracy, and beside it the loss.
+
+    Parameters
+    ----------
+    objective : where the barriers are measured; its model is of the runs' architecture.
+    spawn : ``spawn(k, order)`` trains from the prefix that all runs share up to step k, with the data in the order
+        that the number ``order`` stands for from there on, and returns the network: a module, a state dict, a file of
+        weights, or a point. ``zoo.fit(..., fork=(k, order))`` is such a training.
+    ks : numbers of shared steps, in any order, none twice.
+    pairs : independent pairs of runs for each k; pair p are the orders 2 p and 2 p + 1.
+    steps, draws, seed : of each ``barrier``: its first grid over t, the bootstrap draws of its intervals.
+    total_steps : how long a whole run is, if it is to be noted.
+
+    Returns
+    -------
+    Dataset over ``("k", "pair")``, k increasing: ``barrier``, of the loss, with its interval ``barrier_low``,
+    ``barrier_high``; where the objective has an accuracy ``barrier_error`` likewise, and ``end_error``, the mean error
+    of the two ends. Runs that end in the same point (k = ``total_steps``) have barriers of exactly 0.
+
+    Raises ``InputError`` for k or pairs that cannot be, and where ``spawn`` returns no network; ``DirectionError`` and
+    ``CheckpointError`` where it returns one of another architecture or with weights that are not finite.
+    """
+    shared = _checked(ks, pairs, total_steps)
+    started = time.perf_counter()
+    if objective.has_batch_norm and objective.batch_norm == "frozen":
+        objective = objective.with_batch_norm("recompute")  # the objective's own statistics belong to no run
+    found: dict[tuple[int, int], dict[str, float]] = {}
+    with tqdm(total=len(shared) * pairs, desc="instability", unit="pair", disable=not progress, leave=False) as bar:
+        for k, pair in np.ndindex(len(shared), pairs):
+            ends = [_point(objective, spawn, shared[k], order) for order in (2 * pair, 2 * pair + 1)]
+            found[k, pair] = _between(objective, *ends, steps=steps, draws=draws, seed=seed)
+            bar.update()
+    dataset = xr.Dataset(
+        {
+            name: (("k", "pair"), [[found[k, pair][name] for pair in range(pairs)] for k in range(len(shared))])
+            for name in found[0, 0]
+        },
+        coords={"k": shared, "pair": np.arange(pairs)},
+    )
+    dataset.attrs = {"kind": "instability"} | objective.provenance()
+    dataset.attrs |= {"definition": "frankle", "threshold": THRESHOLD, "draws": draws, "seed": seed}
+    dataset.attrs |= {} if total_steps is None else {"total_steps": total_steps}
+    dataset.attrs["seconds"] = time.perf_counter() - started
+    return dataset
+
+
+def _checked(ks: Sequence[int], pairs: int, total_steps: int | None) -> list[int]:
+    whole = all(isinstance(k, int | np.integer) and k >= 0 for k in ks)
+    if not len(ks) or not whole or len(set(ks)) < len(ks):
+        raise InputError(f"ks={ks}: give numbers of shared steps, whole, from 0 up, none twice.")
+    if total_steps is not None and max(ks) > total_steps:
+        raise InputError(f"ks={ks}, but a run has {total_steps:,} steps: give numbers up to that.")
+    if pairs < 1:
+        raise InputError(f"pairs={pairs}: give at least 1.")
+    return sorted(int(k) for k in ks)
+
+
+def _point(objective: Objective, spawn: Callable[[int, int], Source], k: int, order: int) -> Tensor:
+    network = spawn(k, order)
+    if not isinstance(network, Tensor | nn.Module | Mapping | str | Path):  # the members of Source
+        raise InputError(
+            f"spawn({k}, {order}) returned a {type(network).__name__}: return the trained network, as a module, a "
+            "state dict, a file of weights or a point."
+        )
+    if not isinstance(network, Tensor):
+        return objective.point_of(network)
+    # A copy: spawn may train on in the same memory.
+    return objective.space.check(network, f"point of spawn({k}, {order})").detach().to(objective.point, copy=True)
+
+
+def _between(objective: Objective, a: Tensor, b: Tensor, *, steps: int, draws: int, seed: int) -> dict[str, float]:
+    if torch.equal(a, b):
+        samples = objective.samples(a)
+        if "accuracy" not in samples:
+            return dict.fromkeys(_LOSS, 0.0)
+        return dict.fromkeys(_LOSS + _ERROR, 0.0) | {"end_error": 1 - samples["accuracy"].mean}
+    profile = barrier(
+        objective, Segment(a, b), definition="frankle", steps=steps, draws=draws, seed=seed, progress=False
+    )
+    if "error" not in profile:
+        return {name: float(profile[name]) for name in _LOSS}
+    ends = float(profile["error"][[0, -1]].mean())
+    return {name: float(profile[name]) for name in _LOSS + _ERROR} | {"end_error": ends}

@@ -1,0 +1,78 @@
+"""Many networks in one basin, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lossatlas.connectivity.alignment import Aligned, Given, align
+from lossatlas.connectivity.matching import WeightMatching
+from lossatlas.errors import InputError
+from lossatlas.objective import Objective, Source
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The mean of aligned networks: ``point`` ``(n,)`` and ``state_dict`` (BatchNorm statistics estimated anew).
+
+    ``points`` ``(k, n)``: each network in the common order of units; ``rounds``: passes over the networks.
+    """
+
+    point: Tensor
+    state_dict: State
+    points: Tensor
+    rounds: int
+
+
+def merge_many(
+    objective: Objective,
+    sources: Sequence[Source],
+    *,
+    symmetries: Given | None = None,
+    restarts: int = 1,
+    examples: int = 1000,
+    tol: float = 1e-5,
+    seed: int = 0,
+    rounds: int = 20,
+) -> Merged:
+    """mean_i P_i(theta_i), where each P_i matches its network with the mean of the others (MergeMany).
+
+    First all are aligned with the first one, then one after another, in random order, with the mean of the others,
+    until none gains (Ainsworth et al. 2023, Algorithm 3). Arguments as in ``align``; the statistics of the mean are
+    put right by ``repair(objective, merged.points)``.
+
+    Raises ``InputError`` for fewer than two networks, and what ``align`` raises.
+    """
+    if len(sources) < 2:
+        raise InputError(f"{len(sources)} networks: give at least two to merge.")
+    if rounds < 1:
+        raise InputError(f"rounds={rounds}: give at least 1.")
+    reference = objective.state(sources[0])
+    given = {"symmetries": symmetries, "restarts": restarts, "examples": examples, "tol": tol, "seed": seed}
+    aligned: list[Aligned] = []
+    for source in sources[1:]:
+        aligned.append(align(objective, reference, source, **given))  # type: ignore[arg-type]
+        given["symmetries"] = aligned[0].symmetries
+    states = [reference, *(one.state_dict for one in aligned)]
+    of, generator = aligned[0].symmetries, torch.Generator().manual_seed(seed)
+    count = 0
+    for count in range(1, rounds + 1):  # noqa: B007
+        before = [dict(state) for state in states]
+        for index in torch.randperm(len(states), generator=generator).tolist():
+            others = _mean([state for i, state in enumerate(states) if i != index], of.axes)
+            match = WeightMatching(others, states[index], of).improve(of.identity(), seed)
+            states[index] = of.permuted(states[index], match.permutations)
+        if all(torch.equal(old[name], new[name]) for old, new in zip(before, states, strict=True) for name in of.axes):
+            break
+    points = torch.stack([objective.space.flatten(state) for state in states])
+    point = points.double().mean(0).to(points)
+    return Merged(point, objective.state(point), points, count)
+
+
+def _mean(states: Sequence[Mapping[str, Tensor]], names: Mapping[str, object]) -> State:
+    return {name: torch.stack([state[name].double() for state in states]).mean(0).to(states[0][name]) for name in names}

@@ -1,0 +1,291 @@
+"""Which units of a network may change places without changing its function, and what that does to its tensors."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lossatlas.errors import InputError
+
+Factor = str | int  # the name of a group, or the size of something that keeps its order
+Segment = tuple[Factor, ...]  # a product: the last factor varies fastest
+Axis = tuple[Segment, ...]  # a sum: one segment after another
+Permutations = dict[str, Tensor]
+
+_NAME = re.compile(r"[^\s+@]+(@[^\s+@]+)*")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that may change places: all permutations of ``size``.
+
+    A group ``within`` another has a permutation of its own in each of that one's units: the dimensions of a head.
+    """
+
+    name: str
+    size: int
+    within: str | None = None
+
+
+@dataclass(frozen=True)
+class Symmetries:
+    """The permutations of hidden units that leave f as it is: for each tensor, which group moves which axis.
+
+    ``axes`` maps a tensor's name to one ``Axis`` a dimension; tensors that no group moves are absent. It is found by
+    ``symmetries(objective)``, or written by hand with ``Symmetries.parse``. A permutation p of a group puts unit
+    p[i] in place i; of a group within another it is a row ``p[j]`` for each unit j of the outer one, in its new order.
+    """
+
+    groups: dict[str, Group]
+    axes: dict[str, tuple[Axis, ...]]
+    pinned: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def parse(
+        cls, spec: Mapping[str, Sequence[str | None]], shapes: Mapping[str, Sequence[int]], pinned: tuple[str, ...] = ()
+    ) -> Symmetries:
+        """From text: tensor name -> one entry an axis, ``None`` where the order is fixed.
+
+        An entry is a product of group names and sizes (``"conv2 49"``: each channel of conv2 is a block of 49), or a
+        sum of them (``"left + right"``, a concatenation). ``"dim@heads"`` has another order in each of the heads.
+
+        Raises ``InputError`` that names the tensor: unknown, with another number of axes, or a size that does not fit.
+
+        >>> shapes = {"a.weight": (8, 3), "a.bias": (8,), "b.weight": (2, 32)}
+        >>> found = Symmetries.parse({"a.weight": ("a", None), "a.bias": ("a",), "b.weight": (None, "a 4")}, shapes)
+        >>> found.groups
+        {'a': Group(name='a', size=8, within=None)}
+        """
+        axes = {name: _parsed(name, entries, shapes) for name, entries in spec.items()}
+        sizes = _solved_sizes(axes, shapes)
+        groups = {name: Group(name, size, _outer(name)) for name, size in sizes.items()}
+        for group in groups.values():
+            if group.within is not None and group.within not in groups:
+                raise InputError(f"The group {group.name!r} lies within {group.within!r}, which no axis has.")
+        return cls(groups, axes, pinned)
+
+    @property
+    def spec(self) -> dict[str, tuple[str | None, ...]]:
+        """What ``parse`` would read: to be printed, changed, and given as ``symmetries=``."""
+        return {name: tuple(map(_written, axes)) for name, axes in self.axes.items()}
+
+    def __str__(self) -> str:
+        width = max(map(len, self.axes), default=0)
+        lines = [f"{name:{width}}  {', '.join(entry or '.' for entry in axes)}" for name, axes in self.spec.items()]
+        return "\n".join([*lines, *(f"kept in order: {reason}" for reason in self.pinned)])
+
+    def roots(self) -> list[Group]:
+        """The groups that lie within no other."""
+        return [group for group in self.groups.values() if group.within is None]
+
+    def children(self, name: str) -> list[Group]:
+        """The groups directly within this one."""
+        return [group for group in self.groups.values() if group.within == name]
+
+    def line(self, name: str) -> list[Group]:
+        """The group and those that it lies within, the outermost first."""
+        group = self.groups[name]
+        return [*(self.line(group.within) if group.within else []), group]
+
+    def family(self, name: str) -> list[str]:
+        """The group, those within it, and those within them."""
+        return [name, *(inner for child in self.children(name) for inner in self.family(child.name))]
+
+    def holders(self, name: str) -> list[str]:
+        """The tensors that a group, or one within it, moves."""
+        family = self.family(name)
+        return [tensor for tensor, axes in self.axes.items() if any(f in family for a in axes for f in names_in(a))]
+
+    def identity(self) -> Permutations:
+        """Every unit in its place."""
+        return {name: torch.arange(g.size).expand(*self._shape(name)).clone() for name, g in self.groups.items()}
+
+    def random(self, seed: int) -> Permutations:
+        """A permutation of every group, uniformly at random."""
+        generator = torch.Generator().manual_seed(seed)
+        return {name: torch.rand(self._shape(name), generator=generator).argsort(-1) for name in self.groups}
+
+    def permuted(self, tensors: Mapping[str, Tensor], permutations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors with their axes permuted; those that no group moves are handed through."""
+        return {
+            name: permute(tensor, self.axes[name], self, permutations) if name in self.axes else tensor
+            for name, tensor in tensors.items()
+        }
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(group.size for group in self.line(name))
+
+
+def permute(
+    tensor: Tensor,
+    axes: Sequence[Axis],
+    of: Symmetries,
+    permutations: Mapping[str, Tensor],
+    instead: Mapping[int, Mapping[str, Tensor]] | None = None,
+) -> Tensor:
+    """One tensor with each axis permuted; ``instead`` holds other permutations for single axes."""
+    by_axis = {dim: (instead or {}).get(dim, permutations) for dim, axis in enumerate(axes) if names_in(axis)}
+    for dim, own in by_axis.items():
+        if not foreign(axes[dim], of):
+            tensor = tensor.index_select(dim, index_of(axes[dim], of, own).to(tensor.device))
+    for dim, own in by_axis.items():
+        for outer in foreign(axes[dim], of):
+            # Another order for each unit of a group on another axis: the inputs of a grouped convolution.
+            units = range(of.groups[outer].size)
+            rows = torch.stack([index_of(axes[dim], of, own, {outer: j}) for j in units])
+            tensor = _taken(tensor, dim, carrier(axes, outer), rows[coordinate(axes[carrier(axes, outer)], outer, of)])
+    return tensor
+
+
+def _taken(tensor: Tensor, dim: int, by: int, index: Tensor) -> Tensor:
+    """Along ``dim`` the entries of ``index``, a row of them for each entry along ``by``."""
+    shape = [1] * tensor.ndim
+    shape[by], shape[dim] = index.shape
+    ordered = index if by < dim else index.T
+    return torch.take_along_dim(tensor, ordered.reshape(shape).to(tensor.device), dim)
+
+
+def names_in(axis: Axis) -> list[str]:
+    """The groups along an axis, each once."""
+    return list(dict.fromkeys(factor for segment in axis for factor in segment if isinstance(factor, str)))
+
+
+def index_of(
+    axis: Axis, of: Symmetries, permutations: Mapping[str, Tensor], at: Mapping[str, int] | None = None
+) -> Tensor:
+    """``(n,)``: which entry of the old axis comes to each place; ``at`` fixes units of groups on other axes."""
+    pieces, start = [], 0
+    for segment in axis:
+        sizes = sizes_of(segment, of)
+        coordinates = dict(zip(segment, _coordinates(sizes), strict=False)) if segment else {}
+        given = {name: torch.full((math.prod(sizes),), j) for name, j in (at or {}).items()}
+        old = torch.zeros(math.prod(sizes), dtype=torch.long)
+        for factor, size, place in zip(segment, sizes, _coordinates(sizes), strict=True):
+            if isinstance(factor, str):
+                outer = [(coordinates | given)[group.name] for group in of.line(factor)[:-1]]
+                place = permutations[factor][(*outer, place)]
+            old = old * size + place
+        pieces.append(old + start)
+        start += len(old)
+    return torch.cat(pieces)
+
+
+def foreign(axis: Axis, of: Symmetries) -> list[str]:
+    """Groups of other axes that this axis' order depends on."""
+    named = [
+        (group.name, segment)
+        for segment in axis
+        for factor in segment
+        if isinstance(factor, str)
+        for group in of.line(factor)[:-1]
+    ]
+    return list(dict.fromkeys(name for name, segment in named if name not in segment))
+
+
+def carrier(axes: Sequence[Axis], name: str) -> int:
+    """The axis that holds a group."""
+    return next(dim for dim, axis in enumerate(axes) if any(name in segment for segment in axis))
+
+
+def coordinate(axis: Axis, name: str, of: Symmetries) -> Tensor:
+    """``(n,)``: the unit of a group that each entry of the axis belongs to."""
+    pieces = []
+    for segment in axis:
+        sizes = sizes_of(segment, of)
+        place = _coordinates(sizes)[segment.index(name)] if name in segment else torch.zeros(math.prod(sizes)).long()
+        pieces.append(place)
+    return torch.cat(pieces)
+
+
+def sizes_of(segment: Segment, of: Symmetries) -> list[int]:
+    """The size of each factor."""
+    return [factor if isinstance(factor, int) else of.groups[factor].size for factor in segment]
+
+
+def segments(axis: Axis, of: Symmetries) -> Iterator[tuple[int, int, Segment]]:
+    """Start, length and factors of each segment."""
+    start = 0
+    for segment in axis:
+        length = math.prod(sizes_of(segment, of))
+        yield start, length, segment
+        start += length
+
+
+def _coordinates(sizes: Sequence[int]) -> list[Tensor]:
+    places = torch.arange(math.prod(sizes))
+    return list(torch.unravel_index(places, tuple(sizes))) if sizes else []
+
+
+def _outer(name: str) -> str | None:
+    return name.partition("@")[2] or None
+
+
+def _written(axis: Axis) -> str | None:
+    if all(isinstance(factor, int) for segment in axis for factor in segment):
+        return None
+    return " + ".join(" ".join(map(str, segment)) for segment in axis)
+
+
+def _parsed(name: str, entries: Sequence[str | None], shapes: Mapping[str, Sequence[int]]) -> tuple[Axis, ...]:
+    if name not in shapes:
+        raise InputError(f"The symmetries name a tensor {name!r} that the model does not have: see its state_dict().")
+    shape = shapes[name]
+    if isinstance(entries, str) or len(entries) != len(shape):
+        raise InputError(
+            f"The symmetries give {name!r} the axes {entries!r}: give {len(shape)} entries, one an axis of its shape "
+            f"{tuple(shape)}, each a text or None."
+        )
+    return tuple(((size,),) if e is None else _parsed_axis(name, e) for e, size in zip(entries, shape, strict=True))
+
+
+def _parsed_axis(name: str, entry: str) -> Axis:
+    if not isinstance(entry, str) or not all(part.split() for part in entry.split("+")):
+        raise InputError(f"The symmetries give {name!r} the axis {entry!r}: write 'group', 'group 49' or 'one + two'.")
+    axis = tuple(tuple(int(w) if w.isdigit() else w for w in part.split()) for part in entry.split("+"))
+    for factor in (f for segment in axis for f in segment):
+        if factor == 0 or (isinstance(factor, str) and not _NAME.fullmatch(factor)):
+            raise InputError(f"The symmetries give {name!r} the factor {factor!r}: write a group's name or its size.")
+    return axis
+
+
+def _solved_sizes(axes: Mapping[str, tuple[Axis, ...]], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The size of each group, from axes where it is the one thing unknown."""
+    known: dict[str, int] = {}
+    equations = [
+        (name, axis, size) for name, all_ in axes.items() for axis, size in zip(all_, shapes[name], strict=True)
+    ]
+    for _ in range(len(equations) + 1):
+        for name, axis, size in equations:
+            unknown = [f for segment in axis for f in segment if isinstance(f, str) and f not in known]
+            if len(unknown) == 1:
+                known[unknown[0]] = _one_unknown(name, axis, size, unknown[0], known)
+    for name, axis, size in equations:
+        names = {f for segment in axis for f in segment if isinstance(f, str)}
+        if missing := names - known.keys():
+            raise InputError(
+                f"The size of {min(missing)!r} in {name!r} cannot be told: name a tensor where it is alone."
+            )
+        total = sum(math.prod(known[f] if isinstance(f, str) else f for f in segment) for segment in axis)
+        if total != size:
+            raise InputError(
+                f"The symmetries make an axis of {name!r} {total} long ({_written(axis)}), and it is {size}."
+            )
+    return known
+
+
+def _one_unknown(name: str, axis: Axis, size: int, unknown: str, known: Mapping[str, int]) -> int:
+    rest, factor = size, 1
+    for segment in axis:
+        product = math.prod(known[f] if isinstance(f, str) else f for f in segment if f != unknown)
+        if unknown in segment:
+            factor = product
+        else:
+            rest -= product
+    if rest <= 0 or rest % factor:
+        raise InputError(f"The symmetries do not fit an axis of {name!r} with {size} entries: {_written(axis)}.")
+    return rest // factor

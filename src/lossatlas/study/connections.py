@@ -1,0 +1,149 @@
+"""The steps of a study that look for other ways between the two networks than the straight line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from lossatlas.checkpoints import read_state, write_state
+from lossatlas.connectivity.alignment import align
+from lossatlas.connectivity.barrier import WAYS, barrier
+from lossatlas.connectivity.connect import connect
+from lossatlas.connectivity.instability import instability
+from lossatlas.connectivity.plane import connectivity_plane
+from lossatlas.curves import Bezier, Curve, ParametricCurve, PolygonalChain, Segment
+from lossatlas.directions import random_directions
+from lossatlas.objective import Objective
+from lossatlas.study.config import Connectivity
+from lossatlas.study.material import Material, Step, total_steps
+
+KINDS: dict[str | None, type[ParametricCurve]] = {"bezier": Bezier, "chain": PolygonalChain}
+_ALIGNED = "line after alignment"
+
+
+def connections(c: Connectivity) -> dict[str, Step]:
+    """What is asked for, in the order it is run: alignment and curve before the plane that shows them."""
+    wanted: dict[str, Step] = {}
+    if c.align:
+        wanted["alignment"] = alignment
+        wanted |= {f"barrier_aligned_{split}": _on(split, aligned_barrier) for split in ("train", "test")}
+    if c.curve:
+        wanted["connection"] = connection
+        wanted |= {f"barrier_curve_{split}": _on(split, curve_barrier) for split in ("train", "test")}
+    if c.align or c.curve:
+        wanted["connectivity_plane"] = ways_on_a_plane
+    if c.instability:
+        wanted["instability"] = shared_prefixes
+    return wanted
+
+
+def _on(split: str, step: Callable[[Material, str], xr.Dataset]) -> Step:
+    return lambda m: step(m, split).assign_attrs(split=split)
+
+
+def alignment(m: Material) -> xr.Dataset:
+    """Network B permuted towards network A, and what that changed in each group of units."""
+    method = m.config.connectivity.align
+    assert method is not None  # the step is not run otherwise
+    objective = m.objective("a", "train", m.config.bridge.examples)
+    found = align(objective, m.weights("a"), m.weights("b"), method=method)
+    write_state(found.state_dict, m.aligned)
+    return found.summary
+
+
+def aligned_barrier(m: Material, split: str) -> xr.Dataset:
+    """The straight line from network A to network B after its alignment."""
+    objective = m.objective("a", split, m.config.bridge.examples)
+    return _barrier(m, objective, Segment(objective.point, objective.point_of(m.aligned)), _ALIGNED)
+
+
+def connection(m: Material) -> xr.Dataset:
+    """The training of a curve from network A to network B."""
+    c = m.config.connectivity
+    objective = m.objective("a", "train", m.config.train.examples)
+    found = connect(
+        objective,
+        m.weights("a"),
+        m.weights("b"),
+        curve=KINDS[c.curve](bends=c.bends),
+        epochs=c.epochs,
+        learning_rate=c.learning_rate,
+        batch_size=c.batch_size,
+        profile_steps=3,  # its own profiles are not used: the barriers are measured on the examples of the others
+        folder=m.networks / "connection",
+        progress=m.progress,
+    )
+    assert found.curve.points is not None  # it is fitted
+    write_state({"points": found.curve.points}, m.curve)
+    return found.training.assign_attrs(way=_way(found.curve))
+
+
+def curve_barrier(m: Material, split: str) -> xr.Dataset:
+    """The curve from network A to network B."""
+    curve = _curve(m)
+    return _barrier(m, m.objective("a", split, m.config.bridge.examples), curve, _way(curve))
+
+
+def ways_on_a_plane(m: Material) -> xr.Dataset:
+    """The plane through A, B and the middle bend of the curve; without a curve through A, B and B after alignment.
+
+    Where the alignment leaves B as it is, these are two points, and the plane's second axis is a random direction.
+    """
+    c = m.config.connectivity
+    objective = m.objective("a", "train", c.examples)
+    straight = Segment(objective.point, objective.point_of(m.weights("b")))
+    ways: dict[str, Curve] = {"line": straight}
+    marks = {"first network": straight.a, "second network": straight.b}
+    if c.curve:
+        curve, bends = _curve(m), _points(m)[1:-1]
+        third = bends[len(bends) // 2]
+        ways |= {_way(curve): curve}
+        marks |= {"bend" if len(bends) == 1 else f"bend {i}": bend for i, bend in enumerate(bends, start=1)}
+    else:
+        aligned = objective.point_of(m.aligned)
+        ways |= {_ALIGNED: Segment(straight.a, aligned)}
+        marks |= {"second network, aligned": aligned}
+        moved = not torch.equal(aligned, straight.b)
+        third = aligned if moved else straight.b + random_directions(objective, 1, seed=0)[0]
+    return connectivity_plane(objective, ways, marks, third, steps=c.plane_steps, progress=m.progress)
+
+
+def shared_prefixes(m: Material) -> xr.Dataset:
+    """Barriers between runs of network A's seed that part after k steps."""
+    c = m.config.connectivity
+
+    def spawn(k: int, order: int) -> nn.Module:
+        network = m.fresh("a")
+        m.trained(network, "a", m.networks / "instability" / f"k{k}-order{order}", fork=(k, order))
+        return network
+
+    return instability(
+        m.objective("a", "test", m.config.bridge.examples),
+        spawn,
+        c.instability,
+        pairs=c.pairs,
+        steps=m.config.bridge.steps,
+        total_steps=total_steps(m.config, m.data),
+        progress=m.progress,
+    )
+
+
+def _barrier(m: Material, objective: Objective, path: Curve, way: str) -> xr.Dataset:
+    b = m.config.bridge
+    return barrier(objective, path, definition=b.definition, steps=b.steps, way=way, progress=m.progress)
+
+
+def _points(m: Material) -> Tensor:
+    return read_state(m.curve)["points"]
+
+
+def _curve(m: Material) -> Curve:
+    return KINDS[m.config.connectivity.curve]().through(_points(m))
+
+
+def _way(curve: Curve) -> str:
+    """What a path of its kind is called on plots."""
+    return WAYS[type(curve).__name__]

@@ -1,0 +1,186 @@
+"""Runs that part after k steps: closed forms for the heights, real trainings for the bits, bad input."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles.members import BY_NAME
+from torch import Tensor, nn
+
+from lossatlas import zoo
+from lossatlas.connectivity.instability import instability
+from lossatlas.errors import CheckpointError, DirectionError, InputError
+from lossatlas.objective import Objective
+
+
+class Number(nn.Module):
+    """One parameter w, whose output is w for every example."""
+
+    def __init__(self, w: float = 0.0) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([w], dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w.expand(len(x), 1)
+
+
+class Sign(Number):
+    """Two classes by the sign of w x. All x are positive and of class 1: w > 0 is right, the others are wrong."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([-self.w * x, self.w * x], dim=1)
+
+
+X = torch.tensor([[1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)
+
+
+def two_wells() -> Objective:
+    """L(w) = (w^2 - 1)^2 with minima at -1 and 1 and a hill of height 1 between them."""
+    return Objective(Number(), lambda outputs, _: (outputs[:, 0] ** 2 - 1) ** 2, (X, X[:, 0]), metrics=None)
+
+
+def signs() -> Objective:
+    return Objective(Sign(), F.cross_entropy, (X, torch.ones(4, dtype=torch.long)))
+
+
+def number(w: float) -> Tensor:
+    return torch.tensor([w], dtype=torch.float64)
+
+
+def spawned(k: int, order: int) -> Tensor:
+    """Before step 10 the wells are still open, before step 20 the place in the well, and after it nothing."""
+    if k < 10:
+        return number([-1.0, 1.0][order % 2])
+    return number(1.0 if k >= 20 else [0.9, 1.0][order % 2])
+
+
+def measured(objective, spawn, ks, **options):
+    return instability(objective, spawn, ks, **{"progress": False, "steps": 5, "draws": 100} | options)
+
+
+def test_the_heights_are_frankles_and_the_later_runs_part_the_lower_they_are():
+    found = measured(two_wells(), spawned, [20, 0, 15], total_steps=25)
+    assert found["k"].values.tolist() == [0, 15, 20]
+    # From -1 to 1 the hill, 1; from 0.9 to 1 the loss falls: the end at 0.9 above the mean of both.
+    expected = [1.0, (0.9**2 - 1) ** 2 / 2, 0.0]
+    np.testing.assert_allclose(found["barrier"][:, 0], expected, rtol=1e-9, atol=1e-12)
+    assert (found["barrier_low"] <= found["barrier"] + 1e-12).all()
+    assert (found["barrier"] <= found["barrier_high"] + 1e-12).all()
+    # All examples have the same loss, so the data leave no doubt.
+    np.testing.assert_allclose(found["barrier_high"][:, 0], expected, rtol=1e-9, atol=1e-12)
+    assert "barrier_error" not in found
+    named = {"kind": "instability", "definition": "frankle", "threshold": 0.02, "total_steps": 25}
+    assert {name: found.attrs[name] for name in named} == named
+    assert found.attrs["n_examples"] == 4
+
+
+def test_the_error_is_measured_beside_the_loss():
+    found = measured(signs(), spawned, [0, 30])
+    # Right everywhere at w = 1, wrong everywhere at w = -1: at most 1, less the mean 1/2 of the ends.
+    assert found["barrier_error"].values.tolist() == [[0.5], [0.0]]
+    assert found["barrier_error_low"].values.tolist() == [[0.5], [0.0]]
+    assert found["barrier_error_high"].values.tolist() == [[0.5], [0.0]]
+    assert found["end_error"].values.tolist() == [[0.5], [0.0]]
+
+
+def test_runs_that_end_in_one_point_have_no_barrier():
+    found = measured(signs(), lambda k, order: number(-2.0), [7], pairs=2)
+    for name in ("barrier", "barrier_low", "barrier_high", "barrier_error", "barrier_error_low", "barrier_error_high"):
+        assert found[name].values.tolist() == [[0.0, 0.0]]
+    assert found["end_error"].values.tolist() == [[1.0, 1.0]]
+
+
+def test_each_pair_has_orders_of_its_own():
+    asked = []
+
+    def spawn(k: int, order: int) -> Tensor:
+        asked.append((k, order))
+        return number(1.0 + order)
+
+    found = measured(two_wells(), spawn, [4, 2], pairs=2)
+    assert sorted(asked) == [(k, order) for k in (2, 4) for order in range(4)]
+    assert found.sizes == {"k": 2, "pair": 2}
+    # (w^2 - 1)^2 rises from 1 on: the worse end above the mean of both.
+    losses = [((1 + order) ** 2 - 1) ** 2 for order in range(4)]
+    heights = [(b - a) / 2 for a, b in list(pairwise(losses))[::2]]
+    np.testing.assert_allclose(found["barrier"], [heights, heights], rtol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["module", "state dict", "file", "the same tensor, trained on"])
+def test_spawn_may_return_a_network_in_any_form(form, tmp_path):
+    kept = number(0.0)
+
+    def spawn(k: int, order: int):
+        w = [-1.0, 1.0][order]
+        if form == "module":
+            return Number(w)
+        if form == "state dict":
+            return Number(w).state_dict()
+        if form == "file":
+            torch.save(Number(w).state_dict(), tmp_path / f"{order}.pt")
+            return tmp_path / f"{order}.pt"
+        kept.fill_(w)
+        return kept
+
+    assert measured(two_wells(), spawn, [0])["barrier"].item() == pytest.approx(1.0, rel=1e-9)
+
+
+def test_trainings_that_fork_differ_before_the_end_and_are_one_at_the_end():
+    member = BY_NAME["batch-norm"]
+    data = member.data()
+
+    def spawn(k: int, order: int) -> nn.Module:
+        network = member.make()
+        zoo.fit(network, data, epochs=2, batch_size=5, learning_rate=0.1, fork=(k, order), progress=False)
+        return network
+
+    total = 2 * -(-len(data[1]) // 5)  # two epochs, five examples a step
+    objective = Objective(member.make(), F.cross_entropy, data)
+    found = measured(objective, spawn, [0, total], total_steps=total)
+    assert found.attrs["batch_norm"] == "recompute"
+    assert float(found["barrier"][0, 0]) > 0
+    assert found["barrier"][1].values.tolist() == [0.0]
+    # Both are measured with statistics of the data that they are measured on.
+    ends = [objective.with_batch_norm("recompute").samples(objective.point_of(spawn(total, order))) for order in (0, 1)]
+    assert float(found["end_error"][1, 0]) == pytest.approx(1 - ends[0]["accuracy"].mean, abs=1e-12)
+    assert ends[0]["loss"].mean == ends[1]["loss"].mean
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ks": []}, r"ks=\[\]: give numbers of shared steps"),
+        ({"ks": [3, -1]}, r"ks=\[3, -1\]: .*from 0 up"),
+        ({"ks": [1, 2, 1]}, "none twice"),
+        ({"ks": [1.5]}, "whole"),
+        ({"ks": [0, 30], "total_steps": 20}, "a run has 20 steps"),
+        ({"pairs": 0}, "pairs=0: give at least 1"),
+    ],
+)
+def test_steps_and_pairs_that_cannot_be_are_refused_before_anything_is_trained(options, message):
+    def spawn(k: int, order: int) -> Tensor:
+        raise AssertionError("a training was begun")
+
+    with pytest.raises(InputError, match=message) as caught:
+        measured(two_wells(), spawn, **{"ks": [0]} | options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (None, InputError, r"spawn\(3, 0\) returned a NoneType: return the trained network"),
+        (7, InputError, "returned a int"),
+        (torch.zeros(2), DirectionError, r"point of spawn\(3, 0\) has shape \(2,\)"),
+        (number(np.nan), DirectionError, r"point of spawn\(3, 0\) holds NaN"),
+        (Number(np.inf), DirectionError, "NaN or infinite"),
+        (nn.Linear(1, 1), CheckpointError, "another network"),
+    ],
+)
+def test_what_is_no_network_is_refused(returned, error, message):
+    with pytest.raises(error, match=message):
+        measured(two_wells(), lambda k, order: returned, [3])
