@@ -187,25 +187,57 @@ def connect(
     /,
     *,
     out: Out,
+    align: Annotated[
+        Literal["weights", "activations", "none"], Parameter(help="rename b's hidden units so that it is near to a")
+    ] = "weights",
+    curve: Annotated[Literal["bezier", "chain", "none"], Parameter(help="train a path of low loss")] = "none",
+    bends: Annotated[int, Parameter(help="of the curve")] = 1,
+    epochs: Annotated[int | None, Parameter(help="of the curve's training; by default 3,000 steps in all")] = None,
+    learning_rate: Annotated[float, Parameter(help="of the curve's training")] = 1e-3,
+    test: Annotated[str | None, Parameter(help="an Objective on other data, where all is measured too")] = None,
     definition: Annotated[Literal["entezari", "frankle", "draxler"], Parameter(help="of the barrier")] = "entezari",
-    steps: Annotated[int, Parameter(help="points on the line")] = 25,
+    steps: Annotated[int, Parameter(help="points on each path, before refinement")] = 25,
+    plane_steps: Annotated[int, Parameter(help="points on each axis of the plane with the paths; 0 for none")] = 0,
     batch_norm: Annotated[
         Literal["frozen", "recompute", "batch"] | None,
-        Parameter(help="statistics along the line; recomputed by default"),
+        Parameter(help="statistics along the paths; recomputed by default"),
     ] = None,
+    seed: Annotated[int, Parameter(help="of alignment, curve and bootstrap")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """The barrier on the straight line between two trained models, in loss and in error."""
+    """Are two trained models connected? Barriers on the line, the line after alignment, and a curve."""
+    from lossatlas import curves
+    from lossatlas.checkpoints import make_folder
+    from lossatlas.errors import InputError
+    from lossatlas.study.pair import Wanted, answers, verdict
 
-    def compute(objective: Objective) -> xr.Dataset:
-        import lossatlas as la
-
-        segment = la.Segment(objective.point_of(a), objective.point_of(b))
-        return la.barrier(
-            objective, segment, definition=definition, steps=steps, batch_norm=batch_norm, progress=_bars(quiet)
-        )
-
-    _measure("barrier", target, out, compute)
+    kinds = {"bezier": curves.Bezier, "chain": curves.PolygonalChain}
+    wanted = Wanted(
+        method=None if align == "none" else align,
+        curve=None if curve == "none" else kinds[curve](bends=bends),
+        definition=definition,
+        steps=steps,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        plane_steps=plane_steps,
+        seed=seed,
+        batch_norm=batch_norm,
+    )
+    objective, other = _objective(target), None if test is None else _objective(test)
+    if objective.point_of(a).equal(objective.point_of(b)):
+        raise InputError(f"{a} and {b} are the same point: give the weights of two different models.")
+    existed = out.exists()
+    make_folder(out)
+    results = {}
+    try:
+        for name, dataset in answers(objective, a, b, wanted, out, test=other, progress=_bars(quiet)):
+            _write(out, name, dataset, last=False)
+            results[name] = dataset
+    finally:
+        if not existed and not any(out.iterdir()):
+            out.rmdir()  # nothing half-written stays behind
+    _say(verdict(results))
+    _say(_written(out, "*"))
 
 
 @app.command
@@ -331,7 +363,7 @@ def _objective(target: str) -> Objective:
     return load_objective(target)
 
 
-def _write(out: Path, name: str, dataset: xr.Dataset) -> None:
+def _write(out: Path, name: str, dataset: xr.Dataset, *, last: bool = True) -> None:
     from lossatlas import plot
     from lossatlas.checkpoints import replacing
     from lossatlas.report import observations
@@ -343,7 +375,12 @@ def _write(out: Path, name: str, dataset: xr.Dataset) -> None:
             plot.save(plot.figure(dataset), temporary, suffix.removeprefix("."))
     for sentence in getattr(observations, str(dataset.attrs["kind"]))(dataset):
         print(sentence)
-    print(f"{out / name}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder.")
+    if last:
+        print(_written(out, name))
+
+
+def _written(out: Path, name: str) -> str:
+    return f"{out / name}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder."
 
 
 def _bars(quiet: bool) -> bool:

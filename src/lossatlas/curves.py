@@ -34,7 +34,8 @@ class Curve(Protocol):
 class Segment:
     """theta(t) = (1 - t) a + t b, the straight line between two points ``(n,)``.
 
-    Raises ``DirectionError`` when the two differ in size or type, or are the same point.
+    Raises ``DirectionError`` when the two differ in size or type. The two may be one point: two networks can be the
+    same after alignment.
 
     >>> Segment(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 4.0])).point(0.5)
     tensor([1., 2.])
@@ -44,10 +45,11 @@ class Segment:
     b: Tensor
 
     def __post_init__(self) -> None:
-        _check_ends(self.a, self.b)
+        _check_ends(self.a, self.b, distinct=False)
 
     def point(self, t: float) -> Tensor:
-        # torch.lerp is exact at both ends: a + t (b - a) below 1/2, b - (1 - t) (b - a) above.
+        if t in (0, 1):  # the end itself: a sum with zeros would lose the sign of a zero
+            return (self.a if t == 0 else self.b).clone()
         return torch.lerp(self.a, self.b, t)
 
     @property
@@ -192,12 +194,12 @@ def _check_place(t: float) -> None:
         raise DirectionError(f"t={t}: a place on the path is a number from 0 (the first end) to 1 (the other).")
 
 
-def _check_ends(a: Tensor, b: Tensor) -> None:
+def _check_ends(a: Tensor, b: Tensor, *, distinct: bool = True) -> None:
     if a.ndim != 1 or a.shape != b.shape:
         raise DirectionError(
             f"The ends have shapes {tuple(a.shape)} and {tuple(b.shape)}: give two flat points of one architecture."
         )
     if a.dtype != b.dtype or not a.is_floating_point():
         raise DirectionError(f"The ends are {a.dtype} and {b.dtype}: give two points of one floating-point type.")
-    if torch.equal(a, b):
+    if distinct and torch.equal(a, b):
         raise DirectionError("The two ends are the same point: give two different models.")

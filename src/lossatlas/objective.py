@@ -175,13 +175,15 @@ class Objective:
         """Whether the model keeps running statistics that belong to its own point."""
         return any(m.track_running_stats for m in self._function.norms)
 
-    def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
+    def point_of(self, source: Source) -> Tensor:
         """theta ``(n,)`` of a module, a state dict or a file (``.safetensors``, ``.pt``) of the same architecture.
+
+        A point is checked and handed through, on this objective's device and in its dtype.
 
         Only the selected parameters are taken; the others, and the buffers, stay those of this objective's model.
         Raises ``CheckpointError`` when names or shapes differ, listing the first of them.
         """
-        return self._function.point_of(source)
+        return self._at(source) if isinstance(source, Tensor) else self._function.point_of(source)
 
     def state_dict(self, point: Tensor | None = None) -> dict[str, Tensor]:
         """The model's full state dict with theta = ``point``: for saving, or for ``model.load_state_dict``."""

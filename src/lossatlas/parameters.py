@@ -120,8 +120,10 @@ class ParameterSpace:
                 f"give a tensor of shape ({self.n},), from this model and this selection of parameters."
             )
         if not bool(torch.isfinite(vector).all()):
+            bad = [e.name for e in self.entries if not bool(torch.isfinite(vector[e.start : e.stop]).all())]
             raise DirectionError(
-                f"The {what} holds NaN or infinite numbers: check the file or the training it comes from."
+                f"The {what} holds NaN or infinite numbers, in {_first(bad)}: check the file or the training it comes "
+                "from."
             )
         return vector
 

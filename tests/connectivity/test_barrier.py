@@ -207,10 +207,18 @@ def test_impossible_questions_are_refused():
         measured(o, t_tol=0)
     with pytest.raises(InputError, match="draws=10"):
         measured(o, draws=10)
-    with pytest.raises(DirectionError, match="same point"):
-        la.Segment(o.point, o.point.clone())
     with pytest.raises(DirectionError, match="1 parameters"):
         measured(o, la.Segment(torch.zeros(2), torch.ones(2)))
+
+
+def test_between_a_point_and_itself_the_barrier_is_zero_with_a_warning_that_says_why():
+    o = Objective(BY_NAME["mlp-relu"].make(), F.cross_entropy, BY_NAME["mlp-relu"].batches())
+    with pytest.warns(UserWarning, match="same point"):
+        found = measured(o, la.Segment(o.point, o.point.clone()))
+    assert abs(float(found["barrier"])) < 1e-12
+    assert abs(float(found["barrier_high"])) < 1e-12
+    assert float(found["length_ratio"]) == 1
+    assert found.attrs["refined"] == "yes"
 
 
 def test_a_loss_for_each_batch_gives_errors_over_batches():

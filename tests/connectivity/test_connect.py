@@ -205,6 +205,7 @@ def test_the_expected_loss_falls_and_the_training_says_how():
     assert training.attrs["kind"] == "connection"
     expected = {"curve": "Bezier", "bends": 1, "epochs": 60, "batch_size": BATCH, "learning_rate": 0.02, "seed": 0}
     assert expected.items() <= training.attrs.items()
+    assert training.attrs["way"] == found.profiles[0].attrs["way"]
 
 
 def same(first, second) -> bool:
@@ -332,6 +333,14 @@ def test_a_step_of_any_kind_is_connected_too():
     assert found.training.sizes["step"] == 60 * len(batches)
 
 
+def test_a_bar_shows_the_epoch_and_its_loss(capsys):
+    o, a, b = two()
+    fitted(o, a, b, progress=True)
+    shown = capsys.readouterr().err
+    assert "connecting: 100%" in shown
+    assert "epoch 4/4: loss" in shown
+
+
 def test_batches_that_are_not_kept_in_memory_come_in_their_own_order(monkeypatch):
     monkeypatch.setattr("lossatlas.batches.KEEP_BYTES", 0)
     member = BY_NAME["mlp-tanh"]
@@ -369,6 +378,8 @@ REFUSED = {
     "a segment": (lambda o, a, b: fitted(o, a, b, curve=Segment(a, b)), InputError, r"give Bezier\(bends\)"),
     "an unknown engine": (lambda o, a, b: fitted(o, a, b, engine="rope"), InputError, "elastic_band"),
     "a band that is no chain": (lambda o, a, b: fitted(o, a, b, engine="elastic_band"), InputError, "PolygonalChain"),
+    "an unknown height": (lambda o, a, b: fitted(o, a, b, definition="highest"), InputError, "entezari, frankle"),
+    "a profile of its ends": (lambda o, a, b: fitted(o, a, b, profile_steps=2), InputError, "at least 3"),
     "a test of another model": (
         lambda o, a, b: fitted(o, a, b, test=two("regression")[0]),
         InputError,

@@ -24,8 +24,10 @@ def match_activations(
     b: Mapping[str, Tensor],
     examples: int,
     solver: Solver,
-) -> Permutations:
+) -> tuple[Permutations, list[str]]:
     """For each group the permutation with the largest sum of correlations between matched units of a and b.
+
+    And the groups whose units no layer gives out (heads inside of nn.MultiheadAttention), which are left as they are.
 
     Over the outputs of layers, norms and residual sums, on about ``examples`` examples (and all positions). Units that
     never change have correlation 0. Li et al. 2016; Ainsworth et al. 2023, section 3.1, with correlations.
@@ -38,11 +40,13 @@ def match_activations(
     tables: Tables = {}
     for one in moments.values():
         tables[one.line[-1]] = tables.get(one.line[-1], 0) + one.correlation().reshape(*one.sizes, *one.sizes)
-    permutations: Permutations = found.symmetries.identity()
+    permutations, unseen = found.symmetries.identity(), []
     for root in found.symmetries.roots():
         if any(name in tables for name in found.symmetries.family(root.name)):
             permutations |= assigned(tables, root, found.symmetries, solver)
-    return permutations
+        else:
+            unseen.append(root.name)
+    return permutations, unseen
 
 
 def some_batches(objective: Objective, examples: int) -> Iterator[Any]:

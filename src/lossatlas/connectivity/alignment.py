@@ -60,7 +60,7 @@ def align(
     turn, until none gains. Its optima are local, so it starts from the identity, from activation matching and from
     ``restarts`` random permutations, and the best is kept; a start that reaches |a| |b|, which nothing exceeds, ends
     the search. ``"activations"`` takes the permutation under which the units' activations correlate best, on about
-    ``examples`` examples.
+    ``examples`` examples; heads, whose activations nn.MultiheadAttention does not show, are matched by weights.
 
     Parameters
     ----------
@@ -144,10 +144,10 @@ def _starts(
     if method == "activations":
         if found is None:
             raise InputError("Activations are matched along the traced graph: leave out symmetries=, or match weights.")
-        return {"activations": _activations(objective, matching, found, examples)}
+        return {"activations": _activations(objective, matching, found, examples, seed)}
     makers: dict[str, Callable[[], Permutations]] = {"identity": of.identity}
     if found is not None:
-        makers["activations"] = lambda: _activations(objective, matching, found, examples).permutations
+        makers["activations"] = lambda: _activations(objective, matching, found, examples, seed).permutations
     makers |= {f"random {i}": partial(of.random, seed + i) for i in range(1, restarts + 1)}
     ends: dict[str, Match] = {}
     for name, make in makers.items():
@@ -157,9 +157,10 @@ def _starts(
     return ends
 
 
-def _activations(objective: Objective, matching: WeightMatching, found: Discovered, examples: int) -> Match:
-    permutations = match_activations(objective, found, matching.a, matching.b, examples, matching.solver)
-    return Match(permutations, matching.agreement(permutations))
+def _activations(objective: Objective, matching: WeightMatching, found: Discovered, examples: int, seed: int) -> Match:
+    permutations, unseen = match_activations(objective, found, matching.a, matching.b, examples, matching.solver)
+    # Units that no layer shows are matched by their weights, with the others as they are.
+    return matching.improve(permutations, seed, only=unseen)
 
 
 def _deviation(objective: Objective, before: State, after: State, examples: int) -> float:
@@ -182,9 +183,7 @@ def _refusal(
     for root in of.roots():
         alone = of.identity() | {name: p for name, p in of.random(0).items() if name in of.family(root.name)}
         if not _deviation(objective, theirs, of.permuted(theirs, alone), examples) <= tol:
-            tensors = [
-                n for n, axes in of.axes.items() if any(f in of.family(root.name) for a in axes for f in names_in(a))
-            ]
+            tensors = of.holders(root.name)
             guilty.append(f"{root.name!r} (of {', '.join(tensors[:4])}{', ...' if len(tensors) > 4 else ''})")
     which = (
         f"moving the units of {'; '.join(guilty[:3])} changes them" if guilty else "only all groups together do that"

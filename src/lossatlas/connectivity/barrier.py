@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import get_args
 
+import numpy as np
+import torch
 import xarray as xr
 
 from lossatlas.connectivity.heights import (
@@ -27,6 +30,10 @@ from lossatlas.objective import Objective
 
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
 THRESHOLD = 0.02  # Frankle et al. 2020: an error barrier below 2 % counts as connectivity
+SAME = (
+    "The two ends are the same point, so their barrier is 0: right after an alignment that finds one network in the "
+    "other; if two different models were meant, check which weights were loaded."
+)
 WAYS = {"Segment": "line", "Bezier": "Bezier curve", "PolygonalChain": "polygonal chain"}
 
 
@@ -84,10 +91,13 @@ def barrier(
     three: ``height``, ``height_low``, ``height_high``, and of the error ``height_error``, ... ``attrs["refined"]``
     is ``"yes"`` where the tolerances were met, for loss and error, else the reason. ``way`` is what the path is called.
 
-    Raises ``NonFiniteLoss`` when an end's loss is not finite, ``InputError`` for an impossible question.
+    Warns (``UserWarning``) where both ends are one point. Raises ``NonFiniteLoss`` when an end's loss is not finite,
+    ``InputError`` for an impossible question.
     """
-    _check(definition, tol, t_tol, draws)
-    straight = Segment(curve.point(0.0), curve.point(1.0))  # refuses a path from a point to itself
+    _check(definition, tol, t_tol, draws, seed)
+    straight = Segment(curve.point(0.0), curve.point(1.0))
+    if same := torch.equal(straight.a, straight.b):
+        warnings.warn(SAME, UserWarning, stacklevel=2)
     started = time.perf_counter()
     if batch_norm is None and objective.has_batch_norm and objective.batch_norm == "frozen":
         batch_norm = "recompute"
@@ -100,7 +110,7 @@ def barrier(
     if error is not None:
         variables |= {"error": ("t", error.means), "error_stderr": ("t", error.stderrs)}
         variables |= _summits(error, error.replicates(draws, seed), definition, "_error")
-    variables["length_ratio"] = curve.length / straight.length
+    variables["length_ratio"] = 1.0 if same else curve.length / straight.length
     dataset = xr.Dataset(variables, coords={"t": loss.t, "definition": list(DEFINITIONS)})
     name = type(curve).__name__
     dataset.attrs = {"kind": "barrier"} | objective.provenance()
@@ -117,13 +127,14 @@ def barrier(
         "bootstrap": _bootstrap(loss, draws),
     }
     dataset.attrs |= _resolutions(loss, error, definition)
+    _widen_places(dataset)
     connected = "linearly connected" if isinstance(curve, Segment) else "connected by a curve"
     dataset.attrs |= _verdict(dataset, loss, replicates, connected)
     dataset.attrs["seconds"] = time.perf_counter() - started
     return dataset
 
 
-def _check(definition: Definition, tol: float | None, t_tol: float, draws: int) -> None:
+def _check(definition: Definition, tol: float | None, t_tol: float, draws: int, seed: int) -> None:
     if definition not in DEFINITIONS:
         raise InputError(f"definition={definition!r}: choose one of {', '.join(DEFINITIONS)}.")
     if tol is not None and not 0 < tol < math.inf:
@@ -132,6 +143,8 @@ def _check(definition: Definition, tol: float | None, t_tol: float, draws: int) 
         raise InputError(f"t_tol={t_tol}: give a distance in t above 0, at most 1.")
     if draws < 0 or 0 < draws < 100:
         raise InputError(f"draws={draws}: give at least 100, or 0 for no intervals.")
+    if seed < 0:
+        raise InputError(f"seed={seed}: give a whole number from 0 up.")
 
 
 def _means(known: dict[float, Samples]) -> dict[str, object]:
@@ -189,6 +202,16 @@ def _resolutions(loss: Profile, error: Profile | None, definition: Definition) -
             reached[f"height_resolution{suffix}"] = seen.height_resolution
             reached[f"t_resolution{suffix}"] = seen.t_resolution
     return reached
+
+
+def _widen_places(dataset: xr.Dataset) -> None:
+    """The examples say where among the points evaluated the maximum is, refinement how near to them."""
+    for suffix in ("", "_error"):
+        name, resolution = f"t_max{suffix}", dataset.attrs.get(f"t_resolution{suffix}", math.nan)
+        if name in dataset and math.isfinite(resolution):
+            place = float(dataset[name])
+            dataset[f"{name}_low"] = np.minimum(dataset[f"{name}_low"], max(place - resolution, 0.0))
+            dataset[f"{name}_high"] = np.maximum(dataset[f"{name}_high"], min(place + resolution, 1.0))
 
 
 def _verdict(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import get_args
 
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
-from lossatlas.connectivity.barrier import barrier
+from lossatlas.connectivity.barrier import WAYS, barrier
 from lossatlas.connectivity.fitting import Engine, Fit
 from lossatlas.connectivity.heights import Definition
 from lossatlas.curves import Bezier, ParametricCurve, PolygonalChain
 from lossatlas.errors import InputError
-from lossatlas.objective import Objective
+from lossatlas.objective import Objective, Source
 
-Source: TypeAlias = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
 STEPS = 3000  # of a fit whose epochs were not given
 _BEZIER = Bezier()
 
@@ -75,7 +73,7 @@ def connect(
     seed : of the order of the examples and of every t.
     test : the same model's objective on other data, to be profiled too. A network with BatchNorm takes its statistics
         there from ``test``'s own data, unless that was made with ``batch_norm_data``.
-    profile_steps, definition : of the profiles, as ``barrier`` takes them.
+    profile_steps, definition : of the profiles, as ``barrier`` takes them; 0 steps for none.
     folder : keeps the state after each epoch; the same call goes on after the last whole one and ends in the same bits.
 
     Raises
@@ -89,10 +87,10 @@ def connect(
     Examples
     --------
     >>> valley = lambda w, _: (w.norm(dim=1) - 1) ** 2   # a ring of radius 1, seen from (-1, 0) and (1, 0)
-    >>> class Place(nn.Module):
+    >>> class Place(torch.nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.w = nn.Parameter(torch.tensor([1.0, 0.1]))
+    ...         self.w = torch.nn.Parameter(torch.tensor([1.0, 0.1]))
     ...     def forward(self, x):
     ...         return self.w + 0 * x
     >>> ring = Objective(Place(), valley, (torch.zeros(8, 2), torch.zeros(8)), metrics=None)
@@ -101,7 +99,13 @@ def connect(
     True
     """
     _check(objective, test, curve, engine, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    points = _start(curve, *(_point(objective, end) for end in (a, b)))
+    if definition not in get_args(Definition) or profile_steps in (1, 2) or profile_steps < 0:
+        # Found out now, not after the training.
+        raise InputError(
+            f"definition={definition!r}, profile_steps={profile_steps}: give one of {', '.join(get_args(Definition))}, "
+            "and at least 3 steps, or 0 for no profiles."
+        )
+    points = _start(curve, objective.point_of(a), objective.point_of(b))
     if epochs is None:
         epochs = math.ceil(STEPS / len(objective.mini_batches(batch_size, seed)[0]))
     if epochs < 1:
@@ -119,16 +123,13 @@ def connect(
     }
     fit = Fit(objective, curve, points, settings, None if folder is None else Path(folder))
     fitted = fit.to_the_end(progress)
-    profiles = [barrier(objective, fitted, definition=definition, steps=profile_steps, progress=progress)]
-    if test is not None:  # at the same t, and at more where the maximum there needs them
-        t = profiles[0]["t"].values
-        profiles.append(barrier(test, fitted, definition=definition, steps=t, progress=progress))
-    return Connection(fitted, fit.dataset(), profiles)
-
-
-def _point(objective: Objective, source: Source) -> Tensor:
-    point = source if isinstance(source, Tensor) else objective.point_of(source)
-    return objective.space.check(point, "end").to(objective.point)
+    profiles: list[xr.Dataset] = []
+    if profile_steps:
+        profiles.append(barrier(objective, fitted, definition=definition, steps=profile_steps, progress=progress))
+        if test is not None:  # at the same t, and at more where the maximum there needs them
+            t = profiles[0]["t"].values
+            profiles.append(barrier(test, fitted, definition=definition, steps=t, progress=progress))
+    return Connection(fitted, fit.dataset().assign_attrs(way=WAYS[type(fitted).__name__]), profiles)
 
 
 def _start(curve: ParametricCurve, a: Tensor, b: Tensor) -> Tensor:

@@ -94,6 +94,7 @@ def symmetries(objective: Objective) -> Symmetries:
 
     Raises ``InputError`` for a model that cannot be traced; ``Symmetries.parse`` takes groups written by hand.
 
+    >>> import torch
     >>> from lossatlas import zoo
     >>> data = zoo.load("digits").test
     >>> print(symmetries(Objective(zoo.mlp(64, (12, 8)), torch.nn.functional.cross_entropy, data)))

@@ -67,7 +67,14 @@ class Fit:
     def to_the_end(self, progress: bool) -> ParametricCurve:
         self._resume()
         epochs = self.settings["epochs"]
-        with tqdm(total=epochs, initial=len(self.epoch_loss), desc="connecting", disable=not progress) as bar:
+        bar = tqdm(
+            total=epochs,
+            initial=len(self.epoch_loss),
+            desc="connecting",
+            disable=not progress,
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",  # epochs are counted in parts
+        )
+        with bar:
             for epoch in range(len(self.epoch_loss), epochs):
                 started = time.perf_counter()
                 self._epoch(epoch, bar)
@@ -85,7 +92,7 @@ class Fit:
             self._step(weight, batch, share, float(rng.random()))
             bar.update(1 / len(weights))
         self.epoch_loss.append(float(np.mean([loss for loss, *_ in self.seen[before:]])))
-        bar.set_postfix_str(f"loss {self.epoch_loss[-1]:.4f}")
+        bar.set_postfix_str(f"epoch {epoch + 1}/{self.settings['epochs']}: loss {self.epoch_loss[-1]:.4f}")
 
     def _step(self, weight: float, batch: Any, share: float, t: float) -> None:
         rate = self.settings["learning_rate"] * (1 + math.cos(math.pi * share)) / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -79,10 +79,10 @@ class WeightMatching:
         """<a, P(b)> over the tensors that a group moves."""
         return _inner(self.a, self.of.permuted(self.b, permutations), self.of)
 
-    def improve(self, start: Permutations, seed: int, most: int = 100) -> Match:
-        """From ``start`` to where no single group gains."""
+    def improve(self, start: Permutations, seed: int, only: Collection[str] | None = None, most: int = 100) -> Match:
+        """From ``start`` to where no single group (of those in ``only``) gains."""
         generator = torch.Generator().manual_seed(seed)
-        roots = self.of.roots()
+        roots = [root for root in self.of.roots() if only is None or root.name in only]
         best = Match(dict(start), self.agreement(start))
         moved = self.of.permuted({name: self.b[name] for name in self.of.axes}, start)
         for sweep in range(1, most + 1):

@@ -57,7 +57,6 @@ def merge_many(
     aligned: list[Aligned] = []
     for source in sources[1:]:
         aligned.append(align(objective, reference, source, **given))  # type: ignore[arg-type]
-        given["symmetries"] = aligned[0].symmetries
     states = [reference, *(one.state_dict for one in aligned)]
     of, generator = aligned[0].symmetries, torch.Generator().manual_seed(seed)
     count = 0

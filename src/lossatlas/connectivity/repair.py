@@ -82,10 +82,11 @@ def repair(
     mean = objective.state(point.to(objective.dtype))
     rows = []
     for layer in layers:
-        # One layer at a time: the statistics of a layer are those behind the corrected ones.
+        # One layer at a time: the statistics of a layer are those behind the corrected ones, BatchNorm's too.
         own = _statistics(objective, found, mean, [layer], examples)[layer.node]
         target = _weighted([one[layer.node] for one in seen], share)
         _correct(mean, layer, own, target)
+        mean = objective.state(objective.space.flatten(mean))
         rows.append((layer, own, target))
     after = _statistics(objective, found, mean, layers, examples)
     repaired = objective.space.flatten(mean)
@@ -106,21 +107,22 @@ def _layers(found: Discovered) -> tuple[list[_Layer], list[str]]:
     layers, skipped = [], []
     for node in found.graph.trace.graph.nodes:
         name = base_name(node)
-        if node.name not in found.layers or not (name == "linear" or name.startswith("conv")):
+        if name != "linear" and not name.startswith("conv"):
             continue
         given = [*node.args, *[None] * 3][1:3]
         weight, bias = (node.kwargs.get(k, v) for k, v in zip(("weight", "bias"), given, strict=True))
         names = [found.graph.tensors.get(str(p.target)) if isinstance(p, fx.Node) else None for p in (weight, bias)]
+        dim = -1 if name == "linear" else -1 - int(name[-2])  # conv2d gives (..., units, height, width)
         label = (names[0] or node.name).rpartition(".")[0] or node.name
         if names[0] is None or names[1] is None:
             skipped.append(f"{label} has no bias of its own")
+        elif (axes := found.layers.get(node.name)) is None or not names_in(axes[dim]):
+            skipped.append(f"{label} keeps its units in order")
         elif len(weight.users) > 1 or len(bias.users) > 1:
             skipped.append(f"{label} is used more than once")
         elif (axis := _unit_axis(name, node)) is None:
             skipped.append(f"{label} is a grouped transposed convolution")
         else:
-            axes = found.layers[node.name]
-            dim = next(i for i, entry in enumerate(axes) if names_in(entry))
             layers.append(_Layer(node.name, names[0], names[1], dim, axis))
     return layers, skipped
 

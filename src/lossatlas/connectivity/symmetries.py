@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -162,7 +163,7 @@ def index_of(
     pieces, start = [], 0
     for segment in axis:
         sizes = sizes_of(segment, of)
-        coordinates = dict(zip(segment, _coordinates(sizes), strict=False)) if segment else {}
+        coordinates = dict(zip(segment, _coordinates(sizes), strict=True))
         given = {name: torch.full((math.prod(sizes),), j) for name, j in (at or {}).items()}
         old = torch.zeros(math.prod(sizes), dtype=torch.long)
         for factor, size, place in zip(segment, sizes, _coordinates(sizes), strict=True):
@@ -202,9 +203,9 @@ def coordinate(axis: Axis, name: str, of: Symmetries) -> Tensor:
     return torch.cat(pieces)
 
 
-def sizes_of(segment: Segment, of: Symmetries) -> list[int]:
+def sizes_of(segment: Segment, of: Symmetries) -> tuple[int, ...]:
     """The size of each factor."""
-    return [factor if isinstance(factor, int) else of.groups[factor].size for factor in segment]
+    return tuple(factor if isinstance(factor, int) else of.groups[factor].size for factor in segment)
 
 
 def segments(axis: Axis, of: Symmetries) -> Iterator[tuple[int, int, Segment]]:
@@ -216,9 +217,9 @@ def segments(axis: Axis, of: Symmetries) -> Iterator[tuple[int, int, Segment]]:
         start += length
 
 
-def _coordinates(sizes: Sequence[int]) -> list[Tensor]:
-    places = torch.arange(math.prod(sizes))
-    return list(torch.unravel_index(places, tuple(sizes))) if sizes else []
+@cache
+def _coordinates(sizes: tuple[int, ...]) -> list[Tensor]:
+    return list(torch.unravel_index(torch.arange(math.prod(sizes)), sizes))
 
 
 def _outer(name: str) -> str | None:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
 from lossatlas.checkpoints import read_state, write_state
 from lossatlas.connectivity.alignment import align
 from lossatlas.connectivity.barrier import WAYS, barrier
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.instability import instability
-from lossatlas.connectivity.plane import connectivity_plane
 from lossatlas.curves import Bezier, Curve, ParametricCurve, PolygonalChain, Segment
-from lossatlas.directions import random_directions
 from lossatlas.objective import Objective
 from lossatlas.study.config import Connectivity
 from lossatlas.study.material import Material, Step, total_steps
+from lossatlas.study.pair import ALIGNED, laid, plane_of
 
 KINDS: dict[str | None, type[ParametricCurve]] = {"bezier": Bezier, "chain": PolygonalChain}
-_ALIGNED = "line after alignment"
 
 
 def connections(c: Connectivity) -> dict[str, Step]:
@@ -57,7 +54,7 @@ def alignment(m: Material) -> xr.Dataset:
 def aligned_barrier(m: Material, split: str) -> xr.Dataset:
     """The straight line from network A to network B after its alignment."""
     objective = m.objective("a", split, m.config.bridge.examples)
-    return _barrier(m, objective, Segment(objective.point, objective.point_of(m.aligned)), _ALIGNED)
+    return _barrier(m, objective, Segment(objective.point, objective.point_of(m.aligned)), ALIGNED)
 
 
 def connection(m: Material) -> xr.Dataset:
@@ -72,12 +69,11 @@ def connection(m: Material) -> xr.Dataset:
         epochs=c.epochs,
         learning_rate=c.learning_rate,
         batch_size=c.batch_size,
-        profile_steps=3,  # its own profiles are not used: the barriers are measured on the examples of the others
+        profile_steps=0,  # the barriers are measured on the examples of the others
         folder=m.networks / "connection",
         progress=m.progress,
     )
-    assert found.curve.points is not None  # it is fitted
-    write_state({"points": found.curve.points}, m.curve)
+    write_state({"points": laid(found.curve)}, m.curve)
     return found.training.assign_attrs(way=_way(found.curve))
 
 
@@ -88,27 +84,15 @@ def curve_barrier(m: Material, split: str) -> xr.Dataset:
 
 
 def ways_on_a_plane(m: Material) -> xr.Dataset:
-    """The plane through A, B and the middle bend of the curve; without a curve through A, B and B after alignment.
-
-    Where the alignment leaves B as it is, these are two points, and the plane's second axis is a random direction.
-    """
+    """The plane through A, B and the middle bend of the curve, or B after alignment, with the ways on it."""
     c = m.config.connectivity
     objective = m.objective("a", "train", c.examples)
-    straight = Segment(objective.point, objective.point_of(m.weights("b")))
-    ways: dict[str, Curve] = {"line": straight}
-    marks = {"first network": straight.a, "second network": straight.b}
+    ways: dict[str, Curve] = {"line": Segment(objective.point, objective.point_of(m.weights("b")))}
     if c.curve:
-        curve, bends = _curve(m), _points(m)[1:-1]
-        third = bends[len(bends) // 2]
-        ways |= {_way(curve): curve}
-        marks |= {"bend" if len(bends) == 1 else f"bend {i}": bend for i, bend in enumerate(bends, start=1)}
+        ways[_way(_curve(m))] = _curve(m)
     else:
-        aligned = objective.point_of(m.aligned)
-        ways |= {_ALIGNED: Segment(straight.a, aligned)}
-        marks |= {"second network, aligned": aligned}
-        moved = not torch.equal(aligned, straight.b)
-        third = aligned if moved else straight.b + random_directions(objective, 1, seed=0)[0]
-    return connectivity_plane(objective, ways, marks, third, steps=c.plane_steps, progress=m.progress)
+        ways[ALIGNED] = Segment(objective.point, objective.point_of(m.aligned))
+    return plane_of(objective, ways, c.plane_steps, progress=m.progress)
 
 
 def shared_prefixes(m: Material) -> xr.Dataset:
@@ -136,12 +120,8 @@ def _barrier(m: Material, objective: Objective, path: Curve, way: str) -> xr.Dat
     return barrier(objective, path, definition=b.definition, steps=b.steps, way=way, progress=m.progress)
 
 
-def _points(m: Material) -> Tensor:
-    return read_state(m.curve)["points"]
-
-
-def _curve(m: Material) -> Curve:
-    return KINDS[m.config.connectivity.curve]().through(_points(m))
+def _curve(m: Material) -> ParametricCurve:
+    return KINDS[m.config.connectivity.curve]().through(read_state(m.curve)["points"])
 
 
 def _way(curve: Curve) -> str:

@@ -40,7 +40,7 @@ def run(
             started, known = time.perf_counter(), folder.has(name)
             results[name] = folder.once(name, lambda step=step: step(material))  # type: ignore[misc]
             spent = "done before" if known else f"{time.perf_counter() - started:.1f} s"
-            say(f"[{index:2d}/{len(wanted)}] {name:20s} {spent}")
+            say(f"[{index:2d}/{len(wanted)}] {name:22s} {spent}")
         table = comparison(config.preset, results)
         return _finish(config, folder.path, results | ({"comparison": table} if table is not None else {}))
 
