@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,95 @@ def test_impossible_curves_are_refused(name):
     with pytest.raises(DirectionError, match=words) as caught:
         ask()
     assert "\n" not in str(caught.value)
+
+
+# Laws
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_segment_meets_its_ends_bit_for_bit_signs_of_zeros_too(dtype):
+    a, b = torch.tensor([-0.0, 1e-30, 3.0, -0.0], dtype=dtype), torch.tensor([2.0, -1e30, -0.0, -2.0], dtype=dtype)
+    for one, other in ((a, b), (b, a)):
+        segment = Segment(one, other)
+        assert segment.point(0.0).numpy().tobytes() == one.numpy().tobytes()
+        assert segment.point(1.0).numpy().tobytes() == other.numpy().tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=named)
+def test_the_way_back_is_the_same_way(kind):
+    given = points(kind)
+    there, back = kind.through(given), kind.through(given.flip(0))
+    for t in (0.0, 0.2, 0.5, 0.81, 1.0):
+        torch.testing.assert_close(back.point(t), there.point(1 - t), rtol=1e-13, atol=1e-13)
+    assert back.length == pytest.approx(there.length, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=named)
+def test_a_moved_and_turned_path_is_the_path_moved_and_turned(kind):
+    given = points(kind, n=6)
+    turn = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(8))).Q
+    shift = torch.arange(6.0, dtype=torch.float64)
+    curve, moved = kind.through(given), kind.through(3 * given @ turn + shift)
+    for t in (0.3, 0.6):
+        torch.testing.assert_close(moved.point(t), 3 * curve.point(t) @ turn + shift, rtol=1e-12, atol=1e-12)
+    assert moved.length == pytest.approx(3 * curve.length, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=named)
+def test_no_path_is_shorter_than_the_straight_line_or_longer_than_its_points(kind):
+    given = points(kind)
+    curve = kind.through(given)
+    straight = float((given[-1] - given[0]).norm())
+    assert straight < curve.length <= float(given.diff(dim=0).norm(dim=1).sum()) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("bends", [1, 2, 4])
+def test_a_bezier_curve_with_its_degree_raised_is_the_same_curve(bends):
+    given = points(Bezier(bends), n=7)
+    m = bends + 1
+    share = torch.arange(1, m + 1, dtype=torch.float64)[:, None] / (m + 1)
+    raised = torch.cat([given[:1], share * given[:-1] + (1 - share) * given[1:], given[-1:]])
+    low, high = Bezier().through(given), Bezier().through(raised)
+    assert high.bends == bends + 1
+    for t in np.linspace(0, 1, 7):
+        torch.testing.assert_close(high.point(float(t)), low.point(float(t)), rtol=1e-13, atol=1e-13)
+    assert high.length == pytest.approx(low.length, rel=1e-8)
+
+
+def test_a_chain_with_a_point_in_the_middle_of_each_piece_is_the_same_chain():
+    given = points(PolygonalChain(2), n=7)
+    finer = torch.stack([p for one, other in pairwise(given) for p in (one, (one + other) / 2)])
+    coarse, fine = PolygonalChain().through(given), PolygonalChain().through(torch.cat([finer, given[-1:]]))
+    assert fine.bends == 5
+    for t in np.linspace(0, 1, 13):
+        torch.testing.assert_close(fine.point(float(t)), coarse.point(float(t)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Bezier(30), PolygonalChain(99)], ids=named)
+def test_many_bends_stay_accurate(kind):
+    a, b = torch.randn(2, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    curve = kind.between(a, b)
+    for t in np.linspace(0, 1, 57):
+        assert float(curve.weights(float(t)).sum()) == pytest.approx(1, abs=1e-13)
+        torch.testing.assert_close(curve.point(float(t)), Segment(a, b).point(float(t)), rtol=1e-12, atol=1e-12)
+    assert curve.length == pytest.approx(Segment(a, b).length, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=named)
+def test_what_is_done_to_a_place_leaves_the_path_alone(kind):
+    given = points(kind)
+    before, curve = given.clone(), kind.through(given)
+    for t in (0.0, 0.5, 1.0):
+        curve.point(t).fill_(torch.nan)
+    assert torch.equal(given, before)
+    segment = Segment(given[0], given[-1])
+    for t in (0.0, 0.5, 1.0):
+        segment.point(t).fill_(torch.nan)
+    assert torch.equal(given, before)
+
+
+def test_a_curve_with_a_cusp_has_its_length():
+    # (0, 0), (1, 1), (0, 1), (1, 0): x = 3 t - 6 t^2 + 4 t^3, y = 3 t (1 - t), at rest at t = 1/2.
+    curve = Bezier().through(torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float64))
+    # With u = 2 t - 1: dx/dt = 3 u^2, dy/dt = -3 u, so |theta'| = 3 |u| sqrt(1 + u^2), the integral 2 sqrt 2 - 1.
+    assert curve.length == pytest.approx(2 * np.sqrt(2) - 1, rel=1e-7)

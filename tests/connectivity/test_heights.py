@@ -99,3 +99,78 @@ def test_the_place_of_a_maximum_that_moves_has_the_width_of_its_moves():
     found = 1 - (t - 0.5) ** 2
     low, high = interval(t, found, 1 - (t - 0.5 - shift[:, None]) ** 2, 1000)[2:]
     assert (low, high) == (pytest.approx(0.5 - 1.96 * 0.05, abs=0.015), pytest.approx(0.5 + 1.96 * 0.05, abs=0.015))
+
+
+# Laws
+
+
+def drawn(seed: int, n: int = 40, k: int = 7) -> tuple[np.ndarray, Profile]:
+    t = np.linspace(0, 1, k) ** 1.3  # not equally spaced
+    values = np.random.default_rng(seed).gamma(1.5, size=(k, n)) + np.sin(np.pi * t)[:, None]
+    return t, Profile(t, [Sample(torch.tensor(row), torch.ones(n).double(), "examples") for row in values])
+
+
+def bounds(profile: Profile, definition) -> np.ndarray:
+    found, replicates = profile.heights(definition), profile.replicates(300, 5)
+    return np.array(interval(profile.t, found, heights(replicates, profile.t, definition), profile.units))
+
+
+@pytest.mark.parametrize("definition", ["entezari", "frankle", "draxler"])
+@pytest.mark.parametrize("seed", range(4))
+def test_losses_in_another_unit_with_another_zero_have_the_same_interval_in_it(definition, seed):
+    t, profile = drawn(seed)
+    other = Profile(t, [Sample(7 * s.values - 3, s.weights, s.over) for s in profile.samples])
+    np.testing.assert_allclose(bounds(other, definition), bounds(profile, definition) * [7, 7, 1, 1], atol=1e-11)
+
+
+@pytest.mark.parametrize("definition", ["entezari", "frankle", "draxler"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_way_back_has_the_same_interval_at_the_mirrored_places(definition, seed):
+    t, profile = drawn(seed)
+    low, high, first, last = bounds(profile, definition)
+    back = Profile(1 - t[::-1], list(profile.samples)[::-1])
+    np.testing.assert_allclose(bounds(back, definition), [low, high, 1 - last, 1 - first], atol=1e-11)
+
+
+@pytest.mark.parametrize("definition", ["entezari", "frankle", "draxler"])
+def test_what_examples_have_in_common_all_along_the_path_leaves_no_doubt(definition):
+    t, profile = drawn(2)
+    hard = torch.tensor(np.random.default_rng(9).exponential(50.0, size=profile.units))
+    hard -= hard.mean()  # so that no replicate's worse end changes by rounding alone
+    other = Profile(t, [Sample(s.values + hard, s.weights, s.over) for s in profile.samples])
+    np.testing.assert_allclose(bounds(other, definition), bounds(profile, definition), rtol=1e-9, atol=1e-9)
+    for index in range(len(t)):
+        assert other.paired_stderr(index, definition) == pytest.approx(
+            profile.paired_stderr(index, definition), abs=1e-12
+        )
+    assert other.stderrs.min() > 3 * profile.stderrs.max()
+
+
+@pytest.mark.parametrize("definition", ["entezari", "frankle", "draxler"])
+@pytest.mark.parametrize("seed", range(6))
+def test_an_interval_holds_the_height_that_was_found_and_begins_at_zero_or_above(definition, seed):
+    _, profile = drawn(seed, n=5)
+    low, high, first, last = bounds(profile, definition)
+    found = profile.heights(definition)
+    assert 0 <= low <= found.max() <= high
+    assert first <= profile.t[summit(found)] <= last
+
+
+def test_two_peaks_of_one_height_are_both_held_by_the_interval_of_the_place():
+    t = np.linspace(0, 1, 11)
+    found = np.where(np.isin(np.arange(11), [2, 8]), 1.0, 0.0)
+    errors = np.random.default_rng(0).normal(scale=0.01, size=(500, 11)) * (found > 0)
+    assert interval(t, found, found + errors, 100)[2:] == (pytest.approx(0.2), pytest.approx(0.8))
+
+
+def test_too_few_units_and_values_that_are_not_finite_have_no_replicates():
+    t, profile = drawn(0)
+    assert profile.replicates(0, 1) is None
+    for n, known in ((2, False), (3, True)):
+        few = Profile(t, [Sample(s.values[:n], s.weights[:n], "batches") for s in profile.samples])
+        assert (few.replicates(10, 1) is not None) == known
+    samples = list(profile.samples)
+    samples[3] = Sample(
+        samples[3].values.clone().index_fill_(0, torch.tensor(4), torch.inf), samples[3].weights, "examples"
+    )
+    assert Profile(t, samples).replicates(10, 1) is None

@@ -65,3 +65,32 @@ def test_a_value_that_is_no_number_needs_no_refinement(bad):
     found = evidence(GRID, np.where(GRID == 0.5, bad, -GRID), Tolerance(height=1e-9, t=1e-9))
     assert found.wanted.size == 0
     assert np.isnan([found.height_resolution, found.t_resolution]).all()
+
+
+@pytest.mark.parametrize("place", [0, 3, 8])
+def test_nothing_is_wanted_twice_or_outside_and_every_wish_halves_an_interval(place):
+    rng = np.random.default_rng(place)
+    for _ in range(50):
+        t = np.sort(np.r_[0, rng.random(7), 1])
+        found = evidence(t, rng.normal(size=9) + 3 * (np.arange(9) == place), Tolerance(height=0.01, t=0.01))
+        middles = (t[:-1] + t[1:]) / 2
+        assert len(set(found.wanted.tolist())) == len(found.wanted)
+        assert np.isclose(found.wanted[:, None], middles).any(1).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_evidence_knows_no_unit(scale):
+    values = np.random.default_rng(3).normal(size=9)
+    one = evidence(GRID, values, Tolerance(height=0.05, t=0.1))
+    other = evidence(GRID, scale * values + 5 * scale, Tolerance(height=0.05 * scale, t=0.1))
+    assert other.wanted.tolist() == one.wanted.tolist()
+    assert other.height_resolution == pytest.approx(scale * one.height_resolution, rel=1e-9)
+    assert other.t_resolution == one.t_resolution
+
+
+def test_the_mirrored_profile_wants_the_mirrored_places():
+    values = np.random.default_rng(4).normal(size=9)
+    tolerance = Tolerance(height=0.05, t=0.1)
+    one, other = evidence(GRID, values, tolerance), evidence(GRID, values[::-1], tolerance)
+    np.testing.assert_allclose(np.sort(1 - other.wanted), one.wanted, atol=1e-15)
+    assert other.height_resolution == pytest.approx(one.height_resolution, rel=1e-12)

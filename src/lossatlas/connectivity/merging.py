@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lossatlas.connectivity.alignment import Aligned, Given, align
+from lossatlas.connectivity.alignment import Given, align
 from lossatlas.connectivity.matching import WeightMatching
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective, Source
@@ -54,9 +54,7 @@ def merge_many(
         raise InputError(f"rounds={rounds}: give at least 1.")
     reference = objective.state(sources[0])
     given = {"symmetries": symmetries, "restarts": restarts, "examples": examples, "tol": tol, "seed": seed}
-    aligned: list[Aligned] = []
-    for source in sources[1:]:
-        aligned.append(align(objective, reference, source, **given))  # type: ignore[arg-type]
+    aligned = [align(objective, reference, source, **given) for source in sources[1:]]  # type: ignore[arg-type]
     states = [reference, *(one.state_dict for one in aligned)]
     of, generator = aligned[0].symmetries, torch.Generator().manual_seed(seed)
     count = 0

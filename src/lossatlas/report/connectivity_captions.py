@@ -91,10 +91,18 @@ def connection(dataset: xr.Dataset) -> str:
     )
     rates = values(dataset, "learning_rate").tolist() if "learning_rate" in dataset else []
     falls = ", decreasing over the training" if rates and rates[-1] < rates[0] else ""
+    how = (
+        "by the expected loss (Garipov et al. 2018): each step one random t and one mini-batch. Left, faint: the loss "
+        "of each mini-batch"
+    )
+    if dataset.attrs.get("engine") == "elastic_band":
+        how = (
+            "as a nudged elastic band (Draxler et al. 2018): each step all bends and one mini-batch. Left, faint: the "
+            "loss at the highest bend"
+        )
     return joined(
-        "The training of a curve between the two networks, the ends fixed (Garipov et al. 2018): each step one random "
-        "t and one mini-batch. Left, faint: the loss of each mini-batch; line with dots: the mean of each epoch."
-        f"{over_t}",
+        f"The training of a curve between the two networks, the ends fixed, {how}; line with dots: the mean of each "
+        f"epoch.{over_t}",
         said([dataset], "curve", "Curve: {}."),
         said([dataset], "bends", "Bends: {}."),
         said([dataset], "optimizer", "Optimiser: {}."),

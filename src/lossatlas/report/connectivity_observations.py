@@ -59,10 +59,11 @@ def connection(dataset: xr.Dataset) -> Iterator[str]:
     if each > 1:
         steps = dataset["loss"].to_numpy().astype(float)[: each * len(means)].reshape(len(means), each)
         errors = [float(steps[k].std(ddof=1) / np.sqrt(each)) for k in (0, -1)]
+    place = "the highest bend" if dataset.attrs.get("engine") == "elastic_band" else "random t"
     first, last = (plus_minus(float(means[k]), error) for k, error in zip((0, -1), errors, strict=True))
     yield (
         f"{way(dataset)[0].upper()}{way(dataset)[1:]} on {short_data(dataset)}: the mean of the mini-batch losses at "
-        f"random t is {first} over the first epoch and {last} over the last of {len(means)}."
+        f"{place} is {first} over the first epoch and {last} over the last of {len(means)}."
     )
 
 
