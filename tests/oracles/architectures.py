@@ -36,7 +36,7 @@ class Written(nn.Module):
 
 
 def parameter(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(*shape))
+    return nn.Parameter(torch.empty(shape))
 
 
 def squares(outputs: Tensor, targets: Tensor) -> Tensor:

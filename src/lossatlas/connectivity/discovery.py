@@ -30,23 +30,27 @@ def _named(rule: Rule, names: str) -> dict[str, Rule]:
 
 _ELEMENTWISE = """
 add sub rsub mul div true_divide truediv floor_divide pow relu relu6 gelu tanh sigmoid silu mish elu selu celu
-leaky_relu rrelu hardswish hardsigmoid hardtanh softplus softsign logsigmoid tanhshrink softshrink hardshrink threshold
+leaky_relu hardswish hardsigmoid hardtanh softplus softsign logsigmoid tanhshrink softshrink hardshrink threshold
 exp expm1 log log1p log2 sqrt rsqrt reciprocal neg abs sign square sin cos tan atan erf erfc clamp clamp_min clamp_max
 clip where maximum minimum fmin fmax lerp masked_fill addcmul addcdiv eq ne lt le gt ge logical_and logical_or
-logical_not and or bitwise_and bitwise_not nan_to_num floor ceil round isnan isinf _weight_norm dropout dropout1d
-dropout2d dropout3d alpha_dropout feature_alpha_dropout"""
+logical_not and or bitwise_and bitwise_not invert nan_to_num floor ceil round isnan isinf _weight_norm log_sigmoid
+_threshold remainder fmod mod cosh sinh xor atan2 hypot logaddexp"""
 _SAME = """
 to type type_as float double half bfloat16 long int bool contiguous clone detach cpu cuda data real positive softmax
 log_softmax softmin normalize alias"""
 _MADE = """
-zeros ones full empty zeros_like ones_like full_like new_zeros new_ones new_full tensor arange eye linspace as_tensor
-rand randn"""
+zeros ones full arange eye linspace"""
 _POOLS = ("max", "avg", "lp", "adaptive_avg", "adaptive_max")
 
 RULES: dict[str, Rule] = {
     **_named(rules.elementwise, _ELEMENTWISE),
     **_named(rules.same, _SAME),
     **_named(rules.factory, _MADE),
+    **_named(rules.made_like, "zeros_like ones_like full_like new_zeros new_ones new_full"),
+    **_named(rules.converted, "tensor as_tensor"),
+    **_named(rules.dropped(2), "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
+    "rrelu": rules.dropped(3),
+    "glu": rules.gated,
     "linear": rules.linear,
     **{f"conv{d}d": rules.convolution(d) for d in (1, 2, 3)},
     **{f"conv_transpose{d}d": rules.convolution(d, transposed=True) for d in (1, 2, 3)},
@@ -57,8 +61,10 @@ RULES: dict[str, Rule] = {
     **{f"{kind}_pool{d}d": rules.spatial(d) for d in (1, 2, 3) for kind in _POOLS},
     **_named(rules.resize, "interpolate upsample"),
     **_named(rules.reduction(), "mean sum nansum nanmean amax amin prod logsumexp std var all any"),
-    **_named(rules.reduction(2), "norm vector_norm"),
-    **_named(rules.ordered, "cumsum cumprod flip argmax argmin max min sort topk median"),
+    **_named(rules.reduction(2), "norm vector_norm linalg_norm linalg_vector_norm"),
+    **_named(rules.ordered(), "cumsum cumprod argmax argmin max min median"),
+    **_named(rules.ordered(1, -1), "sort argsort"),
+    "topk": rules.ordered(2, -1),
     **_named(rules.reshape, "reshape view flatten unflatten squeeze unsqueeze view_as reshape_as ravel"),
     **_named(rules.rearrange, "permute transpose t T mT H mH movedim moveaxis swapaxes swapdims adjoint"),
     **_named(rules.expand, "expand expand_as broadcast_to"),
@@ -173,7 +179,10 @@ class _Discovery:
         name = _name(node)
         call = Call(node, name, self._extents, self._values)
         rule = RULES.get(base_name(node))
-        found = rule(call) if rule is not None else None
+        try:
+            found = rule(call) if rule is not None else None
+        except (TypeError, ValueError, LookupError):  # a call in a form that the rule was not written for
+            found = None
         if found is None or not _fits(found, value):
             self._unknown(name, call)
             return _pinned(value)

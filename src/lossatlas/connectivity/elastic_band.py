@@ -45,7 +45,8 @@ def _equally_spaced(curve: ParametricCurve, points: Tensor) -> Tensor:
 def _direction(points: Tensor, losses: tuple[float, ...], k: int) -> Tensor:
     higher_after = losses[k + 1] > losses[k - 1]
     step = points[k + 1] - points[k] if higher_after else points[k] - points[k - 1]
-    return step / step.norm()
+    direction: Tensor = step / step.norm()
+    return direction
 
 
 def _across(gradient: Tensor, direction: Tensor) -> Tensor:

@@ -85,8 +85,14 @@ def _names(tensors: Mapping[str, list[Extent]]) -> dict[Extent, str]:
         for tensor, extents in tensors.items():
             for leaf in (leaf for e in extents[place : place + 1] for product in products(e) for leaf in product):
                 if leaf.size > 1 and not leaf.pinned and leaf not in names:
-                    names[leaf] = _name(leaf, tensor.rpartition(".")[0] or tensor, names)
+                    names[leaf] = _name(leaf, _base(tensor), names)
     return names
+
+
+def _base(tensor: str) -> str:
+    """The layer that a tensor belongs to; a number, as nn.Sequential gives, is no name."""
+    layer = tensor.rpartition(".")[0] or tensor
+    return f"layer{layer}" if layer.isdigit() else layer
 
 
 def _name(leaf: Extent, base: str, names: Mapping[Extent, str]) -> str:

@@ -41,10 +41,12 @@ class Call:
         found = self._extents[argument]
         return found if isinstance(self._values[argument], Tensor) else None
 
-    def tensor(self, place: int, keyword: str) -> Axes:
-        """The extents of an argument that must be a tensor."""
-        found = self.axes(self.get(place, keyword))
-        assert found is not None, f"{self.name} has no tensor {keyword}"
+    def tensor(self, place: int, *keywords: str) -> Axes:
+        """The extents of an argument that must be a tensor, under one of these names."""
+        given = (self.get(place, keyword) for keyword in keywords)
+        found = self.axes(next((argument for argument in given if argument is not None), None))
+        if found is None:
+            raise TypeError(f"{self.name} was called without a tensor {keywords[0]}")
         return found
 
     def first(self) -> Axes:
@@ -215,19 +217,37 @@ def reduction(place: int = 1) -> Rule:
     return rule
 
 
-def ordered(call: Call) -> Found:
-    """Functions that look at the order along one axis (cumulative sums, positions): the others are as they were."""
-    x, dim = call.first(), call.get(1, "dim")
-    if not isinstance(dim, int) or isinstance(dim, bool):
-        return None
-    dim %= len(x)
-    x[dim].pin()
+def ordered(place: int = 1, default: int | None = None) -> Rule:
+    """Functions that look at the order along one axis (cumulative sums, ranks): the others are as they were."""
 
-    def axes(result: Tensor) -> Axes:
-        instead = fresh(result.shape[dim : dim + 1]) if result.ndim == len(x) else []
-        return [*x[:dim], *instead, *x[dim + 1 :]]
+    def rule(call: Call) -> Found:
+        x, dim = call.first(), call.get(place, "dim", default)
+        if not isinstance(dim, int) or isinstance(dim, bool):
+            return None
+        dim %= len(x)
+        x[dim].pin()
 
-    return axes(call.result) if isinstance(call.result, Tensor) else [axes(result) for result in call.result]
+        def axes(result: Tensor) -> Axes:
+            instead = fresh(result.shape[dim : dim + 1]) if result.ndim == len(x) else []
+            return [*x[:dim], *instead, *x[dim + 1 :]]
+
+        return axes(call.result) if isinstance(call.result, Tensor) else [axes(result) for result in call.result]
+
+    return rule
+
+
+def dropped(place: int) -> Rule:
+    """Dropout and its kin: nothing in evaluation, else a mask by place. ``place``: of the argument ``training``."""
+    return lambda call: None if call.get(place, "training", True) else call.first()
+
+
+def gated(call: Call) -> Found:
+    """glu: the first half times the sigmoid of the other."""
+    x = call.first()
+    dim = call.get(1, "dim", -1) % len(x)
+    halves = x[dim].cut([x[dim].size // 2] * 2)
+    unify(*halves)
+    return [*x[:dim], halves[0], *x[dim + 1 :]]
 
 
 def reshape(call: Call) -> Found:
@@ -256,12 +276,13 @@ def rearrange(call: Call) -> Found:
     labels = [7 ** (i + 1) for i in range(len(shape))]
     dummy = torch.empty_strided(tuple(2 for _ in shape), labels, device="meta")
     arguments = [dummy, *call.node.args[1:]]
+    keywords = {name: value for name, value in call.node.kwargs.items() if name != "input"}
     if call.node.target is getattr:
         moved = getattr(dummy, str(arguments[1]))
     elif call.node.op == "call_method":
-        moved = getattr(dummy, str(call.node.target))(*arguments[1:], **call.node.kwargs)
+        moved = getattr(dummy, str(call.node.target))(*arguments[1:], **keywords)
     else:
-        moved = call.node.target(*arguments, **call.node.kwargs)  # type: ignore[operator]
+        moved = call.node.target(*arguments, **keywords)  # type: ignore[operator]
     return [call.first()[labels.index(stride)] for stride in moved.stride()]
 
 
@@ -340,6 +361,8 @@ def item(call: Call) -> Found:
     place = entries.index(Ellipsis)
     entries[place : place + 1] = [slice(None)] * (len(x) - named)
     for entry in entries:
+        if isinstance(entry, slice) and any(isinstance(e, fx.Node) for e in (entry.start, entry.stop, entry.step)):
+            return None
         if isinstance(entry, slice) and entry.step not in (None, 1):
             return _strided(call, x, entries)
     return _indexed(x, entries)
@@ -402,7 +425,7 @@ def pad(call: Call) -> Found:
 
 
 def matmul(call: Call) -> Found:
-    return _product(call.tensor(0, "input"), call.tensor(1, "other"))
+    return _product(call.tensor(0, "input"), call.tensor(1, "other", "mat2", "vec", "tensor"))
 
 
 def _product(x: Axes, y: Axes) -> Axes:
@@ -437,6 +460,8 @@ def einsum(call: Call) -> Found:
 def attention(call: Call) -> Found:
     """softmax(Q K' / sqrt(d)) V for each head (Vaswani et al. 2017, eq. 1)."""
     query, key, value = (call.tensor(i, name) for i, name in enumerate(("query", "key", "value")))
+    if call.get(4, "dropout_p", 0.0):
+        return None
     if call.get(5, "is_causal", False):
         for extent in (query[-2], key[-2]):
             extent.pin()
@@ -503,7 +528,17 @@ def _heads(inward: Sequence[Extent], out: Extent, heads: int) -> None:
 
 def factory(call: Call) -> Found:
     """A tensor made of nothing: along an axis where all is the same number, entries may change places."""
-    return constant(call.result)
+    return None if call.tensors() else constant(call.result)
+
+
+def made_like(call: Call) -> Found:
+    """One that takes no more than the form of another."""
+    return constant(call.result) if len(call.tensors()) == 1 else None
+
+
+def converted(call: Call) -> Found:
+    """torch.as_tensor, torch.tensor."""
+    return call.first() if call.tensors() else constant(call.result)
 
 
 def constant(value: Tensor) -> Axes:

@@ -18,7 +18,7 @@ Segment = tuple[Factor, ...]  # a product: the last factor varies fastest
 Axis = tuple[Segment, ...]  # a sum: one segment after another
 Permutations = dict[str, Tensor]
 
-_NAME = re.compile(r"[^\s+@]+(@[^\s+@]+)*")
+_NAME = re.compile(r"([^\s+@=]+(?:@[^\s+@=]+)*)(?:=([1-9][0-9]*))?")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Symmetries:
         """From text: tensor name -> one entry an axis, ``None`` where the order is fixed.
 
         An entry is a product of group names and sizes (``"conv2 49"``: each channel of conv2 is a block of 49), or a
-        sum of them (``"left + right"``, a concatenation). ``"dim@heads"`` has another order in each of the heads.
+        sum of them (``"left + right"``, a concatenation). ``"dim@heads"`` has another order in each of the heads. How
+        many units a group has follows from the shapes, or is said where it does not (``"heads=4 dim@heads=16"``).
 
         Raises ``InputError`` that names the tensor: unknown, with another number of axes, or a size that does not fit.
 
@@ -62,8 +63,9 @@ class Symmetries:
         >>> found.groups
         {'a': Group(name='a', size=8, within=None)}
         """
-        axes = {name: _parsed(name, entries, shapes) for name, entries in spec.items()}
-        sizes = _solved_sizes(axes, shapes)
+        said: dict[str, int] = {}
+        axes = {name: _parsed(name, entries, shapes, said) for name, entries in spec.items()}
+        sizes = _solved_sizes(axes, shapes, said)
         groups = {name: Group(name, size, _outer(name)) for name, size in sizes.items()}
         for group in groups.values():
             if group.within is not None and group.within not in groups:
@@ -73,11 +75,12 @@ class Symmetries:
     @property
     def spec(self) -> dict[str, tuple[str | None, ...]]:
         """What ``parse`` would read: to be printed, changed, and given as ``symmetries=``."""
-        return {name: tuple(map(_written, axes)) for name, axes in self.axes.items()}
+        return {name: tuple(_written(axis, self.groups) for axis in axes) for name, axes in self.axes.items()}
 
     def __str__(self) -> str:
         width = max(map(len, self.axes), default=0)
-        lines = [f"{name:{width}}  {', '.join(entry or '.' for entry in axes)}" for name, axes in self.spec.items()]
+        rows = {name: ", ".join(_written(axis) or "." for axis in axes) for name, axes in self.axes.items()}
+        lines = [f"{name:{width}}  {row}" for name, row in rows.items()]
         return "\n".join([*lines, *(f"kept in order: {reason}" for reason in self.pinned)])
 
     def roots(self) -> list[Group]:
@@ -135,11 +138,13 @@ def permute(
         if not foreign(axes[dim], of):
             tensor = tensor.index_select(dim, index_of(axes[dim], of, own).to(tensor.device))
     for dim, own in by_axis.items():
-        for outer in foreign(axes[dim], of):
-            # Another order for each unit of a group on another axis: the inputs of a grouped convolution.
-            units = range(of.groups[outer].size)
-            rows = torch.stack([index_of(axes[dim], of, own, {outer: j}) for j in units])
-            tensor = _taken(tensor, dim, carrier(axes, outer), rows[coordinate(axes[carrier(axes, outer)], outer, of)])
+        if outers := foreign(axes[dim], of):
+            # Another order for each unit of groups on another axis: the inputs of a grouped convolution.
+            place = carrier(axes, outers[0])
+            units = torch.stack([coordinate(axes[place], outer, of) for outer in outers], dim=1)
+            each, which = units.unique(dim=0, return_inverse=True)
+            rows = [index_of(axes[dim], of, own, dict(zip(outers, unit, strict=True))) for unit in each.tolist()]
+            tensor = _taken(tensor, dim, place, torch.stack(rows)[which])
     return tensor
 
 
@@ -226,13 +231,18 @@ def _outer(name: str) -> str | None:
     return name.partition("@")[2] or None
 
 
-def _written(axis: Axis) -> str | None:
-    if all(isinstance(factor, int) for segment in axis for factor in segment):
+def _written(axis: Axis, groups: Mapping[str, Group] | None = None) -> str | None:
+    """The axis as text, with sizes where several groups share it and ``groups`` is known."""
+    if not names_in(axis):
         return None
-    return " + ".join(" ".join(map(str, segment)) for segment in axis)
+    several = sum(isinstance(factor, str) for segment in axis for factor in segment) > 1
+    sizes = {name: f"={groups[name].size}" for name in names_in(axis)} if groups is not None and several else {}
+    return " + ".join(" ".join(f"{f}{sizes.get(str(f), '')}" for f in segment) for segment in axis)
 
 
-def _parsed(name: str, entries: Sequence[str | None], shapes: Mapping[str, Sequence[int]]) -> tuple[Axis, ...]:
+def _parsed(
+    name: str, entries: Sequence[str | None], shapes: Mapping[str, Sequence[int]], said: dict[str, int]
+) -> tuple[Axis, ...]:
     if name not in shapes:
         raise InputError(f"The symmetries name a tensor {name!r} that the model does not have: see its state_dict().")
     shape = shapes[name]
@@ -241,41 +251,47 @@ def _parsed(name: str, entries: Sequence[str | None], shapes: Mapping[str, Seque
             f"The symmetries give {name!r} the axes {entries!r}: give {len(shape)} entries, one an axis of its shape "
             f"{tuple(shape)}, each a text or None."
         )
-    return tuple(((size,),) if e is None else _parsed_axis(name, e) for e, size in zip(entries, shape, strict=True))
+    given = zip(entries, shape, strict=True)
+    return tuple(((size,),) if entry is None else _parsed_axis(name, entry, said) for entry, size in given)
 
 
-def _parsed_axis(name: str, entry: str) -> Axis:
+def _parsed_axis(name: str, entry: str, said: dict[str, int]) -> Axis:
     if not isinstance(entry, str) or not all(part.split() for part in entry.split("+")):
         raise InputError(f"The symmetries give {name!r} the axis {entry!r}: write 'group', 'group 49' or 'one + two'.")
-    axis = tuple(tuple(int(w) if w.isdigit() else w for w in part.split()) for part in entry.split("+"))
-    for factor in (f for segment in axis for f in segment):
-        if factor == 0 or (isinstance(factor, str) and not _NAME.fullmatch(factor)):
-            raise InputError(f"The symmetries give {name!r} the factor {factor!r}: write a group's name or its size.")
-    return axis
+    return tuple(tuple(_factor(name, word, said) for word in part.split()) for part in entry.split("+"))
 
 
-def _solved_sizes(axes: Mapping[str, tuple[Axis, ...]], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The size of each group, from axes where it is the one thing unknown."""
-    known: dict[str, int] = {}
-    equations = [
-        (name, axis, size) for name, all_ in axes.items() for axis, size in zip(all_, shapes[name], strict=True)
-    ]
+def _factor(name: str, word: str, said: dict[str, int]) -> Factor:
+    found = _NAME.fullmatch(word)
+    if word.isdigit() and int(word):
+        return int(word)
+    if found is None or word.isdigit():
+        raise InputError(f"The symmetries give {name!r} the factor {word!r}: write a group's name or a size.")
+    group, size = found[1], found[2]
+    if size is not None and said.setdefault(group, int(size)) != int(size):
+        raise InputError(f"The symmetries give the group {group!r} of {name!r} two sizes, {said[group]} and {size}.")
+    return group
+
+
+def _solved_sizes(
+    axes: Mapping[str, tuple[Axis, ...]], shapes: Mapping[str, Sequence[int]], said: Mapping[str, int]
+) -> dict[str, int]:
+    """The size of each group, as it was said or from axes where it is the one thing unknown."""
+    known = dict(said)
+    equations = [(name, *pair) for name, own in axes.items() for pair in zip(own, shapes[name], strict=True)]
     for _ in range(len(equations) + 1):
         for name, axis, size in equations:
             unknown = [f for segment in axis for f in segment if isinstance(f, str) and f not in known]
             if len(unknown) == 1:
                 known[unknown[0]] = _one_unknown(name, axis, size, unknown[0], known)
     for name, axis, size in equations:
-        names = {f for segment in axis for f in segment if isinstance(f, str)}
-        if missing := names - known.keys():
+        if missing := set(names_in(axis)) - known.keys():
             raise InputError(
-                f"The size of {min(missing)!r} in {name!r} cannot be told: name a tensor where it is alone."
+                f"The size of {min(missing)!r} in {name!r} cannot be told from the shapes: write {min(missing)}=SIZE."
             )
         total = sum(math.prod(known[f] if isinstance(f, str) else f for f in segment) for segment in axis)
         if total != size:
-            raise InputError(
-                f"The symmetries make an axis of {name!r} {total} long ({_written(axis)}), and it is {size}."
-            )
+            raise InputError(f"The symmetries make an axis of {name!r} {total} long ({_written(axis)}); it is {size}.")
     return known
 
 
