@@ -407,3 +407,19 @@ def test_a_value_is_printed_to_two_digits_of_its_error(value: float, stderr: flo
 def test_numbers_that_are_not_finite_print_as_signs():
     assert [number(x) for x in (math.nan, math.inf, -math.inf)] == ["–", "∞", "−∞"]
     assert interval((math.nan, math.nan)) == "–"
+
+
+def test_runs_are_stable_where_the_largest_error_barrier_of_the_pairs_is_below_two_per_cent():
+    dataset = xr.Dataset(
+        {
+            "barrier_error": (("k", "pair"), [[0.10, 0.01], [0.005, 0.01], [0.015, 0.018]]),
+            "barrier_error_low": (("k", "pair"), [[0.08, 0.0], [0.0, 0.0], [0.01, 0.01]]),
+            "barrier_error_high": (("k", "pair"), [[0.12, 0.015], [0.012, 0.015], [0.019, 0.025]]),
+        },
+        coords={"k": [0, 20, 400], "pair": [0, 1]},
+        attrs={"kind": "instability", "data": "digits test"},
+    )
+    found = claims.derive([dataset])
+    assert [claim.verdict for claim in found] == ["contradicted", "supported", "undecided"]
+    assert found[0].value == 0.10
+    assert claims.derive([dataset.drop_vars("barrier_error")]) == []

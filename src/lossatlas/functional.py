@@ -204,9 +204,13 @@ class FunctionalModel:
 
     def state_dict(self, theta: Tensor) -> dict[str, Tensor]:
         """The module's full state dict with its parameters at ``theta``."""
-        state, first = self.module.state_dict() | self.space.unflatten(theta), self._first_names()
+        return self.saved(self.module.state_dict() | self.space.unflatten(theta))
+
+    def saved(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The names of the module's own state dict, with the tensors of ``state`` under their first names."""
+        first = self._first_names()
         # A tied tensor has several names, and load_state_dict takes the last one's.
-        return {name: state[first.get(name, name)].detach().clone() for name in state}
+        return {name: state[first.get(name, name)].detach().clone() for name in self.module.state_dict()}
 
     def fingerprint(self) -> str:
         """Of the parameters' names and shapes, the point, and the full state dict."""

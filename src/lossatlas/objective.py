@@ -471,7 +471,15 @@ class Objective:
             return {name.removeprefix("model."): tensor.detach().clone() for name, tensor in (rest | tensors).items()}
         state = own.state_of(source)
         own.space.check(own.space.flatten(state), "checkpoint")
+        if bad := [n for n, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
+            raise DirectionError(
+                f"The checkpoint holds NaN or infinite numbers, in {', '.join(bad[:5])}: check the file."
+            )
         return {n.removeprefix("model."): tensor for n, tensor in own.tensors_of(state).items()}
+
+    def as_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``state``, by first names and with every buffer, as ``model.load_state_dict`` takes it."""
+        return self._function.saved(state)
 
     def outputs(self, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """f, batch by batch, with every parameter and buffer from ``state``; of a step its losses."""

@@ -183,8 +183,21 @@ def test_one_seed_gives_the_same_bits_and_nothing_that_was_given_changes():
     assert torch.equal(first.points, again.points)
     assert (first.rounds, first.points.dtype) == (again.rounds, torch.float64)
     assert torch.equal(generator, torch.get_rng_state())
+    assert torch.is_grad_enabled()
     for source, state in zip(sources, before, strict=True):
         assert plain.differences(state, plain.state_of(source)) == []
+
+
+@pytest.mark.parametrize("examples", [5, 20, 1000])
+@pytest.mark.parametrize("batch_size", [10, 40])
+def test_gradients_are_taken_as_before(batch_size, examples):
+    sources = [network(mlp, seed, (5,)) for seed in range(3)]
+    o = Objective(sources[0], F.cross_entropy, data((5,)), batch_size=batch_size)
+    try:
+        merge_many(o, sources, examples=examples)
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(True)
 
 
 def test_networks_are_points_modules_state_dicts_or_files(tmp_path):

@@ -14,6 +14,7 @@ from lossatlas.claims.curvature import (
     sharpness_difference,
 )
 from lossatlas.claims.derivation import derive
+from lossatlas.claims.instability import stability
 from lossatlas.claims.noise import noise_costs_accuracy, sharper_less_robust
 from lossatlas.claims.ranks import sharper_generalises_worse
 from lossatlas.claims.roads import beyond_random_walk
@@ -36,5 +37,6 @@ __all__ = [
     "sharper_less_robust",
     "sharpness_difference",
     "slice_minimum",
+    "stability",
     "verdict",
 ]

@@ -24,6 +24,7 @@ from lossatlas.claims.curvature import (
     no_negative_curvature,
     sharpness_difference,
 )
+from lossatlas.claims.instability import stability
 from lossatlas.claims.noise import noise_costs_accuracy, sharper_less_robust
 from lossatlas.claims.ranks import sharper_generalises_worse
 from lossatlas.claims.roads import beyond_random_walk
@@ -32,7 +33,16 @@ from lossatlas.claims.slices import slice_minimum
 if TYPE_CHECKING:
     import xarray as xr
 
-KINDS = ("surface", "spectrum", "spectral_density", "gauss_newton_split", "trajectory", "barrier", "robustness")
+KINDS = (
+    "surface",
+    "spectrum",
+    "spectral_density",
+    "gauss_newton_split",
+    "trajectory",
+    "barrier",
+    "instability",
+    "robustness",
+)
 ALWAYS: dict[str, Callable[[xr.Dataset], Claim | None]] = {
     "surface": slice_minimum,
     "gauss_newton_split": gauss_newton_dominates,
@@ -58,6 +68,8 @@ def _place(dataset: xr.Dataset) -> tuple[str, str]:
 
 def _alone(dataset: xr.Dataset) -> Iterator[Claim]:
     yield from (claim for make in _makers(dataset) if (claim := make(dataset)) is not None)
+    if dataset.attrs.get("kind") == "instability":
+        yield from stability(dataset)
 
 
 def _makers(dataset: xr.Dataset) -> Iterator[Callable[[xr.Dataset], Claim | None]]:

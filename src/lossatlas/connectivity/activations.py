@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from lossatlas.batches import leading_size
 from lossatlas.connectivity.discovery import Discovered
 from lossatlas.connectivity.matching import Solver, Tables, assigned, units_of
-from lossatlas.connectivity.symmetries import Permutations, Segment, Symmetries, segments
+from lossatlas.connectivity.symmetries import Axis, Permutations, Segment, Symmetries, names_in, permute, segments
 from lossatlas.objective import Objective
 
 
@@ -32,21 +32,27 @@ def match_activations(
     Over the outputs of layers, norms and residual sums, on about ``examples`` examples (and all positions). Units that
     never change have correlation 0. Li et al. 2016; Ainsworth et al. 2023, section 3.1, with correlations.
     """
-    moments: dict[tuple[str, int, int], _Moments] = {}
-    for batch in some_batches(objective, examples):
-        seen: dict[str, Tensor] = {}
-        found.graph.run(a, batch, partial(_keep, found, seen))
-        found.graph.run(b, batch, partial(_compare, found, seen, moments))
-    tables: Tables = {}
-    for one in moments.values():
-        tables[one.line[-1]] = tables.get(one.line[-1], 0) + one.correlation().reshape(*one.sizes, *one.sizes)
-    permutations, unseen = found.symmetries.identity(), []
-    for root in found.symmetries.roots():
-        if any(name in tables for name in found.symmetries.family(root.name)):
-            permutations |= assigned(tables, root, found.symmetries, solver)
-        else:
-            unseen.append(root.name)
-    return permutations, unseen
+    of = found.symmetries
+    permutations = of.identity()
+    # Where two groups lie on one output, the units of the one are compared over those of the other, which must be in
+    # order for it: found once, they are compared again.
+    for _ in range(2 if any(len(_families(axes, of)) > 1 for axes in found.layers.values()) else 1):
+        moments: dict[tuple[str, int, int], _Moments] = {}
+        for batch in some_batches(objective, examples):
+            seen: dict[str, Tensor] = {}
+            found.graph.run(a, batch, partial(_keep, found, seen))
+            found.graph.run(b, batch, partial(_compare, found, permutations, seen, moments))
+        tables: Tables = {}
+        for one in moments.values():
+            tables[one.line[-1]] = tables.get(one.line[-1], 0) + one.correlation().reshape(*one.sizes, *one.sizes)
+        shown = [root for root in of.roots() if any(name in tables for name in of.family(root.name))]
+        for root in shown:
+            permutations = permutations | assigned(tables, root, of, solver)
+    return permutations, [root.name for root in of.roots() if root not in shown]
+
+
+def _families(axes: tuple[Axis, ...], of: Symmetries) -> set[str]:
+    return {of.line(name)[0].name for axis in axes for name in names_in(axis)}
 
 
 def some_batches(objective: Objective, examples: int) -> Iterator[Any]:
@@ -96,17 +102,23 @@ def _keep(found: Discovered, seen: dict[str, Tensor], node: fx.Node, value: Any)
 
 
 def _compare(
-    found: Discovered, seen: dict[str, Tensor], moments: dict[tuple[str, int, int], _Moments], node: fx.Node, value: Any
+    found: Discovered,
+    permutations: Permutations,
+    seen: dict[str, Tensor],
+    moments: dict[tuple[str, int, int], _Moments],
+    node: fx.Node,
+    value: Any,
 ) -> None:
     if node.name not in found.layers:
         return
     of, axes, ours = found.symmetries, found.layers[node.name], seen.pop(node.name)
     for dim, axis in enumerate(axes):
+        theirs = permute(value, axes, of, permutations, {dim: of.identity()}) if len(_families(axes, of)) > 1 else value
         for start, length, segment in segments(axis, of):
             if line := _whole_line(segment, of):
                 sizes = [of.groups[name].size for name in line]
                 own = moments.setdefault((node.name, dim, start), _Moments(line, sizes))
-                parts = (values.narrow(dim, start, length) for values in (ours, value))
+                parts = (values.narrow(dim, start, length) for values in (ours, theirs))
                 own.add(*(units_of(part, axes, dim, segment, line, of) for part in parts))
 
 

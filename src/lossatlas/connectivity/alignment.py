@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from lossatlas.connectivity.activations import match_activations
 from lossatlas.connectivity.discovery import Discovered, discover
 from lossatlas.connectivity.matching import Match, WeightMatching, units_of
 from lossatlas.connectivity.symmetries import Permutations, Symmetries, names_in, segments
+from lossatlas.connectivity.verification import deviation, guilty_groups
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.objective import Objective, Source
 
@@ -85,7 +85,7 @@ def align(
     """
     if method not in get_args(Method):
         raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}.")
-    if restarts < 0 or examples < 1 or not tol > 0:
+    if not isinstance(restarts, int) or restarts < 0 or examples < 1 or not tol > 0:
         raise InputError(f"restarts={restarts}, examples={examples}, tol={tol}: give at least 0, at least 1, above 0.")
     started = time.perf_counter()
     ours, theirs = objective.state(a), objective.state(b)
@@ -96,14 +96,14 @@ def align(
     best_start = max(starts, key=lambda name: starts[name].agreement)
     best = starts[best_start]
     state = of.permuted(theirs, best.permutations)
-    deviation = _deviation(objective, theirs, state, examples)
-    if not deviation <= tol:
-        raise _refusal(objective, of, theirs, deviation, tol, examples, by_hand=symmetries is not None)
-    summary = _summary(objective, matching, best, ours, state, before, deviation)
+    off = deviation(objective, theirs, state, examples)
+    if not off <= tol:
+        raise _refusal(objective, of, theirs, off, tol, examples, by_hand=symmetries is not None)
+    summary = _summary(objective, matching, best, ours, state, before, off)
     summary.attrs |= {
         "method": method,
         "start": best_start,
-        "starts": ", ".join(f"{name}: {match.agreement / matching.bound:.6f}" for name, match in starts.items()),
+        "starts": ", ".join(f"{name}: {matching.similarity(match.agreement):.6f}" for name, match in starts.items()),
         "sweeps": best.sweeps,
         "assignments": matching.solver.calls,
         "seconds": time.perf_counter() - started,
@@ -112,7 +112,8 @@ def align(
         "seed": seed,
         "examples_verified": examples,
     }
-    return Aligned(objective.space.flatten(state), state, best.permutations, of, summary)
+    point = objective.space.flatten(state)
+    return Aligned(point, objective.as_state_dict(state), best.permutations, of, summary)
 
 
 def _symmetries(objective: Objective, given: Given | None, state: State) -> tuple[Symmetries, Discovered | None]:
@@ -120,7 +121,10 @@ def _symmetries(objective: Objective, given: Given | None, state: State) -> tupl
         found = discover(objective)
         return found.symmetries, found
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    of = given if isinstance(given, Symmetries) else Symmetries.parse(given, shapes)
+    spec = given.spec if isinstance(given, Symmetries) else given  # read anew: it may belong to another model
+    if not isinstance(spec, Mapping):
+        raise InputError(f"symmetries is a {type(given).__name__}: give a mapping, name of a tensor -> its axes.")
+    of = Symmetries.parse(spec, shapes, given.pinned if isinstance(given, Symmetries) else ())
     if still := sorted(of.axes.keys() - objective.movable()):
         raise InputError(
             f"The symmetries move {still[0]!r}, which is not among the parameters that vary: leave it out."
@@ -163,32 +167,12 @@ def _activations(objective: Objective, matching: WeightMatching, found: Discover
     return matching.improve(permutations, seed, only=unseen)
 
 
-def _deviation(objective: Objective, before: State, after: State, examples: int) -> float:
-    """max |f_after - f_before| / max(1, max |f_before|) on the first batches."""
-    largest, scale, seen = 0.0, 1.0, 0
-    for one, other in zip(objective.outputs(before), objective.outputs(after), strict=True):
-        largest = max(largest, float((one.double() - other.double()).abs().max()))
-        scale = max(scale, float(one.double().abs().max()))
-        seen += len(one) if one.ndim else 1
-        if seen >= examples or not math.isfinite(largest):
-            break
-    return largest / scale
-
-
 def _refusal(
-    objective: Objective, of: Symmetries, theirs: State, deviation: float, tol: float, examples: int, *, by_hand: bool
+    objective: Objective, of: Symmetries, theirs: State, off: float, tol: float, examples: int, *, by_hand: bool
 ) -> LossAtlasError:
     """Which group changes the function, when its units alone change places."""
-    guilty = []
-    for root in of.roots():
-        alone = of.identity() | {name: p for name, p in of.random(0).items() if name in of.family(root.name)}
-        if not _deviation(objective, theirs, of.permuted(theirs, alone), examples) <= tol:
-            tensors = of.holders(root.name)
-            guilty.append(f"{root.name!r} (of {', '.join(tensors[:4])}{', ...' if len(tensors) > 4 else ''})")
-    which = (
-        f"moving the units of {'; '.join(guilty[:3])} changes them" if guilty else "only all groups together do that"
-    )
-    text = f"The outputs are not those of b: they deviate by {deviation:.1e}, more than {tol:.0e}; {which}."
+    guilty = guilty_groups(objective, of, theirs, tol, examples)
+    text = f"The outputs are not those of b: they deviate by {off:.1e}, above {tol:.0e}, when {guilty} change places."
     if by_hand:
         return InputError(f"{text} Correct these groups in symmetries=.")
     return NumericalError(
@@ -204,7 +188,7 @@ def _summary(
     ours: State,
     state: State,
     before: float,
-    deviation: float,
+    off: float,
 ) -> xr.Dataset:
     of, space, theirs = matching.of, objective.space, matching.b
     identity = of.identity()
@@ -220,9 +204,9 @@ def _summary(
     ]
     variables: dict[str, object] = {key: ("group", [row[key] for row in rows]) for key in rows[0]}
     variables |= {
-        "deviation": deviation,
-        "similarity_before": before / matching.bound,
-        "similarity_after": best.agreement / matching.bound,
+        "deviation": off,
+        "similarity_before": matching.similarity(before),
+        "similarity_after": matching.similarity(best.agreement),
         "distance_before": float(torch.linalg.vector_norm(a - b)),
         "distance_after": float(torch.linalg.vector_norm(a - after)),
     }

@@ -94,7 +94,7 @@ def barrier(
     Warns (``UserWarning``) where both ends are one point. Raises ``NonFiniteLoss`` when an end's loss is not finite,
     ``InputError`` for an impossible question.
     """
-    _check(definition, tol, t_tol, draws, seed)
+    check(definition, tol, t_tol, draws, seed)
     straight = Segment(curve.point(0.0), curve.point(1.0))
     if same := torch.equal(straight.a, straight.b):
         warnings.warn(SAME, UserWarning, stacklevel=2)
@@ -134,7 +134,8 @@ def barrier(
     return dataset
 
 
-def _check(definition: Definition, tol: float | None, t_tol: float, draws: int, seed: int) -> None:
+def check(definition: Definition, tol: float | None, t_tol: float, draws: int, seed: int) -> None:
+    """``InputError`` for a question that cannot be."""
     if definition not in DEFINITIONS:
         raise InputError(f"definition={definition!r}: choose one of {', '.join(DEFINITIONS)}.")
     if tol is not None and not 0 < tol < math.inf:

@@ -18,7 +18,8 @@ from lossatlas.connectivity.extents import Extent
 from lossatlas.connectivity.groups import moves, symmetries_of
 from lossatlas.connectivity.rules import Axes, Call, Rule
 from lossatlas.connectivity.symmetries import Axis, Symmetries
-from lossatlas.errors import InputError
+from lossatlas.connectivity.verification import deviation, difference, guilty_groups
+from lossatlas.errors import InputError, NumericalError
 from lossatlas.evaluation.forward import Forward
 from lossatlas.evaluation.tracing import Untraceable
 from lossatlas.objective import Objective
@@ -85,6 +86,7 @@ RULES: dict[str, Rule] = {
 }
 """What is known of each function, by its bare name."""
 
+AGREES = 1e-3  # of outputs, relative: above any rounding, below what a wrong order does
 # Whose outputs activation matching compares: what holds weights, and the sums of residual streams.
 LAYERS = {"linear", "embedding", "batch_norm", "layer_norm", "group_norm", "instance_norm", "add", "einsum", "matmul"}
 LAYERS |= {name for name in RULES if name.startswith("conv")} | {"scaled_dot_product_attention"}
@@ -134,8 +136,28 @@ def discover(objective: Objective) -> Discovered:
     walk = _Discovery(graph, objective.movable())
     graph.run(objective.state(), next(objective.like_the_first()), walk.see)
     found, written = symmetries_of(walk.of, tuple(walk.reasons))
+    _check(objective, graph, found)
     layers = {name: written(extents) for name, extents in walk.layers.items()}
     return Discovered(found, graph, {name: axes for name, axes in layers.items() if moves(axes)})
+
+
+def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
+    """The graph is the model's at other weights too, and units may change places as it says: seen on a batch."""
+    state, batch = objective.state(), next(objective.like_the_first())
+    movable = objective.movable()
+    other = {name: 1.1 * t if name in movable and t.is_floating_point() else t for name, t in state.items()}
+    if not difference([(next(objective.outputs(other)), graph.run(other, batch))], 1) <= AGREES:
+        raise InputError(
+            "The model does something with its weights that its trace does not show (a compiled or scripted function, "
+            "NumPy): write its groups by hand, symmetries={...} (see Symmetries.parse)."
+        )
+    moved = found.permuted(state, found.random(0))
+    if not deviation(objective, state, moved, 1) <= AGREES:
+        guilty = guilty_groups(objective, found, state, AGREES, 1)
+        raise NumericalError(
+            f"The symmetries found do not hold: the outputs change when {guilty} change places. Write the groups by "
+            "hand, symmetries={...} (see Symmetries.parse), and please report the model."
+        )
 
 
 def _base(name: str) -> str:

@@ -151,17 +151,17 @@ class Fit:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})["connection"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            there, self.epoch_loss, self.seconds = (header[key] for key in ("identity", "epoch_loss", "seconds"))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged or no state of a connection: remove it to start anew.") from error
         identity = json.loads(json.dumps(self._identity))
-        if differing := [key for key in identity if header["identity"].get(key) != identity[key]]:
+        if differing := [key for key in identity if there.get(key) != identity[key]]:
             key = differing[0]
             raise OutputError(
-                f"{path.parent} holds another connection ({key} is {header['identity'].get(key)!r} there, "
+                f"{path.parent} holds another connection ({key} is {there.get(key)!r} there, "
                 f"{identity[key]!r} here): choose another folder, or remove {FILE} there."
             )
         self.bends.copy_(tensors.pop("bends"))
         self.seen = [(loss, t, rate) for loss, t, rate in tensors.pop("seen").tolist()]
         if tensors:  # none before the first epoch
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": {0: tensors}})
-        self.epoch_loss, self.seconds = header["epoch_loss"], header["seconds"]

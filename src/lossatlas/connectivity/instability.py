@@ -12,7 +12,8 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lossatlas.connectivity.barrier import THRESHOLD, barrier
+from lossatlas.connectivity.barrier import THRESHOLD, barrier, check
+from lossatlas.connectivity.refinement import first_places
 from lossatlas.curves import Segment
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective, Source
@@ -59,6 +60,8 @@ def instability(
     ``CheckpointError`` where it returns one of another architecture or with weights that are not finite.
     """
     shared = _checked(ks, pairs, total_steps)
+    first_places(steps)  # found out now, not after the training
+    check("frankle", None, 1.0, draws, seed)
     started = time.perf_counter()
     if objective.has_batch_norm and objective.batch_norm == "frozen":
         objective = objective.with_batch_norm("recompute")  # the objective's own statistics belong to no run

@@ -27,6 +27,7 @@ from lossatlas.connectivity.symmetries import (
     segments,
     sizes_of,
 )
+from lossatlas.errors import NumericalError
 
 Tensors = Mapping[str, Tensor]
 Found = dict[tuple[str, tuple[int, ...]], Tensor]  # group, units of the outer ones -> assignment
@@ -42,6 +43,11 @@ class Solver:
 
     def assign(self, agreement: Tensor) -> Tensor:
         """``(n,)``: for each unit of a the unit of b, so that the sum of their agreements is the largest."""
+        if not bool(torch.isfinite(agreement).all()):
+            raise NumericalError(
+                "Units cannot be matched: the products of their weights or activations are not finite. Check both "
+                "networks for weights that are far too large."
+            )
         started = time.perf_counter()
         chosen = torch.as_tensor(linear_sum_assignment(agreement.numpy(force=True), maximize=True)[1])
         self.calls, self.seconds = self.calls + 1, self.seconds + time.perf_counter() - started
@@ -74,6 +80,10 @@ class WeightMatching:
     def bound(self) -> float:
         """No permutation agrees better: |a| |b| over the tensors that are moved (Cauchy and Schwarz)."""
         return math.sqrt(_inner(self.a, self.a, self.of) * _inner(self.b, self.b, self.of))
+
+    def similarity(self, agreement: float) -> float:
+        """The cosine of a and P(b) over those tensors; 0 where one of them is 0."""
+        return agreement / self.bound if self.bound else 0.0
 
     def agreement(self, permutations: Permutations) -> float:
         """<a, P(b)> over the tensors that a group moves."""

@@ -55,7 +55,7 @@ def merge_many(
     reference = objective.state(sources[0])
     given = {"symmetries": symmetries, "restarts": restarts, "examples": examples, "tol": tol, "seed": seed}
     aligned = [align(objective, reference, source, **given) for source in sources[1:]]  # type: ignore[arg-type]
-    states = [reference, *(one.state_dict for one in aligned)]
+    states = [reference, *(objective.state(one.state_dict) for one in aligned)]
     of, generator = aligned[0].symmetries, torch.Generator().manual_seed(seed)
     count = 0
     for count in range(1, rounds + 1):  # noqa: B007

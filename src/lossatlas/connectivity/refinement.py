@@ -84,10 +84,10 @@ def vertices(t: FloatArray, values: FloatArray) -> FloatArray:
 
 
 def first_places(steps: int | Sequence[float] | FloatArray) -> FloatArray:
-    if isinstance(steps, int):
+    if isinstance(steps, int | np.integer):
         if steps < 3:
             raise InputError(f"steps={steps}: give at least 3, the two ends and a point between.")
-        return np.linspace(0.0, 1.0, steps)
+        return np.linspace(0.0, 1.0, int(steps))
     t = np.array(steps, dtype=np.float64)
     if t.ndim != 1 or len(t) < 3 or t[0] != 0 or t[-1] != 1 or not (np.diff(t) > 0).all():
         raise InputError("steps is no path from 0 to 1: give at least 3 increasing t, the first 0 and the last 1.")

@@ -62,7 +62,7 @@ def repair(
         a hidden layer that has a weight and a bias of its own.
     """
     share = [1 / max(len(sources), 1)] * len(sources) if weights is None else list(weights)
-    if len(sources) < 2 or len(share) != len(sources) or abs(sum(share) - 1) > 1e-6:
+    if len(sources) < 2 or len(share) != len(sources) or not abs(sum(share) - 1) <= 1e-6:
         raise InputError(
             f"{len(sources)} networks with weights {share}: give two or more, and as many weights with the sum 1."
         )

@@ -67,9 +67,12 @@ class Symmetries:
         axes = {name: _parsed(name, entries, shapes, said) for name, entries in spec.items()}
         sizes = _solved_sizes(axes, shapes, said)
         groups = {name: Group(name, size, _outer(name)) for name, size in sizes.items()}
-        for group in groups.values():
-            if group.within is not None and group.within not in groups:
-                raise InputError(f"The group {group.name!r} lies within {group.within!r}, which no axis has.")
+        for name, own in axes.items():
+            for inner in (f for axis in own for f in names_in(axis) if _outer(f)):
+                if not any(_outer(inner) in names_in(axis) for axis in own):
+                    raise InputError(
+                        f"The group {inner!r} lies within {_outer(inner)!r}, which no axis of {name!r} has."
+                    )
         return cls(groups, axes, pinned)
 
     @property
@@ -246,7 +249,7 @@ def _parsed(
     if name not in shapes:
         raise InputError(f"The symmetries name a tensor {name!r} that the model does not have: see its state_dict().")
     shape = shapes[name]
-    if isinstance(entries, str) or len(entries) != len(shape):
+    if isinstance(entries, str) or not isinstance(entries, Sequence) or len(entries) != len(shape):
         raise InputError(
             f"The symmetries give {name!r} the axes {entries!r}: give {len(shape)} entries, one an axis of its shape "
             f"{tuple(shape)}, each a text or None."

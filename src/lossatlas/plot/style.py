@@ -87,7 +87,7 @@ def network_label(dataset: xr.Dataset) -> str:
     """What tells a curve from the others: "network A", else the Dataset's name, else its model."""
     if "network" in dataset.attrs:
         return f"network {dataset.attrs['network']}"
-    return str(dataset.attrs.get("name") or dataset.attrs.get("model") or "the network")
+    return str(dataset.attrs.get("name", "")).replace("_", " ") or str(dataset.attrs.get("model") or "the network")
 
 
 def short_data(dataset: xr.Dataset) -> str:

@@ -1,0 +1,140 @@
+"""The plane of two networks and a third: real networks in many dimensions, float32, paths that leave it, bad points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles.members import BY_NAME
+
+from lossatlas.connectivity.plane import connectivity_plane
+from lossatlas.curves import Bezier, PolygonalChain, Segment
+from lossatlas.errors import DirectionError, InputError
+from lossatlas.objective import Objective
+
+
+def networks(name: str = "mlp-tanh", dtype: torch.dtype = torch.float32):
+    """An objective and three points of it."""
+    member = BY_NAME[name]
+    o = Objective(member.make(dtype), member.loss, member.data(dtype))
+    return o, [o.point_of(member.make(dtype, seed=seed)) for seed in range(3)]
+
+
+def drawn(o, ways, marks, third, **options):
+    return connectivity_plane(o, ways, marks, third, progress=False, **{"steps": 4} | options)
+
+
+def frame(a, b, c):
+    """Two orthonormal axes from a, towards b and then towards c, in float64."""
+    q = torch.linalg.qr(torch.stack([b - a, c - a]).double().T).Q
+    return q * torch.sign(torch.stack([b - a, c - a]).double() @ q).diagonal()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_ways_and_marks_are_projected_as_by_hand(dtype, tolerance):
+    o, (a, b, c) = networks(dtype=dtype)
+    stray = BY_NAME["mlp-tanh"].make(dtype, seed=9)
+    d = o.point_of(stray)
+    ways = {"line": Segment(a, b), "curve": Bezier().through(torch.stack([a, c, b])), "astray": Segment(a, d)}
+    found = drawn(o, ways, {"first": a, "second": b, "bend": c, "stray": d}, c)
+    axes = frame(a, b, c)
+    for name, way in ways.items():
+        for t, one in zip(found["t_way"].values, found.sel(way=name).transpose("t_way", ...)["way_alpha"], strict=True):
+            place = (way.point(float(t)) - a).double() @ axes
+            assert float(one) == pytest.approx(float(place[0]), abs=tolerance)
+    for name, point in {"first": a, "second": b, "bend": c, "stray": d}.items():
+        step = (point - a).double()
+        place = step @ axes
+        own = found.sel(mark=name)
+        assert float(own["mark_alpha"]) == pytest.approx(float(place[0]), abs=tolerance)
+        assert float(own["mark_beta"]) == pytest.approx(float(place[1]), abs=tolerance)
+        assert float(own["mark_off_plane"]) == pytest.approx(float((step - axes @ place).norm()), abs=tolerance)
+    # In 73 dimensions the stray network is far away, and what goes through the third point is not.
+    assert float(found.sel(mark="stray")["mark_off_plane"]) > 1
+    assert float(found.sel(way="curve")["way_off_plane"].max()) < tolerance
+
+
+def test_a_bezier_curve_with_one_bend_is_where_its_weights_put_it():
+    o, (a, b, c) = networks(dtype=torch.float64)
+    curve = Bezier().through(torch.stack([a, c, b]))
+    found = drawn(o, {"curve": curve}, {"first": a, "second": b, "bend": c}, c)
+    corners = np.column_stack([found["mark_alpha"], found["mark_beta"]])[[0, 2, 1]]
+    for i, t in enumerate(found["t_way"].values):
+        expected = curve.weights(float(t)).numpy() @ corners
+        place = [float(found[f"way_{axis}"][0, i]) for axis in ("alpha", "beta")]
+        np.testing.assert_allclose(place, expected, atol=1e-10)
+
+
+def test_the_corners_of_a_chain_are_among_its_places():
+    o, (a, b, c) = networks(dtype=torch.float64)
+    for bends in (1, 2, 3, 4, 5):
+        points = torch.stack([a, *(a + (k + 1) / 7 * (c - a) for k in range(bends)), b])
+        found = drawn(o, {"chain": PolygonalChain().through(points)}, {}, c)
+        places = np.column_stack([found["way_alpha"][0], found["way_beta"][0]])
+        for corner in (points[1:-1] - a).double() @ frame(a, b, c):
+            assert np.abs(places - corner.numpy()).sum(1).min() < 1e-9
+
+
+def test_a_pixel_is_the_loss_at_its_place_and_the_ends_losses_are_on_it():
+    o, (a, b, c) = networks(dtype=torch.float64)
+    found = drawn(o, {"line": Segment(a, b)}, {"first": a}, c, steps=5)
+    axes = frame(a, b, c)
+    for alpha in found["alpha"].values[::2]:
+        for beta in found["beta"].values[::2]:
+            point = a + axes @ torch.tensor([alpha, beta], dtype=torch.float64)
+            assert float(found["loss"].sel(alpha=alpha, beta=beta)) == pytest.approx(o.value(point), rel=1e-8)
+
+
+def test_everything_that_is_drawn_is_inside_of_the_axes():
+    o, (a, b, c) = networks()
+    far = a + 3 * (b - a) - 2 * (c - a)
+    found = drawn(o, {"line": Segment(a, b), "far": Segment(far, c)}, {"far": far, "bend": c}, c)
+    for axis in ("alpha", "beta"):
+        low, high = found[axis].values[[0, -1]]
+        shown = np.concatenate([found[f"way_{axis}"].values.ravel(), found[f"mark_{axis}"].values])
+        assert low < shown.min()
+        assert shown.max() < high
+        assert 1.3 * np.ptp(shown) < high - low < 1.5 * np.ptp(shown)
+
+
+def test_a_path_of_another_kind_can_be_drawn():
+    class Arc:
+        length = 1.0
+
+        def __init__(self, a, b, c):
+            self.a, self.b, self.c = a, b, c
+
+        def point(self, t):
+            return self.a + t * (self.b - self.a) + np.sin(np.pi * t) * (self.c - self.a)
+
+    o, (a, b, c) = networks(dtype=torch.float64)
+    found = drawn(o, {"arc": Arc(a, b, c)}, {}, c)
+    place = ((c - a) + 0.5 * (b - a)) @ frame(a, b, c)
+    assert float(found.sel(way="arc", t_way=0.5)["way_beta"]) == pytest.approx(float(place[1]), abs=1e-9)
+
+
+def test_the_model_and_the_points_are_left_alone():
+    o, points = networks("batch-norm")
+    before = [point.clone() for point in points], o.state_dict()
+    a, b, c = points
+    found = drawn(o, {"line": Segment(a, b)}, {"bend": c}, c, steps=3)
+    assert all(torch.equal(p, q) for p, q in zip(points, before[0], strict=True))
+    assert all(torch.equal(tensor, before[1][name]) for name, tensor in o.state_dict().items())
+    assert o.batch_norm == "frozen"
+    assert found.attrs["batch_norm"] == "recompute"
+
+
+@pytest.mark.parametrize("name", ["an end", "nan", "another size", "a mark of another size", "a mark of nan"])
+def test_points_that_span_no_plane_or_are_none_are_refused(name):
+    o, (a, b, c) = networks()
+    line = {"line": Segment(a, b)}
+    ask = {
+        "an end": lambda: drawn(o, line, {}, b.clone()),
+        "nan": lambda: drawn(o, line, {}, c * torch.nan),
+        "another size": lambda: drawn(o, line, {}, c[:-1]),
+        "a mark of another size": lambda: drawn(o, line, {"bend": c[:-1]}, c),
+        "a mark of nan": lambda: drawn(o, line, {"bend": c * torch.nan}, c),
+    }
+    with pytest.raises((DirectionError, InputError)) as caught:
+        ask[name]()
+    assert "\n" not in str(caught.value)
