@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ import pytest
 for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+import torch
 
 
 def _programs(*names: str) -> Callable[[], bool]:
@@ -51,3 +53,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if part in required():
             pytest.fail(f"{part} is absent, but LOSSATLAS_REQUIRE lists it: {remedy}", pytrace=False)
         pytest.skip(f"{part} is absent: {remedy}")
+
+
+@pytest.fixture(autouse=True)
+def _gradients_are_left_on() -> Iterator[None]:
+    """Nothing that runs under ``no_grad`` may leave it on: the next training would fail."""
+    yield
+    assert torch.is_grad_enabled(), "the test, or what it called, left gradients switched off"

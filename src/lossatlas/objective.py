@@ -485,12 +485,12 @@ class Objective:
         """f, batch by batch, with every parameter and buffer from ``state``; of a step its losses."""
         function = self._with_given_statistics()
         for index, batch in enumerate(self._batches):
+            # Nothing is yielded inside: whoever takes one batch and leaves would stay without gradients.
             with torch.no_grad(), preserved_rng(self.device):
                 tensors = function.tensors_of(state)
-                if function.supervised:
-                    yield function.outputs(tensors, batch, index)
-                else:
-                    yield function.measure(tensors, batch, index)["loss"]
+                run = function.outputs if function.supervised else function.measure
+                found = run(tensors, batch, index)
+            yield found if isinstance(found, Tensor) else found["loss"]
 
     def movable(self) -> set[str]:
         """The tensors that theta decides: its parameters, and the running statistics of BatchNorm."""

@@ -106,9 +106,7 @@ def test_at_the_end_no_single_group_gains(name: str) -> None:
     for root in of.roots():
         family = of.family(root.name)
         alone = Symmetries({n: of.groups[n] for n in family}, of.axes)
-        best = max(
-            inner(a, of.permuted(b, found.permutations | {n: p[n] for n in family})) for p in everything(alone)
-        )
+        best = max(inner(a, of.permuted(b, found.permutations | {n: p[n] for n in family})) for p in everything(alone))
         assert best == pytest.approx(found.agreement, rel=1e-12)
 
 

@@ -353,9 +353,7 @@ ARCHITECTURES = [
         """,
     ),
     Architecture("resnet20-A", lambda: la.zoo.resnet20(1, 3), (1, 4, 4), _resnet20("A"), batch_norm=True),
-    Architecture(
-        "resnet20-B", lambda: la.zoo.resnet20(1, 3, shortcut="B"), (1, 4, 4), _resnet20("B"), batch_norm=True
-    ),
+    Architecture("resnet20-B", lambda: la.zoo.resnet20(1, 3, shortcut="B"), (1, 4, 4), _resnet20("B"), batch_norm=True),
     Architecture(
         "vit",
         lambda: la.zoo.vit(1, 4, 3, patch=2, width=6, depth=1, heads=2),
@@ -429,7 +427,9 @@ ARCHITECTURES = [
     ),
     Architecture(
         "grouped-convolution",
-        lambda: nn.Sequential(nn.Conv2d(2, 6, 2), nn.ReLU(), nn.Conv2d(6, 4, 2, groups=2), nn.Flatten(), nn.Linear(4, 3)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 6, 2), nn.ReLU(), nn.Conv2d(6, 4, 2, groups=2), nn.Flatten(), nn.Linear(4, 3)
+        ),
         (2, 3, 3),
         """
         0.weight g d@g, ., ., .
@@ -469,7 +469,9 @@ ARCHITECTURES = [
     ),
     Architecture(
         "transposed-convolution",
-        lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.Tanh(), nn.ConvTranspose2d(3, 4, 2), nn.Tanh(), nn.Conv2d(4, 2, 1)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 2), nn.Tanh(), nn.ConvTranspose2d(3, 4, 2), nn.Tanh(), nn.Conv2d(4, 2, 1)
+        ),
         (2, 3, 3),
         "0.weight a, ., ., .\n0.bias a\n2.weight a, b, ., .\n2.bias b\n4.weight ., b, ., .",
     ),
@@ -735,6 +737,12 @@ ARCHITECTURES = [
         "fc1.weight a + a, .\nfc1.bias a + a\nfc2.weight ., a",
     ),
     Architecture(
+        "gated-linear-unit-of-torch",
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2)),
+        (4,),
+        "0.weight a + a, .\n0.bias a + a\n2.weight ., a",
+    ),
+    Architecture(
         "swiglu",
         lambda: Written(
             lambda m, x: m.down(F.silu(m.gate(x)) * m.up(x)),
@@ -810,7 +818,9 @@ ARCHITECTURES = [
     Architecture(
         "mean-over-tokens",
         lambda: Written(
-            lambda m, x: m.fc2(F.normalize(torch.tanh(m.fc1(x)), dim=-1).mean(1)), fc1=nn.Linear(3, 4), fc2=nn.Linear(4, 2)
+            lambda m, x: m.fc2(F.normalize(torch.tanh(m.fc1(x)), dim=-1).mean(1)),
+            fc1=nn.Linear(3, 4),
+            fc2=nn.Linear(4, 2),
         ),
         (4, 3),
         _MLP,
@@ -834,9 +844,14 @@ ARCHITECTURES = [
     Architecture(
         "flatten-before-and-after",
         lambda: nn.Sequential(
-            nn.Flatten(), nn.Linear(12, 12), nn.Tanh(), nn.Unflatten(1, (3, 2, 2)), nn.Conv2d(3, 4, 1), nn.Flatten(),
-            nn.Linear(16, 2)
-        ),  # fmt: skip
+            nn.Flatten(),
+            nn.Linear(12, 12),
+            nn.Tanh(),
+            nn.Unflatten(1, (3, 2, 2)),
+            nn.Conv2d(3, 4, 1),
+            nn.Flatten(),
+            nn.Linear(16, 2),
+        ),
         (3, 2, 2),
         "1.weight a 4, .\n1.bias a 4\n4.weight b, a, ., .\n4.bias b\n6.weight ., b 4",
     ),

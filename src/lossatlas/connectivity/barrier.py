@@ -227,7 +227,7 @@ def _verdict(
         value, low, high = _relative(loss, replicates)
     known = "no interval" if math.isnan(high) else f"95 % interval [{low:.4g}, {high:.4g}]"
     return {
-        "verdict": connected if high < THRESHOLD else "not shown connected",
+        "verdict": connected if high < THRESHOLD and loss.finite else "not shown connected",
         "verdict_statistic": f"{name} {value:.4g}, {known}, threshold {THRESHOLD:g}",
         "threshold": THRESHOLD,
     }

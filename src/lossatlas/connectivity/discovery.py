@@ -148,8 +148,8 @@ def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
     other = {name: 1.1 * t if name in movable and t.is_floating_point() else t for name, t in state.items()}
     if not difference([(next(objective.outputs(other)), graph.run(other, batch))], 1) <= AGREES:
         raise InputError(
-            "The model does something with its weights that its trace does not show (a compiled or scripted function, "
-            "NumPy): write its groups by hand, symmetries={...} (see Symmetries.parse)."
+            "The model cannot be traced: it does something with its weights that no function of PyTorch shows (a "
+            "script, NumPy). Write its groups by hand, symmetries={...} (see Symmetries.parse)."
         )
     moved = found.permuted(state, found.random(0))
     if not deviation(objective, state, moved, 1) <= AGREES:

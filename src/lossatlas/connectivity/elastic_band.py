@@ -37,6 +37,8 @@ def elastic_band(
 def _equally_spaced(curve: ParametricCurve, points: Tensor) -> Tensor:
     pieces = [float((q.double() - p.double()).norm()) for p, q in pairwise(points)]
     reached = np.concatenate([[0.0], np.cumsum(pieces)])
+    if not math.isfinite(reached[-1]):  # thrown out of range: their losses will tell
+        return points[1:-1]
     t = np.linspace(0.0, 1.0, len(points))
     places = np.interp(reached[-1] * t, reached, t)
     return torch.stack([curve.point(float(place)) for place in places[1:-1]])

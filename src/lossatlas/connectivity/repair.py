@@ -173,7 +173,7 @@ def _weighted(statistics: Sequence[Statistics], share: Sequence[float]) -> Stati
 
 def _correct(state: State, layer: _Layer, own: Statistics, target: Statistics) -> None:
     """z <- mu + sd (z - mean) / deviation, in the layer's weight and bias; a unit that never varies is only moved."""
-    varies = own[1] > 1e-8 * own[1].max()
+    varies = own[1] > 10 * torch.finfo(state[layer.weight].dtype).eps * own[1].max()
     factor = torch.where(varies, target[1] / torch.where(varies, own[1], 1.0), 1.0)
     weight, bias = state[layer.weight], state[layer.bias]
     shape = [1] * weight.ndim

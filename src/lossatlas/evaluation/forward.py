@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lossatlas.batches import copied, preserved_rng, tensors_in
+from lossatlas.batches import copied, preserved_rng, seed_generators, tensors_in
 from lossatlas.evaluation.tracing import Trace, Untraceable, trace
 from lossatlas.functional import FunctionalModel
 
@@ -38,6 +38,7 @@ class Forward:
         """The outputs on a batch of the form that was traced; ``watch(node, value)`` sees every value on the way."""
         given = [tensors[name] for name in self.tensors.values()]
         with torch.no_grad(), preserved_rng(given[0].device):
+            seed_generators(0, given[0].device)  # as for the batch that was traced
             outputs: Tensor = _Watched(self._graph, watch).run(*given, *tensors_in(copied(batch)))["outputs"]
         return outputs
 

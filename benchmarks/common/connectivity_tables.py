@@ -1,0 +1,93 @@
+"""Barriers, alignments and means of networks as lines of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import xarray as xr
+
+import lossatlas as la
+from lossatlas.objective import Source
+from lossatlas.uncertainty import plus_minus, with_interval
+
+BARRIERS = f"  {'way':<21}{'images':<13}{'loss':<26}{'at t':<6}{'error':<30}{'loss of ends':<15}{'s':>5}"
+ABOVE = 0.05  # the curve's highest training loss above its worse end, at most
+MEANS = f"  {'network':<34}{'loss on test':<22}{'error on test':<22}"
+
+
+def barrier_line(found: xr.Dataset) -> str:
+    """One row under ``BARRIERS``."""
+    ends = f"{float(found['loss'][0]):.3f}, {float(found['loss'][-1]):.3f}"
+    images = f"{found.attrs['n_examples']:,} {found.attrs['data']}"
+    return (
+        f"  {found.attrs['way']:<21}{images:<13}{_height(found, ''):<26}{float(found['t_max']):<6.3f}"
+        f"{_height(found, '_error'):<30}{ends:<15}{found.attrs['seconds']:>5.0f}"
+    )
+
+
+def alignment_line(summary: xr.Dataset) -> str:
+    """What one alignment took and did."""
+    attrs = summary.attrs
+    moved = float((summary["moved"] * summary["size"]).sum() / summary["size"].sum())
+    return (
+        f"  aligned in {attrs['seconds']:.1f} s, {attrs['seconds_assignment'] / attrs['seconds']:.0%} of it in the"
+        f" assignment solver ({attrs['assignments']} calls, {attrs['seconds_assignment']:.2f} s);"
+        f" {summary.sizes['group']} groups, {moved:.0%} of the units moved; similarity"
+        f" {float(summary['similarity_before']):.4f} to {float(summary['similarity_after']):.4f}, distance"
+        f" {float(summary['distance_before']):.4g} to {float(summary['distance_after']):.4g}; outputs deviate by"
+        f" {float(summary['deviation']):.1e}; starts: {attrs['starts']}"
+    )
+
+
+def curve_line(training: xr.Dataset, found: xr.Dataset) -> str:
+    """How a curve was fitted, and how high it rises above the worse of its ends."""
+    fit, top, worse = training.attrs, int(found["loss"].argmax()), float(found["loss"][[0, -1]].max())
+    highest = float(found["highest_loss"])
+    return (
+        f"  curve: {fit['epochs']} epochs, {training.sizes['step']:,} steps of {fit['batch_size']} images; length"
+        f" {float(found['length_ratio']):.3f} of the line; highest training loss {highest:.4f} at t ="
+        f" {float(found['t'][top]):.3f}, {highest - worse:.4f} above the worse end's {worse:.4f} (at most {ABOVE} is"
+        f" expected: {_said(highest - worse <= ABOVE)}); fitted in {fit['seconds']:.0f} s, with its profile"
+        f" {fit['seconds'] + found.attrs['seconds']:.0f} s"
+    )
+
+
+def verdict_line(found: xr.Dataset) -> str:
+    """What a barrier shows."""
+    return f"  {found.attrs['way']}: {found.attrs['verdict']} ({found.attrs['verdict_statistic']})"
+
+
+def mean_line(name: str, objective: la.Objective, point: Source) -> str:
+    """One row under ``MEANS``: a network's loss and error with standard errors."""
+    found = objective.evaluate(objective.point_of(point))
+    accuracy, stderr = found.metrics["accuracy"]
+    loss, error = plus_minus(found.loss, found.loss_stderr), plus_minus(1 - accuracy, stderr)
+    return f"  {name:<34}{loss:<22}{error:<22}"
+
+
+def width_lines(before: dict[int, xr.Dataset], after: dict[int, xr.Dataset]) -> Iterator[str]:
+    """The barriers of the loss over the widths, and whether they are in the bands that one expects."""
+    heights = {way: {w: float(d["barrier"]) for w, d in sets.items()} for way, sets in _ways(before, after)}
+    for way, found in heights.items():
+        yield f"  {way:<22}" + ", ".join(f"{value:.4f} at {width}" for width, value in found.items())
+    line, matched = heights.values()
+    yield f"  the line's above 0.8 at each width: {_said(min(line.values()) > 0.8)}"
+    for width, bound in ((64, 0.12), (256, 0.05)):
+        if width in matched:
+            yield f"  after alignment below {bound} at {width}: {_said(matched[width] < bound)}"
+    if len(matched) > 1:
+        fallen = [matched[width] for width in sorted(matched)]
+        yield f"  after alignment the lower the wider: {_said(fallen == sorted(set(fallen), reverse=True))}"
+
+
+def _ways(*sets: dict[int, xr.Dataset]) -> Sequence[tuple[str, dict[int, xr.Dataset]]]:
+    return [(next(iter(each.values())).attrs["way"], each) for each in sets]
+
+
+def _height(found: xr.Dataset, suffix: str) -> str:
+    value, low, high = (float(found[f"barrier{suffix}{bound}"]) for bound in ("", "_low", "_high"))
+    return with_interval(value, (low, high))
+
+
+def _said(held: bool) -> str:
+    return "yes" if held else "NO"
