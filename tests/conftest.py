@@ -20,7 +20,7 @@ for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import torch
+import torch  # noqa: E402, after the threads are set
 
 
 def _programs(*names: str) -> Callable[[], bool]:

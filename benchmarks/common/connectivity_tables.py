@@ -41,10 +41,10 @@ def alignment_line(summary: xr.Dataset) -> str:
 
 def curve_line(training: xr.Dataset, found: xr.Dataset) -> str:
     """How a curve was fitted, and how high it rises above the worse of its ends."""
-    fit, top, worse = training.attrs, int(found["loss"].argmax()), float(found["loss"][[0, -1]].max())
+    fit, top, worse = training.attrs, int(found["loss"].values.argmax()), float(found["loss"][[0, -1]].max())
     highest = float(found["highest_loss"])
     return (
-        f"  curve: {fit['epochs']} epochs, {training.sizes['step']:,} steps of {fit['batch_size']} images; length"
+        f"  curve: {training.sizes['step']:,} steps of {fit['batch_size']} images (epochs: {fit['epochs']}); length"
         f" {float(found['length_ratio']):.3f} of the line; highest training loss {highest:.4f} at t ="
         f" {float(found['t'][top]):.3f}, {highest - worse:.4f} above the worse end's {worse:.4f} (at most {ABOVE} is"
         f" expected: {_said(highest - worse <= ABOVE)}); fitted in {fit['seconds']:.0f} s, with its profile"
