@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from lossatlas.connectivity.alignment import align as align
     from lossatlas.connectivity.barrier import barrier as barrier
     from lossatlas.connectivity.connect import connect as connect
-    from lossatlas.connectivity.discovery import symmetries as symmetries
     from lossatlas.connectivity.instability import instability as instability
     from lossatlas.connectivity.merging import merge_many as merge_many
     from lossatlas.connectivity.plane import connectivity_plane as connectivity_plane
     from lossatlas.connectivity.repair import repair as repair
-    from lossatlas.connectivity.symmetries import Symmetries as Symmetries
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
     from lossatlas.curvature.density import spectral_density as spectral_density
     from lossatlas.curvature.gabdullin import gabdullin as gabdullin
@@ -56,6 +54,8 @@ if TYPE_CHECKING:
     from lossatlas.robustness import robustness as robustness
     from lossatlas.surface import refine as refine
     from lossatlas.surface import surface as surface
+    from lossatlas.symmetry.discovery import symmetries as symmetries
+    from lossatlas.symmetry.symmetries import Symmetries as Symmetries
     from lossatlas.trajectory import Recorder as Recorder
     from lossatlas.trajectory import Trajectory as Trajectory
 
@@ -94,8 +94,8 @@ _HOME = {
     "barrier": "connectivity.barrier",
     "connect": "connectivity.connect",
     "align": "connectivity.alignment",
-    "symmetries": "connectivity.discovery",
-    "Symmetries": "connectivity.symmetries",
+    "symmetries": "symmetry.discovery",
+    "Symmetries": "symmetry.symmetries",
     "merge_many": "connectivity.merging",
     "repair": "connectivity.repair",
     "instability": "connectivity.instability",

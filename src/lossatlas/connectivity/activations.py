@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from lossatlas.batches import leading_size
-from lossatlas.connectivity.discovery import Discovered
 from lossatlas.connectivity.matching import Solver, Tables, assigned, units_of
-from lossatlas.connectivity.symmetries import Axis, Permutations, Segment, Symmetries, names_in, permute, segments
 from lossatlas.objective import Objective
+from lossatlas.symmetry.discovery import Discovered
+from lossatlas.symmetry.notation import Axis, Segment, names_in
+from lossatlas.symmetry.symmetries import Permutations, Symmetries, permute, segments
 
 
 def match_activations(

@@ -14,12 +14,13 @@ import xarray as xr
 from torch import Tensor
 
 from lossatlas.connectivity.activations import match_activations
-from lossatlas.connectivity.discovery import Discovered, discover
 from lossatlas.connectivity.matching import Match, WeightMatching, units_of
-from lossatlas.connectivity.symmetries import Permutations, Symmetries, names_in, segments
-from lossatlas.connectivity.verification import deviation, guilty_groups
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.objective import Objective, Source
+from lossatlas.symmetry.discovery import Discovered, discover
+from lossatlas.symmetry.notation import names_in
+from lossatlas.symmetry.symmetries import Permutations, Symmetries, segments
+from lossatlas.symmetry.verification import deviation, guilty_groups
 
 Method = Literal["weights", "activations"]
 Given = Symmetries | Mapping[str, Sequence[str | None]]

@@ -15,8 +15,8 @@ from oracles.architectures import squares as loss
 from torch import Tensor, nn
 
 import lossatlas as la
-from lossatlas.connectivity.symmetries import Symmetries
 from lossatlas.errors import InputError
+from lossatlas.symmetry.symmetries import Symmetries
 
 EXACT = 1e-12  # relative, in float64
 

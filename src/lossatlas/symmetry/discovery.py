@@ -13,83 +13,20 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from lossatlas.connectivity import rules
-from lossatlas.connectivity.extents import Extent
-from lossatlas.connectivity.groups import moves, symmetries_of
-from lossatlas.connectivity.rules import Axes, Call, Rule
-from lossatlas.connectivity.symmetries import Axis, Symmetries
-from lossatlas.connectivity.verification import deviation, difference, guilty_groups
 from lossatlas.errors import InputError, NumericalError
 from lossatlas.evaluation.forward import Forward
 from lossatlas.evaluation.tracing import Untraceable
 from lossatlas.objective import Objective
-
-
-def _named(rule: Rule, names: str) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), rule)
-
-
-_ELEMENTWISE = """
-add sub rsub mul div true_divide truediv floor_divide pow relu relu6 gelu tanh sigmoid silu mish elu selu celu
-leaky_relu hardswish hardsigmoid hardtanh softplus softsign logsigmoid tanhshrink softshrink hardshrink threshold
-exp expm1 log log1p log2 sqrt rsqrt reciprocal neg abs sign square sin cos tan atan erf erfc clamp clamp_min clamp_max
-clip where maximum minimum fmin fmax lerp masked_fill addcmul addcdiv eq ne lt le gt ge logical_and logical_or
-logical_not and or bitwise_and bitwise_not invert nan_to_num floor ceil round isnan isinf _weight_norm log_sigmoid
-_threshold remainder fmod mod cosh sinh xor atan2 hypot logaddexp"""
-_SAME = """
-to type type_as float double half bfloat16 long int bool contiguous clone detach cpu cuda data real positive softmax
-log_softmax softmin normalize alias"""
-_MADE = """
-zeros ones full arange eye linspace"""
-_POOLS = ("max", "avg", "lp", "adaptive_avg", "adaptive_max")
-
-RULES: dict[str, Rule] = {
-    **_named(rules.elementwise, _ELEMENTWISE),
-    **_named(rules.same, _SAME),
-    **_named(rules.factory, _MADE),
-    **_named(rules.made_like, "zeros_like ones_like full_like new_zeros new_ones new_full"),
-    **_named(rules.converted, "tensor as_tensor"),
-    **_named(rules.dropped(2), "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
-    "rrelu": rules.dropped(3),
-    "glu": rules.gated,
-    "linear": rules.linear,
-    **{f"conv{d}d": rules.convolution(d) for d in (1, 2, 3)},
-    **{f"conv_transpose{d}d": rules.convolution(d, transposed=True) for d in (1, 2, 3)},
-    **_named(rules.batch_norm, "batch_norm instance_norm"),
-    "group_norm": rules.group_norm,
-    **_named(rules.layer_norm, "layer_norm rms_norm"),
-    "prelu": rules.prelu,
-    **{f"{kind}_pool{d}d": rules.spatial(d) for d in (1, 2, 3) for kind in _POOLS},
-    **_named(rules.resize, "interpolate upsample"),
-    **_named(rules.reduction(), "mean sum nansum nanmean amax amin prod logsumexp std var all any"),
-    **_named(rules.reduction(2), "norm vector_norm linalg_norm linalg_vector_norm"),
-    **_named(rules.ordered(), "cumsum cumprod argmax argmin max min median"),
-    **_named(rules.ordered(1, -1), "sort argsort"),
-    "topk": rules.ordered(2, -1),
-    **_named(rules.reshape, "reshape view flatten unflatten squeeze unsqueeze view_as reshape_as ravel"),
-    **_named(rules.rearrange, "permute transpose t T mT H mH movedim moveaxis swapaxes swapdims adjoint"),
-    **_named(rules.expand, "expand expand_as broadcast_to"),
-    **_named(rules.concatenate, "cat concat concatenate"),
-    "stack": rules.stack,
-    **_named(rules.pieces, "chunk split split_with_sizes tensor_split"),
-    **_named(rules.unbind, "unbind iter"),
-    "select": rules.select,
-    "narrow": rules.narrow,
-    "getitem": rules.item,
-    "pad": rules.pad,
-    **_named(rules.matmul, "matmul mm bmm mv dot"),
-    **_named(rules.added_product, "addmm baddbmm"),
-    "einsum": rules.einsum,
-    "scaled_dot_product_attention": rules.attention,
-    "embedding": rules.embedding,
-    "multi_head_attention_forward": rules.packed_attention,
-}
-"""What is known of each function, by its bare name."""
+from lossatlas.symmetry import calls
+from lossatlas.symmetry.calls import Axes, Call
+from lossatlas.symmetry.extents import Extent
+from lossatlas.symmetry.groups import moves, symmetries_of
+from lossatlas.symmetry.notation import Axis
+from lossatlas.symmetry.rules import LAYERS, RULES
+from lossatlas.symmetry.symmetries import Symmetries
+from lossatlas.symmetry.verification import deviation, difference, guilty_groups
 
 AGREES = 1e-3  # of outputs, relative: above any rounding, below what a wrong order does
-# Whose outputs activation matching compares: what holds weights, and the sums of residual streams.
-LAYERS = {"linear", "embedding", "batch_norm", "layer_norm", "group_norm", "instance_norm", "add", "einsum", "matmul"}
-LAYERS |= {name for name in RULES if name.startswith("conv")} | {"scaled_dot_product_attention"}
 
 
 def symmetries(objective: Objective) -> Symmetries:
@@ -137,8 +74,8 @@ def discover(objective: Objective) -> Discovered:
     graph.run(objective.state(), next(objective.like_the_first()), walk.see)
     found, written = symmetries_of(walk.of, tuple(walk.reasons))
     _check(objective, graph, found)
-    layers = {name: written(extents) for name, extents in walk.layers.items()}
-    return Discovered(found, graph, {name: axes for name, axes in layers.items() if moves(axes)})
+    named = {name: written(extents) for name, extents in walk.layers.items()}
+    return Discovered(found, graph, {name: axes for name, axes in named.items() if moves(axes)})
 
 
 def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
@@ -193,7 +130,7 @@ class _Discovery:
         if node.op == "placeholder":
             return self._placeholder(node, value)
         if node.op == "get_attr":
-            return rules.constant(value)
+            return calls.constant(value)
         if node.op == "output":
             for source in node.all_input_nodes:
                 _pin(self._extents[source])
@@ -213,7 +150,7 @@ class _Discovery:
     def _placeholder(self, node: fx.Node, value: Any) -> Any:
         name = self._graph.tensors.get(str(node.target))
         if name is None:
-            return rules.fresh(value.shape)
+            return calls.fresh(value.shape)
         still = name not in self._movable or not node.users
         self.of[name] = [Extent(size, pinned=size == 1 or still) for size in value.shape]
         return self.of[name]
@@ -247,7 +184,7 @@ def _fits(found: Any, value: Any) -> bool:
 
 def _pinned(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return rules.fresh(value.shape)
+        return calls.fresh(value.shape)
     return [_pinned(v) for v in value] if isinstance(value, tuple | list) else None
 
 

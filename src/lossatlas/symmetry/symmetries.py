@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,13 +11,9 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import InputError
+from lossatlas.symmetry.notation import Axis, Segment, names_in, outer_of, parsed, solved_sizes, written
 
-Factor = str | int  # the name of a group, or the size of something that keeps its order
-Segment = tuple[Factor, ...]  # a product: the last factor varies fastest
-Axis = tuple[Segment, ...]  # a sum: one segment after another
 Permutations = dict[str, Tensor]
-
-_NAME = re.compile(r"([^\s+@=]+(?:@[^\s+@=]+)*)(?:=([1-9][0-9]*))?")
 
 
 @dataclass(frozen=True)
@@ -64,25 +59,26 @@ class Symmetries:
         {'a': Group(name='a', size=8, within=None)}
         """
         said: dict[str, int] = {}
-        axes = {name: _parsed(name, entries, shapes, said) for name, entries in spec.items()}
-        sizes = _solved_sizes(axes, shapes, said)
-        groups = {name: Group(name, size, _outer(name)) for name, size in sizes.items()}
+        axes = {name: parsed(name, entries, shapes, said) for name, entries in spec.items()}
+        sizes = solved_sizes(axes, shapes, said)
+        groups = {name: Group(name, size, outer_of(name)) for name, size in sizes.items()}
         for name, own in axes.items():
-            for inner in (f for axis in own for f in names_in(axis) if _outer(f)):
-                if not any(_outer(inner) in names_in(axis) for axis in own):
+            for inner in (f for axis in own for f in names_in(axis) if outer_of(f)):
+                if not any(outer_of(inner) in names_in(axis) for axis in own):
                     raise InputError(
-                        f"The group {inner!r} lies within {_outer(inner)!r}, which no axis of {name!r} has."
+                        f"The group {inner!r} lies within {outer_of(inner)!r}, which no axis of {name!r} has."
                     )
         return cls(groups, axes, pinned)
 
     @property
     def spec(self) -> dict[str, tuple[str | None, ...]]:
         """What ``parse`` would read: to be printed, changed, and given as ``symmetries=``."""
-        return {name: tuple(_written(axis, self.groups) for axis in axes) for name, axes in self.axes.items()}
+        sizes = {name: group.size for name, group in self.groups.items()}
+        return {name: tuple(written(axis, sizes) for axis in axes) for name, axes in self.axes.items()}
 
     def __str__(self) -> str:
         width = max(map(len, self.axes), default=0)
-        rows = {name: ", ".join(_written(axis) or "." for axis in axes) for name, axes in self.axes.items()}
+        rows = {name: ", ".join(written(axis) or "." for axis in axes) for name, axes in self.axes.items()}
         lines = [f"{name:{width}}  {row}" for name, row in rows.items()]
         return "\n".join([*lines, *(f"kept in order: {reason}" for reason in self.pinned)])
 
@@ -159,11 +155,6 @@ def _taken(tensor: Tensor, dim: int, by: int, index: Tensor) -> Tensor:
     return torch.take_along_dim(tensor, ordered.reshape(shape).to(tensor.device), dim)
 
 
-def names_in(axis: Axis) -> list[str]:
-    """The groups along an axis, each once."""
-    return list(dict.fromkeys(factor for segment in axis for factor in segment if isinstance(factor, str)))
-
-
 def index_of(
     axis: Axis, of: Symmetries, permutations: Mapping[str, Tensor], at: Mapping[str, int] | None = None
 ) -> Tensor:
@@ -228,84 +219,3 @@ def segments(axis: Axis, of: Symmetries) -> Iterator[tuple[int, int, Segment]]:
 @cache
 def _coordinates(sizes: tuple[int, ...]) -> list[Tensor]:
     return list(torch.unravel_index(torch.arange(math.prod(sizes)), sizes))
-
-
-def _outer(name: str) -> str | None:
-    return name.partition("@")[2] or None
-
-
-def _written(axis: Axis, groups: Mapping[str, Group] | None = None) -> str | None:
-    """The axis as text, with sizes where several groups share it and ``groups`` is known."""
-    if not names_in(axis):
-        return None
-    several = sum(isinstance(factor, str) for segment in axis for factor in segment) > 1
-    sizes = {name: f"={groups[name].size}" for name in names_in(axis)} if groups is not None and several else {}
-    return " + ".join(" ".join(f"{f}{sizes.get(str(f), '')}" for f in segment) for segment in axis)
-
-
-def _parsed(
-    name: str, entries: Sequence[str | None], shapes: Mapping[str, Sequence[int]], said: dict[str, int]
-) -> tuple[Axis, ...]:
-    if name not in shapes:
-        raise InputError(f"The symmetries name a tensor {name!r} that the model does not have: see its state_dict().")
-    shape = shapes[name]
-    if isinstance(entries, str) or not isinstance(entries, Sequence) or len(entries) != len(shape):
-        raise InputError(
-            f"The symmetries give {name!r} the axes {entries!r}: give {len(shape)} entries, one an axis of its shape "
-            f"{tuple(shape)}, each a text or None."
-        )
-    given = zip(entries, shape, strict=True)
-    return tuple(((size,),) if entry is None else _parsed_axis(name, entry, said) for entry, size in given)
-
-
-def _parsed_axis(name: str, entry: str, said: dict[str, int]) -> Axis:
-    if not isinstance(entry, str) or not all(part.split() for part in entry.split("+")):
-        raise InputError(f"The symmetries give {name!r} the axis {entry!r}: write 'group', 'group 49' or 'one + two'.")
-    return tuple(tuple(_factor(name, word, said) for word in part.split()) for part in entry.split("+"))
-
-
-def _factor(name: str, word: str, said: dict[str, int]) -> Factor:
-    found = _NAME.fullmatch(word)
-    if word.isdigit() and int(word):
-        return int(word)
-    if found is None or word.isdigit():
-        raise InputError(f"The symmetries give {name!r} the factor {word!r}: write a group's name or a size.")
-    group, size = found[1], found[2]
-    if size is not None and said.setdefault(group, int(size)) != int(size):
-        raise InputError(f"The symmetries give the group {group!r} of {name!r} two sizes, {said[group]} and {size}.")
-    return group
-
-
-def _solved_sizes(
-    axes: Mapping[str, tuple[Axis, ...]], shapes: Mapping[str, Sequence[int]], said: Mapping[str, int]
-) -> dict[str, int]:
-    """The size of each group, as it was said or from axes where it is the one thing unknown."""
-    known = dict(said)
-    equations = [(name, *pair) for name, own in axes.items() for pair in zip(own, shapes[name], strict=True)]
-    for _ in range(len(equations) + 1):
-        for name, axis, size in equations:
-            unknown = [f for segment in axis for f in segment if isinstance(f, str) and f not in known]
-            if len(unknown) == 1:
-                known[unknown[0]] = _one_unknown(name, axis, size, unknown[0], known)
-    for name, axis, size in equations:
-        if missing := set(names_in(axis)) - known.keys():
-            raise InputError(
-                f"The size of {min(missing)!r} in {name!r} cannot be told from the shapes: write {min(missing)}=SIZE."
-            )
-        total = sum(math.prod(known[f] if isinstance(f, str) else f for f in segment) for segment in axis)
-        if total != size:
-            raise InputError(f"The symmetries make an axis of {name!r} {total} long ({_written(axis)}); it is {size}.")
-    return known
-
-
-def _one_unknown(name: str, axis: Axis, size: int, unknown: str, known: Mapping[str, int]) -> int:
-    rest, factor = size, 1
-    for segment in axis:
-        product = math.prod(known[f] if isinstance(f, str) else f for f in segment if f != unknown)
-        if unknown in segment:
-            factor = product
-        else:
-            rest -= product
-    if rest <= 0 or rest % factor:
-        raise InputError(f"The symmetries do not fit an axis of {name!r} with {size} entries: {_written(axis)}.")
-    return rest // factor

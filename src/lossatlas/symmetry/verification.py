@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from lossatlas.connectivity.symmetries import Symmetries
 from lossatlas.objective import Objective
+from lossatlas.symmetry.symmetries import Symmetries
 
 State = Mapping[str, Tensor]
 

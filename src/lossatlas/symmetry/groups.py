@@ -6,8 +6,9 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from lossatlas.connectivity.extents import Extent
-from lossatlas.connectivity.symmetries import Axis, Factor, Group, Segment, Symmetries
+from lossatlas.symmetry.extents import Extent
+from lossatlas.symmetry.notation import Axis, Factor, Segment
+from lossatlas.symmetry.symmetries import Group, Symmetries
 
 Product = list[Extent]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lossatlas.connectivity.symmetries import Group, Symmetries
 from lossatlas.errors import InputError
+from lossatlas.symmetry.symmetries import Group, Symmetries
 
 SHAPES = {
     "fc1.weight": (4, 3),
