@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import xarray as xr
 
@@ -65,23 +65,18 @@ def mean_line(name: str, objective: la.Objective, point: Source) -> str:
     return f"  {name:<34}{loss:<22}{error:<22}"
 
 
-def width_lines(before: dict[int, xr.Dataset], after: dict[int, xr.Dataset]) -> Iterator[str]:
-    """The barriers of the loss over the widths, and whether they are in the bands that one expects."""
-    heights = {way: {w: float(d["barrier"]) for w, d in sets.items()} for way, sets in _ways(before, after)}
-    for way, found in heights.items():
-        yield f"  {way:<22}" + ", ".join(f"{value:.4f} at {width}" for width, value in found.items())
-    line, matched = heights.values()
-    yield f"  the line's above 0.8 at each width: {_said(min(line.values()) > 0.8)}"
-    for width, bound in ((64, 0.12), (256, 0.05)):
-        if width in matched:
-            yield f"  after alignment below {bound} at {width}: {_said(matched[width] < bound)}"
+def width_lines(ways: Mapping[int, Sequence[xr.Dataset]], bounds: Mapping[int, float]) -> Iterator[str]:
+    """The barriers of the loss over the widths, before and after alignment, and whether they are as expected."""
+    line, matched = ({width: float(both[i]["barrier"]) for width, both in sorted(ways.items())} for i in (0, 1))
+    for name, heights in (("before alignment", line), ("after", matched)):
+        yield f"  {name}: " + ", ".join(f"{value:.4f} at {width}" for width, value in heights.items())
+    if bounds:
+        yield f"    before above 0.8 at each width: {_said(min(line.values()) > 0.8)}"
+    for width in sorted(bounds.keys() & matched.keys()):
+        yield f"    after below {bounds[width]} at {width}: {_said(matched[width] < bounds[width])}"
     if len(matched) > 1:
-        fallen = [matched[width] for width in sorted(matched)]
-        yield f"  after alignment the lower the wider: {_said(fallen == sorted(set(fallen), reverse=True))}"
-
-
-def _ways(*sets: dict[int, xr.Dataset]) -> Sequence[tuple[str, dict[int, xr.Dataset]]]:
-    return [(next(iter(each.values())).attrs["way"], each) for each in sets]
+        fallen = list(matched.values())
+        yield f"    after the lower the wider: {_said(fallen == sorted(fallen, reverse=True))}"
 
 
 def _height(found: xr.Dataset, suffix: str) -> str:
