@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from lossatlas.connectivity.heights import (
+    TAIL,
     UNKNOWN,
     Definition,
     FloatArray,
@@ -73,7 +74,8 @@ def barrier(
 
     **How sure.** ``draws`` replicates of a bootstrap draw the examples anew, the same ones at every t and at both ends,
     and take every maximum anew; the 95 % interval corrects for the bias of a maximum over noisy points
-    (``connectivity.heights.interval``). It takes the examples as independent draws and the t as given. With a loss
+    (``connectivity.heights.interval``); where no example shows an error it ends at 3.7 / N, since what is
+    rarer may not be seen among N. It takes the examples as independent draws and the t as given. With a loss
     that has one value a batch the batches are drawn. No draws, two batches or fewer: NaN. ``barrier_stderr`` is the
     paired standard error at the t of the maximum alone.
 
@@ -170,6 +172,9 @@ def _summits(profile: Profile, replicates: FloatArray | None, definition: Defini
     if replicates is not None:
         for name, each in found.items():
             bounds[name] = interval(profile.t, each, heights(replicates, profile.t, name), profile.units)
+    if suffix:  # an error that none of N examples shows may still be that of 3.7 in N (no event seen, 97.5 %)
+        unseen = -math.log(TAIL) / profile.units
+        bounds = {name: each._replace(high=unseen) if each.high == 0 else each for name, each in bounds.items()}
     own, top = bounds[definition], tops[definition]
     return {
         f"barrier{suffix}": found[definition][top],
