@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from lossatlas.symmetry.calls import Axes, Call, Found, broadcast, factors, fresh
+from lossatlas.symmetry.calls import Axes, Call, Found, agree, broadcast, factors, fresh
 from lossatlas.symmetry.extents import Extent, unify
 
 
@@ -28,7 +28,14 @@ def attention(call: Call) -> Found:
     mask = call.axes(call.get(3, "attn_mask"))
     if mask is not None:
         broadcast([*outer, query[-2], key[-2]], mask)
-    return [*outer, query[-2], value[-1]]
+    found = [*outer, query[-2], value[-1]]
+    agree([_labelled(query, "le"), _labelled(key, "se"), _labelled(value, "sd"), _labelled(found, "ld")])
+    return found
+
+
+def _labelled(axes: Axes, last: str) -> dict[Any, Extent]:
+    """The last two axes by letters, those before by their place from the end."""
+    return dict(zip([*range(2 - len(axes), 0), *last], axes, strict=True))
 
 
 _ATTENTION = tuple(inspect.signature(F.multi_head_attention_forward).parameters)

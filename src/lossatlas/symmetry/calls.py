@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx
@@ -92,7 +92,35 @@ def broadcast(*several: Axes) -> Axes:
     for extent, one in sorted(pairs, key=lambda pair: len(pair[0].outer)):
         if extent.size > 1:
             unify(extent, one)
+    agree([dict(enumerate(axes, start=length - len(axes))) for axes in several])
     return [e.root for e in found]
+
+
+def agree(terms: Sequence[Mapping[Any, Extent]]) -> None:
+    """What varies within the units of another label does so in every term of a product (and in its result).
+
+    ``terms`` map labels to extents. In x x' the dimensions of one row meet those of another: one order in all rows.
+    """
+    for label in {label: None for term in terms for label in term}:
+        holding = [term for term in terms if label in term]
+        for leaf in [leaf for term in holding for leaf in term[label].leaves()]:
+            for outer in leaf.outer:
+                places = [{at for at, e in term.items() if outer in e.leaves()} for term in holding]
+                if len(places[0]) != 1 or any(place != places[0] for place in places):
+                    leaf.collapse(outer)
+
+
+def together(x: Axes, dims: Iterable[int]) -> Axes:
+    """x, whose entries along these axes are compared: no other axis may be in another order in each of their units."""
+    compared = {d % len(x) for d in dims}
+    units = {leaf for d in compared for leaf in x[d].leaves()}
+    for extent in (e for d, e in enumerate(x) if d not in compared):
+        own = extent.leaves()
+        for leaf in own:
+            for outer in leaf.outer:
+                if outer in units and outer not in own:
+                    leaf.collapse(outer)
+    return [e.root for e in x]
 
 
 def factors(*sizes: int) -> list[int]:

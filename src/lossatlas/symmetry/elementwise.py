@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lossatlas.symmetry.calls import Axes, Call, Found, Rule, broadcast, constant, fresh
+from lossatlas.symmetry.calls import Axes, Call, Found, Rule, broadcast, constant, fresh, together
 from lossatlas.symmetry.extents import Extent, unify
 
 
@@ -13,8 +13,18 @@ def elementwise(call: Call) -> Found:
 
 
 def same(call: Call) -> Found:
-    """Each axis as it was: along the others, or equally in all of it."""
+    """Each axis as it was."""
     return call.first()
+
+
+def normalised(place: int, default: int | None = None) -> Rule:
+    """Softmax and the like: the entries along the axis that the argument at ``place`` names are compared."""
+
+    def rule(call: Call) -> Found:
+        dim = call.get(place, "dim", default)
+        return together(call.first(), [dim]) if isinstance(dim, int) else None
+
+    return rule
 
 
 def reduction(place: int = 1) -> Rule:

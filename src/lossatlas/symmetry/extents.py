@@ -115,6 +115,10 @@ class Extent:
             slots, root.slots, root.over = root.slots, [], None
             for slot in slots:
                 unify(root, slot)
+        elif root.over is not None:
+            for index, slot in enumerate(root.slots):
+                for own in outer.at(root.over, index).leaves():
+                    slot.collapse(own)
 
     def _tell_apart(self, pieces: Sequence[Extent], slots: Sequence[Sequence[Extent]]) -> None:
         """The pieces of an extent whose slots are known: theirs are the pieces of its slots."""

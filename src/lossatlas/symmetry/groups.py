@@ -42,7 +42,7 @@ def _until_stable(axes: list[Extent]) -> None:
 def _normalise(product: Product) -> None:
     for leaf in product:
         for outer in leaf.outer:
-            if outer.pinned and outer not in product:
+            if outer.pinned and outer not in product[: product.index(leaf)]:
                 leaf.collapse(outer)
         chain = leaf.outer
         for parent in chain[-1:]:

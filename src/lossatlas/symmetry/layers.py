@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossatlas.symmetry.calls import Axes, Call, Found, Rule, broadcast, factors, fresh
+from lossatlas.symmetry.calls import Axes, Call, Found, Rule, agree, broadcast, factors, fresh, together
 from lossatlas.symmetry.extents import Extent, merged, unify
 
 
@@ -52,16 +52,16 @@ def _grouped(x: Extent, inward: Extent, outward: Extent, groups: int, transposed
 
 
 def batch_norm(call: Call) -> Found:
-    x = call.first()
+    x = together(call.first(), [d for d in range(len(call.first())) if d != 1])
     for place, keyword in enumerate(("running_mean", "running_var", "weight", "bias"), start=1):
         _match_channels(call, x, call.axes(call.get(place, keyword)))
     return x
 
 
 def group_norm(call: Call) -> Found:
-    x, groups = call.first(), call.get(1, "num_groups")
+    x, groups = together(call.first(), range(2, len(call.first()))), call.get(1, "num_groups")
     if 1 < groups < x[1].size:
-        x[1].split([groups, x[1].size // groups])
+        together(x[1].split([groups, x[1].size // groups]), [1])
     for place, keyword in ((2, "weight"), (3, "bias")):
         _match_channels(call, x, call.axes(call.get(place, keyword)))
     return x
@@ -73,7 +73,8 @@ def _match_channels(call: Call, x: Axes, scale: Axes | None) -> None:
 
 
 def layer_norm(call: Call) -> Found:
-    x, k = call.first(), len(call.get(1, "normalized_shape"))
+    k = len(call.get(1, "normalized_shape"))
+    x = together(call.first(), range(-k, 0))
     for place, keyword in ((2, "weight"), (3, "bias")):
         scale = call.axes(call.get(place, keyword))
         if scale is not None:
@@ -111,6 +112,10 @@ def matmul(call: Call) -> Found:
 def _product(x: Axes, y: Axes) -> Axes:
     outer = broadcast(x[:-2], y[:-2]) if len(x) > 2 or len(y) > 2 else []
     unify(x[-1], y[-2] if len(y) > 1 else y[0])
+    # Labels count from the end; 0 is the axis that is summed over: the last of x, of y the one before it.
+    left = {0 if at == -1 else at: e for at, e in zip(range(-len(x), 0), x, strict=True)}
+    right = {0 if at == max(-2, -len(y)) else at: e for at, e in zip(range(-len(y), 0), y, strict=True)}
+    agree([left, right, {at: e for at, e in (left | right).items() if at}])
     return [*outer, *([x[-2]] if len(x) > 1 else []), *([y[-1]] if len(y) > 1 else [])]
 
 
@@ -134,6 +139,9 @@ def einsum(call: Call) -> Found:
         unify(letters.setdefault(letter, extent), extent)
     if not arrow:
         right = "".join(sorted(x for x in letters if left.count(x) == 1))
+    terms = [dict(zip(term, call.axes(operand) or [], strict=True))
+             for term, operand in zip(left.split(","), operands, strict=True)]  # fmt: skip
+    agree([*terms, {letter: letters[letter] for letter in right}])
     return [letters[letter].root for letter in right]
 
 

@@ -18,8 +18,8 @@ clip where maximum minimum fmin fmax lerp masked_fill addcmul addcdiv eq ne lt l
 logical_not and or bitwise_and bitwise_not invert nan_to_num floor ceil round isnan isinf _weight_norm log_sigmoid
 _threshold remainder fmod mod cosh sinh xor atan2 hypot logaddexp"""
 _SAME = """
-to type type_as float double half bfloat16 long int bool contiguous clone detach cpu cuda data real positive softmax
-log_softmax softmin normalize alias"""
+to type type_as float double half bfloat16 long int bool contiguous clone detach cpu cuda data real positive
+alias"""
 _MADE = """
 zeros ones full arange eye linspace"""
 _POOLS = ("max", "avg", "lp", "adaptive_avg", "adaptive_max")
@@ -33,6 +33,8 @@ RULES: dict[str, Rule] = {
     **_named(elementwise.dropped(2), "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     "rrelu": elementwise.dropped(3),
     "glu": elementwise.gated,
+    **_named(elementwise.normalised(1), "softmax log_softmax softmin"),
+    "normalize": elementwise.normalised(2, default=1),
     "linear": layers.linear,
     **{f"conv{d}d": layers.convolution(d) for d in (1, 2, 3)},
     **{f"conv_transpose{d}d": layers.convolution(d, transposed=True) for d in (1, 2, 3)},
