@@ -91,7 +91,8 @@ def align(
     started = time.perf_counter()
     ours, theirs = objective.state(a), objective.state(b)
     of, found = _symmetries(objective, symmetries, ours)
-    matching = WeightMatching(ours, theirs, of)
+    # Weights are matched; running statistics move with their units, and their scale says nothing about these.
+    matching = WeightMatching(ours, theirs, of.among({entry.name for entry in objective.space}))
     before = matching.agreement(of.identity())
     starts = _starts(objective, method, matching, found, restarts, examples, seed)
     best_start = max(starts, key=lambda name: starts[name].agreement)

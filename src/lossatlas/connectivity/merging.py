@@ -57,12 +57,13 @@ def merge_many(
     aligned = [align(objective, reference, source, **given) for source in sources[1:]]  # type: ignore[arg-type]
     states = [reference, *(objective.state(one.state_dict) for one in aligned)]
     of, generator = aligned[0].symmetries, torch.Generator().manual_seed(seed)
+    weights = of.among({entry.name for entry in objective.space})
     count = 0
     for count in range(1, rounds + 1):  # noqa: B007
         before = [dict(state) for state in states]
         for index in torch.randperm(len(states), generator=generator).tolist():
-            others = _mean([state for i, state in enumerate(states) if i != index], of.axes)
-            match = WeightMatching(others, states[index], of).improve(of.identity(), seed)
+            others = _mean([state for i, state in enumerate(states) if i != index], weights.axes)
+            match = WeightMatching(others, states[index], weights).improve(of.identity(), seed)
             states[index] = of.permuted(states[index], match.permutations)
         if all(torch.equal(old[name], new[name]) for old, new in zip(before, states, strict=True) for name in of.axes):
             break

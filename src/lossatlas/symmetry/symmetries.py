@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -81,6 +81,10 @@ class Symmetries:
         rows = {name: ", ".join(written(axis) or "." for axis in axes) for name, axes in self.axes.items()}
         lines = [f"{name:{width}}  {row}" for name, row in rows.items()]
         return "\n".join([*lines, *(f"kept in order: {reason}" for reason in self.pinned)])
+
+    def among(self, names: Collection[str]) -> Symmetries:
+        """The same groups, moving these tensors alone."""
+        return replace(self, axes={name: axes for name, axes in self.axes.items() if name in names})
 
     def roots(self) -> list[Group]:
         """The groups that lie within no other."""
