@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import xarray as xr
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lossatlas import cli
 from lossatlas.cli import app
@@ -27,6 +27,12 @@ model = torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Li
 
 def objective(): return la.Objective(model, F.cross_entropy, (inputs, targets))
 def not_an_objective(): return model
+
+class Stubborn(torch.nn.Sequential):
+    def forward(self, x):  # what it does depends on values, so that no graph holds it
+        return super().forward(x if float(x.sum()) > 0 else -x)
+
+def stubborn(): return la.Objective(Stubborn(*model), F.cross_entropy, (inputs, targets))
 def fails(): raise KeyError("weights")
 def nan():
     with torch.no_grad():
@@ -137,6 +143,75 @@ def test_connect_measures_the_barrier_between_two_files_and_report_gathers_the_f
     assert float(found["barrier"]) >= 0
     assert run("report", out) == 0
     assert "barrier" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    return weights(tmp_path / "a.safetensors", 1), weights(tmp_path / "b.safetensors", 2)
+
+
+def test_connect_answers_the_whole_question(
+    target: str, pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, problem = tmp_path / "out", f"{target}:objective"
+    options = [
+        "--curve",
+        "chain",
+        "--bends",
+        "2",
+        "--epochs",
+        "2",
+        "--steps",
+        "5",
+        "--plane-steps",
+        "5",
+        "--test",
+        problem,
+    ]
+    assert run("connect", problem, *pair, "--out", str(out), "--quiet", *options) == 0
+    kinds = {file.stem: xr.load_dataset(file).attrs["kind"] for file in out.glob("*.nc")}
+    ways = ("barrier", "barrier_aligned", "barrier_curve")
+    assert kinds == dict.fromkeys([*ways, *(f"{way}_test" for way in ways)], "barrier") | {
+        "alignment": "alignment",
+        "connection": "connection",
+        "plane": "surface",
+    }
+    model = torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Linear(4, 10))
+    model.load_state_dict(load_file(out / "aligned.safetensors"))
+    given = load_file(pair[1])
+    assert torch.equal(model[0].weight.sort(0).values, given["0.weight"].sort(0).values)
+    assert load_file(out / "curve.safetensors")["points"].shape == (4, 310)
+    assert list(xr.load_dataset(out / "plane.nc")["way"].values) == ["line", "polygonal chain"]
+    assert "The two networks are" in capsys.readouterr().out
+    assert run("report", str(out)) == 0
+
+
+def test_connect_of_one_network_with_itself_is_refused_and_leaves_nothing_behind(
+    target: str, pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, "connect", f"{target}:objective", pair[0], pair[0], "--out", str(tmp_path / "out"))
+    assert "two different models" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_connect_keeps_the_line_of_a_model_that_cannot_be_aligned(
+    target: str, pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    error = refused(capsys, "connect", f"{target}:stubborn", *pair, "--out", str(out), "--steps", "5")
+    assert "cannot be traced" in error
+    assert "symmetries=" in error
+    assert (out / "barrier.nc").is_file()
+    assert run("connect", f"{target}:stubborn", *pair, "--out", str(out), "--steps", "5", "--align", "none") == 0
+    groups = tmp_path / "groups.yaml"
+    groups.write_text("{0.weight: [hidden, null], 0.bias: [hidden], 2.weight: [null, hidden]}")
+    by_hand = ["--symmetries", str(groups), "--steps", "5"]
+    assert run("connect", f"{target}:stubborn", *pair, "--out", str(out), *by_hand) == 0
+    assert list(xr.load_dataset(out / "alignment.nc")["group"].values) == ["hidden"]
+    groups.write_text("{0.weight: [hidden, null]}")
+    assert "0.weight" in refused(capsys, "connect", f"{target}:stubborn", *pair, "--out", str(out), *by_hand)
+    groups.unlink()
+    assert "groups.yaml" in refused(capsys, "connect", f"{target}:stubborn", *pair, "--out", str(out), *by_hand)
 
 
 @pytest.mark.parametrize(

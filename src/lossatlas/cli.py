@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -190,6 +190,10 @@ def connect(
     align: Annotated[
         Literal["weights", "activations", "none"], Parameter(help="rename b's hidden units so that it is near to a")
     ] = "weights",
+    symmetries: Annotated[
+        Path | None,
+        Parameter(help="a YAML file: tensor -> the group of units along each axis, for a model that cannot be traced"),
+    ] = None,
     curve: Annotated[Literal["bezier", "chain", "none"], Parameter(help="train a path of low loss")] = "none",
     bends: Annotated[int, Parameter(help="of the curve")] = 1,
     epochs: Annotated[int | None, Parameter(help="of the curve's training; by default 3,000 steps in all")] = None,
@@ -214,6 +218,7 @@ def connect(
     kinds = {"bezier": curves.Bezier, "chain": curves.PolygonalChain}
     wanted = Wanted(
         method=None if align == "none" else align,
+        symmetries=None if symmetries is None else _yaml(symmetries),
         curve=None if curve == "none" else kinds[curve](bends=bends),
         definition=definition,
         steps=steps,
@@ -361,6 +366,17 @@ def _objective(target: str) -> Objective:
     from lossatlas.target import load_objective
 
     return load_objective(target)
+
+
+def _yaml(file: Path) -> Any:
+    import yaml
+
+    from lossatlas.errors import ConfigError
+
+    try:
+        return yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML ({' '.join(str(error).split())}).") from None
 
 
 def _write(out: Path, name: str, dataset: xr.Dataset, *, last: bool = True) -> None:

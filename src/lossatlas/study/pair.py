@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from lossatlas.checkpoints import write_state
-from lossatlas.connectivity.alignment import Method, align
+from lossatlas.connectivity.alignment import Given, Method, align
 from lossatlas.connectivity.barrier import WAYS, barrier
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.heights import Definition
@@ -31,6 +31,7 @@ class Wanted:
     """What is to be measured between two networks."""
 
     method: Method | None = "weights"
+    symmetries: Given | None = None
     curve: ParametricCurve | None = None
     definition: Definition = "entezari"
     steps: int = 25
@@ -66,7 +67,7 @@ def answers(
 
     yield from measured("barrier", "line")
     if wanted.method is not None:
-        aligned = align(objective, a, b, method=wanted.method, seed=wanted.seed)
+        aligned = align(objective, a, b, method=wanted.method, symmetries=wanted.symmetries, seed=wanted.seed)
         write_state(aligned.state_dict, folder / "aligned.safetensors")
         ways[ALIGNED] = Segment(straight.a, aligned.point)
         yield "alignment", aligned.summary
