@@ -213,7 +213,7 @@ def connect(
     from lossatlas import curves
     from lossatlas.checkpoints import make_folder
     from lossatlas.errors import InputError
-    from lossatlas.study.pair import Wanted, answers, verdict
+    from lossatlas.study.pair import Wanted, answers, verdicts
 
     kinds = {"bezier": curves.Bezier, "chain": curves.PolygonalChain}
     wanted = Wanted(
@@ -241,7 +241,8 @@ def connect(
     finally:
         if not existed and not any(out.iterdir()):
             out.rmdir()  # nothing half-written stays behind
-    _say(verdict(results))
+    for sentence in verdicts(results):
+        _say(sentence)
     _say(_written(out, "*"))
 
 

@@ -83,6 +83,17 @@ def align(
     CheckpointError, DirectionError : weights of another network, or NaN among them, by name.
     InputError : a model that cannot be traced, symmetries that do not fit it or that change its function.
     NumericalError : symmetries that were found do not hold on the data.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> data = (torch.randn(10, 2), torch.randn(10, 1))
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, data)
+    >>> order = torch.tensor([2, 0, 1])  # the same network with its hidden units in another order
+    >>> b = {"0.weight": model[0].weight[order], "0.bias": model[0].bias[order], "2.weight": model[2].weight[:, order]}
+    >>> found = align(objective, model, b | {"2.bias": model[2].bias})
+    >>> found.permutations["layer0"], torch.equal(found.point, objective.point)
+    (tensor([1, 2, 0]), True)
     """
     if method not in get_args(Method):
         raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}.")

@@ -121,15 +121,20 @@ def laid(curve: ParametricCurve) -> Tensor:
     return curve.points
 
 
-def verdict(results: dict[str, xr.Dataset]) -> str:
-    """What the barriers on the first data show, the simplest way first."""
-    for name, said in (
-        ("barrier", "The two networks are linearly connected"),
-        ("barrier_aligned", "The two networks are linearly connected after alignment"),
-        ("barrier_curve", "The two networks are connected by a curve"),
-    ):
-        if name in results and results[name].attrs["verdict"] != "not shown connected":
-            return f"{said}: {results[name].attrs['verdict_statistic']}."
-    tried = [d for name, d in results.items() if name in ("barrier", "barrier_aligned", "barrier_curve")]
-    each = "; ".join(f"{d.attrs['way']}: {d.attrs['verdict_statistic']}" for d in tried)
-    return f"The two networks are not shown to be connected ({each})."
+SAID = {
+    "barrier": "linearly connected",
+    "barrier_aligned": "linearly connected after alignment",
+    "barrier_curve": "connected by a curve",
+}
+
+
+def verdicts(results: dict[str, xr.Dataset]) -> Iterator[str]:
+    """For each data set what the barriers show, the simplest way first."""
+    for suffix in ("", "_test"):
+        tried = {said: results[name + suffix] for name, said in SAID.items() if name + suffix in results}
+        shown = [said for said, found in tried.items() if found.attrs["verdict"] != "not shown connected"]
+        names = shown[:1] or list(tried)
+        each = "; ".join(f"{tried[name].attrs['way']}: {tried[name].attrs['verdict_statistic']}" for name in names)
+        if tried:
+            data = next(iter(tried.values())).attrs["data"]
+            yield f"On {data} the two networks are {shown[0] if shown else 'not shown to be connected'} ({each})."
