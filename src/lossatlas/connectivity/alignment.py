@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from lossatlas.symmetry.verification import deviation, guilty_groups
 Method = Literal["weights", "activations"]
 Given = Symmetries | Mapping[str, Sequence[str | None]]
 State = Mapping[str, Tensor]
+NEAR = 0.01  # of the agreement: optima from other starts differ by less, and their barriers by a factor of two
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ def align(
 
     ``method="weights"`` is weight matching (Ainsworth et al. 2023, Algorithm 1): one linear assignment a group, in
     turn, until none gains. Its optima are local, so it starts from the identity, from activation matching and from
-    ``restarts`` random permutations, and the best is kept; a start that reaches |a| |b|, which nothing exceeds, ends
-    the search. ``"activations"`` takes the permutation under which the units' activations correlate best, on about
-    ``examples`` examples; heads, whose activations nn.MultiheadAttention does not show, are matched by weights.
+    ``restarts`` random permutations. The best is kept; of those whose <a, P(b)> is within 1 % of the best, which says
+    little by itself, the one with the lowest loss half-way to a, on the objective's data. A start that reaches |a| |b|,
+    which nothing exceeds, ends the search. ``"activations"`` takes the permutation under which the units' activations
+    correlate best, on about ``examples`` examples; heads, whose activations nn.MultiheadAttention does not show, are
+    matched by weights.
 
     Parameters
     ----------
@@ -106,7 +110,8 @@ def align(
     matching = WeightMatching(ours, theirs, of.among({entry.name for entry in objective.space}))
     before = matching.agreement(of.identity())
     starts = _starts(objective, method, matching, found, restarts, examples, seed)
-    best_start = max(starts, key=lambda name: starts[name].agreement)
+    half_way = _half_way(objective, matching, starts)
+    best_start = min(half_way, key=half_way.__getitem__)
     best = starts[best_start]
     state = of.permuted(theirs, best.permutations)
     off = deviation(objective, theirs, state, examples)
@@ -116,6 +121,7 @@ def align(
     summary.attrs |= {
         "method": method,
         "start": best_start,
+        "half_way": ", ".join(f"{name}: {loss:.6g}" for name, loss in half_way.items()) if len(half_way) > 1 else "",
         "starts": ", ".join(f"{name}: {matching.similarity(match.agreement):.6f}" for name, match in starts.items()),
         "sweeps": best.sweeps,
         "assignments": matching.solver.calls,
@@ -172,6 +178,21 @@ def _starts(
         if ends[name].agreement >= matching.bound * (1 - 1e-9):
             break
     return ends
+
+
+def _half_way(objective: Objective, matching: WeightMatching, starts: Mapping[str, Match]) -> dict[str, float]:
+    """The starts that agree best, to 1 %, and for each the loss half-way from a, where there are several of them."""
+    top = max(match.agreement for match in starts.values())
+    least = top if top >= matching.bound * (1 - 1e-9) else top - NEAR * abs(top)
+    near = {name: match for name, match in starts.items() if match.agreement >= least}
+    if len(near) == 1:
+        return dict.fromkeys(near, math.nan)
+    if objective.has_batch_norm and objective.batch_norm == "frozen":
+        objective = objective.with_batch_norm("recompute")
+    space, a = objective.space, objective.space.flatten(matching.a)
+    ends = {name: space.flatten(matching.of.permuted(matching.b, match.permutations)) for name, match in near.items()}
+    losses = {name: objective.value(torch.lerp(a, b, 0.5)) for name, b in ends.items()}
+    return {name: loss if math.isfinite(loss) else math.inf for name, loss in losses.items()}
 
 
 def _activations(objective: Objective, matching: WeightMatching, found: Discovered, examples: int, seed: int) -> Match:
