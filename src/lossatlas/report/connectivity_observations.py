@@ -34,6 +34,8 @@ def alignment(dataset: xr.Dataset) -> Iterator[str]:
     a = dataset.attrs
     if a.get("starts"):
         yield f"Starts and the similarity that each reached: {a['starts']}; kept: {a.get('start', 'not recorded')}."
+    if a.get("half_way"):
+        yield f"Of those within 1 % of the best, the loss half-way to the first network decided: {a['half_way']}."
     if "seconds" in a and "seconds_assignment" in a and a["seconds"] > 0:
         share_of_solver = percent(float(a["seconds_assignment"]) / float(a["seconds"]))
         yield f"It took {number(float(a['seconds']), 3)} s, of which the assignment solver had {share_of_solver}."
