@@ -96,6 +96,22 @@ class Batches:
         chosen = [tensor[indices.to(tensor.device)].split(size) for tensor in tensors_in(whole[0])]
         return [refill(whole[0], iter(tensors)) for tensors in zip(*chosen, strict=True)]
 
+    def shuffled(self, size: int, seed: int) -> tuple[list[float], Iterable[Any]]:
+        """All examples in an order drawn from ``seed``, in batches of at most ``size`` with weights of mean 1.
+
+        Batches that cannot be cut anew come as they are: in random order where they are kept, else in their own.
+        """
+        generator, n = torch.Generator().manual_seed(seed), max(int(self.total), 1)
+        even = math.ceil(n / math.ceil(n / size))  # nearly equal ones rather than full ones and a rest
+        cut = self.take(torch.randperm(n, generator=generator), even)
+        if cut is not None:
+            return [leading_size(batch) * len(cut) / n for batch in cut], cut
+        relative = [weight * len(self) / self.total for weight in self.weights]
+        if (kept := self.kept()) is None:
+            return relative, self
+        order = torch.randperm(len(kept), generator=generator).tolist()
+        return [relative[i] for i in order], (copied(kept[i]) for i in order)
+
     def recut(self, size: int, count: int | None = None) -> list[Any] | None:
         """The first ``count`` examples (None: all) in batches of ``size``; None where batches cannot be cut anew.
 

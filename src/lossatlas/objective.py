@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lossatlas.batches import Batches, copied, describe, form, leading_size, preserved_rng
+from lossatlas.batches import Batches, copied, describe, form, preserved_rng
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
 from lossatlas.evaluation.diagonal import NoDiagonal, exact_diagonal
 from lossatlas.evaluation.forward import Forward
@@ -424,17 +423,7 @@ class Objective:
         The mean of weight * grad L_b over the batches is grad L. Batches that cannot be cut anew come as they are: in
         random order where they are kept in memory, else in their own.
         """
-        generator, batches = torch.Generator().manual_seed(seed), self._batches
-        n = max(int(batches.total), 1)
-        even = math.ceil(n / math.ceil(n / size))  # nearly equal ones rather than full ones and a rest
-        cut = batches.take(torch.randperm(n, generator=generator), even)
-        if cut is not None:
-            return [leading_size(batch) * len(cut) / n for batch in cut], cut
-        relative = [weight * len(batches) / batches.total for weight in batches.weights]
-        if (kept := batches.kept()) is None:
-            return relative, batches
-        order = torch.randperm(len(kept), generator=generator).tolist()
-        return [relative[i] for i in order], (copied(kept[i]) for i in order)
+        return self._batches.shuffled(size, seed)
 
     def batch_gradient(self, batch: Any, point: Tensor | None = None, index: int = 0) -> tuple[float, Tensor]:
         """L_b and grad L_b ``(n,)`` on one batch of the data; ``index`` seeds what the model draws."""

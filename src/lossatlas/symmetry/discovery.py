@@ -160,7 +160,7 @@ class _Discovery:
     def _unknown(self, name: str, call: Call) -> None:
         free = [leaf for axes in call.tensors() for e in axes for leaf in e.leaves() if not leaf.root.pinned]
         if free:
-            self.reasons[f"{name} has no rule, so the units that meet there stay in order"] += 1
+            self.reasons[f"{name} has no rule for such a call, so the units that meet there stay in order"] += 1
         for axes in call.tensors():
             _pin(axes)
 
