@@ -11,7 +11,7 @@ from scipy import stats
 
 from lossatlas import claims
 from lossatlas.claims import Claim, verdict
-from lossatlas.uncertainty import interval, normal_interval, number, plus_minus
+from lossatlas.results.uncertainty import interval, normal_interval, number, plus_minus
 
 
 def scaled(dataset: xr.Dataset, **factors: float) -> xr.Dataset:

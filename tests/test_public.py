@@ -143,12 +143,12 @@ def test_there_is_no_import_cycle():
 def test_the_reader_of_imports_sees_every_form():
     text = """
 import os, lossatlas.errors
-from lossatlas import parameters
+from lossatlas.model import parameters
 from ..objective import Objective
 from . import barrier
 def f():
-    from lossatlas.curves import Segment
-    import lossatlas.regions as r
+    from lossatlas.geometry.curves import Segment
+    import lossatlas.geometry.regions as r
 """
     found = imports_in(text, SOURCE / "connectivity" / "probe.py")
     names = {file.relative_to(SOURCE).as_posix() for file in found}

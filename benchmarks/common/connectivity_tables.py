@@ -8,7 +8,7 @@ import xarray as xr
 
 import lossatlas as la
 from lossatlas.objective import Source
-from lossatlas.uncertainty import plus_minus, with_interval
+from lossatlas.results.uncertainty import plus_minus, with_interval
 
 BARRIERS = f"  {'way':<21}{'images':<13}{'loss':<26}{'at t':<6}{'error':<30}{'loss of ends':<15}{'s':>5}"
 ABOVE = 0.05  # the curve's highest training loss above its worse end, at most

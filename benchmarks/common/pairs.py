@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import lossatlas as la
-from lossatlas.checkpoints import write_state
 from lossatlas.connectivity.alignment import Aligned
+from lossatlas.model.checkpoints import write_state
 
 Images = tuple[Tensor, Tensor]
 SEEDS = (1, 2)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lossatlas.connectivity.merging import merge_many as merge_many
     from lossatlas.connectivity.plane import connectivity_plane as connectivity_plane
     from lossatlas.connectivity.repair import repair as repair
+    from lossatlas.connectivity.symmetry.discovery import symmetries as symmetries
+    from lossatlas.connectivity.symmetry.symmetries import Symmetries as Symmetries
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
     from lossatlas.curvature.density import spectral_density as spectral_density
     from lossatlas.curvature.gabdullin import gabdullin as gabdullin
@@ -36,47 +38,45 @@ if TYPE_CHECKING:
     from lossatlas.curvature.split import gauss_newton_split as gauss_newton_split
     from lossatlas.curvature.trace import diagonal as diagonal
     from lossatlas.curvature.trace import trace as trace
-    from lossatlas.curves import Bezier as Bezier
-    from lossatlas.curves import PolygonalChain as PolygonalChain
-    from lossatlas.curves import Segment as Segment
-    from lossatlas.directions import between as between
-    from lossatlas.directions import orthonormalise as orthonormalise
-    from lossatlas.directions import random_directions as random_directions
     from lossatlas.errors import LossAtlasError as LossAtlasError
+    from lossatlas.geometry.curves import Bezier as Bezier
+    from lossatlas.geometry.curves import PolygonalChain as PolygonalChain
+    from lossatlas.geometry.curves import Segment as Segment
+    from lossatlas.geometry.directions import between as between
+    from lossatlas.geometry.directions import orthonormalise as orthonormalise
+    from lossatlas.geometry.directions import random_directions as random_directions
+    from lossatlas.geometry.regions import Region as Region
+    from lossatlas.geometry.regions import line as line
+    from lossatlas.geometry.regions import plane as plane
+    from lossatlas.geometry.regions import plane_through as plane_through
+    from lossatlas.geometry.regions import polar as polar
+    from lossatlas.geometry.regions import volume as volume
     from lossatlas.objective import Objective as Objective
-    from lossatlas.regions import Region as Region
-    from lossatlas.regions import line as line
-    from lossatlas.regions import plane as plane
-    from lossatlas.regions import plane_through as plane_through
-    from lossatlas.regions import polar as polar
-    from lossatlas.regions import volume as volume
     from lossatlas.report import report as report
-    from lossatlas.robustness import robustness as robustness
-    from lossatlas.surface import refine as refine
-    from lossatlas.surface import surface as surface
-    from lossatlas.symmetry.discovery import symmetries as symmetries
-    from lossatlas.symmetry.symmetries import Symmetries as Symmetries
-    from lossatlas.trajectory import Recorder as Recorder
-    from lossatlas.trajectory import Trajectory as Trajectory
+    from lossatlas.robustness.robustness import robustness as robustness
+    from lossatlas.surfaces.surface import refine as refine
+    from lossatlas.surfaces.surface import surface as surface
+    from lossatlas.trajectory.trajectory import Recorder as Recorder
+    from lossatlas.trajectory.trajectory import Trajectory as Trajectory
 
 _HOME = {
     "Objective": "objective",
-    "line": "regions",
-    "plane": "regions",
-    "volume": "regions",
-    "polar": "regions",
-    "plane_through": "regions",
-    "Region": "regions",
-    "Segment": "curves",
-    "Bezier": "curves",
-    "PolygonalChain": "curves",
-    "random_directions": "directions",
-    "between": "directions",
-    "orthonormalise": "directions",
-    "Recorder": "trajectory",
-    "Trajectory": "trajectory",
-    "surface": "surface",
-    "refine": "surface",
+    "line": "geometry.regions",
+    "plane": "geometry.regions",
+    "volume": "geometry.regions",
+    "polar": "geometry.regions",
+    "plane_through": "geometry.regions",
+    "Region": "geometry.regions",
+    "Segment": "geometry.curves",
+    "Bezier": "geometry.curves",
+    "PolygonalChain": "geometry.curves",
+    "random_directions": "geometry.directions",
+    "between": "geometry.directions",
+    "orthonormalise": "geometry.directions",
+    "Recorder": "trajectory.trajectory",
+    "Trajectory": "trajectory.trajectory",
+    "surface": "surfaces.surface",
+    "refine": "surfaces.surface",
     "hessian": "curvature.operators",
     "gauss_newton": "curvature.operators",
     "fisher": "curvature.operators",
@@ -94,13 +94,13 @@ _HOME = {
     "barrier": "connectivity.barrier",
     "connect": "connectivity.connect",
     "align": "connectivity.alignment",
-    "symmetries": "symmetry.discovery",
-    "Symmetries": "symmetry.symmetries",
+    "symmetries": "connectivity.symmetry.discovery",
+    "Symmetries": "connectivity.symmetry.symmetries",
     "merge_many": "connectivity.merging",
     "repair": "connectivity.repair",
     "instability": "connectivity.instability",
     "connectivity_plane": "connectivity.plane",
-    "robustness": "robustness",
+    "robustness": "robustness.robustness",
     "Claim": "claims",
     "report": "report",
     "LossAtlasError": "errors",

@@ -20,8 +20,8 @@ from lossatlas.errors import ConvergenceWarning, LossAtlasError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from lossatlas.geometry.regions import Region
     from lossatlas.objective import Objective
-    from lossatlas.regions import Region
     from lossatlas.report import Report
 
 app = cyclopts.App(
@@ -210,9 +210,9 @@ def connect(
     quiet: Quiet = False,
 ) -> None:
     """Are two trained models connected? Barriers on the line, the line after alignment, and a curve."""
-    from lossatlas import curves
-    from lossatlas.checkpoints import make_folder
     from lossatlas.errors import InputError
+    from lossatlas.geometry import curves
+    from lossatlas.model.checkpoints import make_folder
     from lossatlas.study.pair import Wanted, answers, verdicts
 
     kinds = {"bezier": curves.Bezier, "chain": curves.PolygonalChain}
@@ -282,8 +282,8 @@ def trajectory(
     quiet: Quiet = False,
 ) -> None:
     """Principal components of a training run's snapshots beside random-walk nulls, and the loss on their plane."""
-    from lossatlas.checkpoints import make_folder
-    from lossatlas.trajectory import Trajectory
+    from lossatlas.model.checkpoints import make_folder
+    from lossatlas.trajectory.trajectory import Trajectory
 
     road = Trajectory.load(snapshots)
     objective = _objective(target) if target is not None else None
@@ -348,7 +348,7 @@ def _dataset_place(name: str) -> str:
 
 
 def _measure(name: str, target: str, out: Path, compute: Callable[[Objective], xr.Dataset]) -> None:
-    from lossatlas.checkpoints import make_folder
+    from lossatlas.model.checkpoints import make_folder
 
     objective = _objective(target)
     objective.require_finite()
@@ -364,7 +364,7 @@ def _measure(name: str, target: str, out: Path, compute: Callable[[Objective], x
 
 
 def _objective(target: str) -> Objective:
-    from lossatlas.target import load_objective
+    from lossatlas.study.target import load_objective
 
     return load_objective(target)
 
@@ -382,7 +382,7 @@ def _yaml(file: Path) -> Any:
 
 def _write(out: Path, name: str, dataset: xr.Dataset, *, last: bool = True) -> None:
     from lossatlas import plot
-    from lossatlas.checkpoints import replacing
+    from lossatlas.model.checkpoints import replacing
     from lossatlas.report import observations
     from lossatlas.study.folder import save
 

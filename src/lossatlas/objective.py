@@ -12,12 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lossatlas.batches import Batches, copied, describe, form, preserved_rng
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
-from lossatlas.evaluation.diagonal import NoDiagonal, exact_diagonal
 from lossatlas.evaluation.forward import Forward
-from lossatlas.evaluation.likelihood import draw
-from lossatlas.evaluation.linearised import (
+from lossatlas.evaluation.points.loops import Points, sweep
+from lossatlas.evaluation.points.tuning import Evaluator, Plan, Tuner
+from lossatlas.evaluation.products.diagonal import NoDiagonal, exact_diagonal
+from lossatlas.evaluation.products.likelihood import draw
+from lossatlas.evaluation.products.linearised import (
     EmpiricalFisher,
     GaussNewton,
     Hessian,
@@ -25,13 +26,12 @@ from lossatlas.evaluation.linearised import (
     gradient_of,
     require_differentiable,
 )
-from lossatlas.evaluation.loops import Points, sweep
-from lossatlas.evaluation.products import Products
-from lossatlas.evaluation.tuning import Evaluator, Plan, Tuner
-from lossatlas.functional import BatchNormPolicy, FunctionalModel
-from lossatlas.measures import Loss, Metric, Sample, Step, Supervised, samples_of
-from lossatlas.parameters import ParameterSpace
-from lossatlas.strata import Strata, stratified
+from lossatlas.evaluation.products.products import Products
+from lossatlas.model.batches import Batches, copied, describe, form, preserved_rng
+from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
+from lossatlas.model.measures import Loss, Metric, Sample, Step, Supervised, samples_of
+from lossatlas.model.parameters import ParameterSpace
+from lossatlas.model.strata import Strata, stratified
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
 Matrix = Literal["hessian", "gauss_newton", "empirical_fisher"]

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lossatlas as la
+from lossatlas.connectivity.symmetry.symmetries import Symmetries
 from lossatlas.errors import CheckpointError, DirectionError, InputError, LossAtlasError
-from lossatlas.symmetry.symmetries import Symmetries
 
 ALIGNED = [one for one in ARCHITECTURES if one.groups.strip()]
 # Correlations cannot tell units apart that differ by a constant, or that are multiples of one number.

@@ -12,8 +12,8 @@ from oracles.quadratic import quadratic, symmetric
 from torch import Tensor, nn
 
 import lossatlas as la
-from lossatlas.curves import Bezier
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss
+from lossatlas.geometry.curves import Bezier
 from lossatlas.objective import Objective
 
 

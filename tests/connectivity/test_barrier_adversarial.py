@@ -11,8 +11,8 @@ from oracles.quadratic import quadratic, symmetric
 from torch import Tensor, nn
 
 import lossatlas as la
-from lossatlas.curves import PolygonalChain
 from lossatlas.errors import InputError, NonFiniteLoss
+from lossatlas.geometry.curves import PolygonalChain
 from lossatlas.objective import Objective
 
 DEFINITIONS = ["entezari", "frankle", "draxler"]

@@ -14,12 +14,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lossatlas as la
-from lossatlas.checkpoints import write_state
 from lossatlas.connectivity import fitting
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.elastic_band import elastic_band
-from lossatlas.curves import Bezier, PolygonalChain, Segment
 from lossatlas.errors import CheckpointError, DirectionError, InputError, NonFiniteLoss, OutputError
+from lossatlas.geometry.curves import Bezier, PolygonalChain, Segment
+from lossatlas.model.checkpoints import write_state
 from lossatlas.objective import Objective
 
 
@@ -342,7 +342,7 @@ def test_a_bar_shows_the_epoch_and_its_loss(capsys):
 
 
 def test_batches_that_are_not_kept_in_memory_come_in_their_own_order(monkeypatch):
-    monkeypatch.setattr("lossatlas.batches.KEEP_BYTES", 0)
+    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
     member = BY_NAME["mlp-tanh"]
     o = Objective(member.make(), member.loss, DataLoader(TensorDataset(*member.data()), batch_size=BATCH))
     assert torch.equal(torch.cat([x for x, _ in o.mini_batches(4, 0)[1]]), member.data()[0])

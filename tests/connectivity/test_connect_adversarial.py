@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import lossatlas as la
 from lossatlas.connectivity import fitting
 from lossatlas.connectivity.connect import connect
-from lossatlas.curves import Bezier, PolygonalChain, Segment
 from lossatlas.errors import CheckpointError, DirectionError, InputError, NonFiniteLoss, OutputError
+from lossatlas.geometry.curves import Bezier, PolygonalChain, Segment
 from lossatlas.objective import Objective
 
 

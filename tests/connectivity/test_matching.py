@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.connectivity.matching import Solver, WeightMatching, assigned
-from lossatlas.symmetry.symmetries import Permutations, Symmetries
+from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries
 
 State = dict[str, Tensor]
 

@@ -17,9 +17,9 @@ from torch.optim.swa_utils import update_bn
 
 import lossatlas as la
 from lossatlas import zoo
-from lossatlas.checkpoints import write_state
 from lossatlas.connectivity.merging import merge_many
 from lossatlas.errors import CheckpointError, DirectionError, InputError
+from lossatlas.model.checkpoints import write_state
 from lossatlas.objective import Objective
 
 

@@ -11,8 +11,8 @@ from oracles.quadratic import quadratic, symmetric
 
 import lossatlas as la
 from lossatlas.connectivity.plane import connectivity_plane
-from lossatlas.curves import Bezier, PolygonalChain, Segment
 from lossatlas.errors import DirectionError, InputError
+from lossatlas.geometry.curves import Bezier, PolygonalChain, Segment
 
 # In three dimensions with the plane through a, b, c that of the first and the third axis, off the origin by 7.
 A, B, C = (torch.tensor([x, 7.0, z], dtype=torch.float64) for x, z in ((0.0, 0.0), (4.0, 0.0), (1.0, 2.0)))

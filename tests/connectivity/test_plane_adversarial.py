@@ -8,8 +8,8 @@ import torch
 from oracles.members import BY_NAME
 
 from lossatlas.connectivity.plane import connectivity_plane
-from lossatlas.curves import Bezier, PolygonalChain, Segment
 from lossatlas.errors import DirectionError, InputError
+from lossatlas.geometry.curves import Bezier, PolygonalChain, Segment
 from lossatlas.objective import Objective
 
 

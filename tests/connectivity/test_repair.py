@@ -16,9 +16,9 @@ from torch.optim.swa_utils import update_bn
 
 import lossatlas as la
 from lossatlas import zoo
-from lossatlas.checkpoints import write_state
 from lossatlas.connectivity.repair import repair
 from lossatlas.errors import CheckpointError, DirectionError, InputError
+from lossatlas.model.checkpoints import write_state
 from lossatlas.objective import Objective
 
 N = 60  # examples, all in one batch unless a test says otherwise

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import lossatlas as la
 from lossatlas.errors import ConvergenceWarning, InputError, NonFiniteLoss, NumericalError
-from lossatlas.evaluation.products import Products
+from lossatlas.evaluation.products.products import Products
 from lossatlas.objective import Objective
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import lossatlas as la
 from lossatlas.errors import InputError
-from lossatlas.evaluation.likelihood import draw
+from lossatlas.evaluation.products.likelihood import draw
 from lossatlas.objective import Objective
 
 SIGMAS = 4.5  # of a normal variable: beyond with a chance of 7e-6

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.overrides import TorchFunctionMode
 
-from lossatlas.batches import Batches
-from lossatlas.evaluation.loops import REWRITES, Loop, PlainLoop, Points, PreparedLoop
-from lossatlas.evaluation.tracing import Untraceable
-from lossatlas.functional import FunctionalModel
-from lossatlas.measures import Step, Supervised, samples_of
+from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, Points, PreparedLoop
+from lossatlas.evaluation.points.tracing import Untraceable
+from lossatlas.model.batches import Batches
+from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.measures import Step, Supervised, samples_of
 
 AGREE = {torch.float32: 1e-6, torch.float64: 1e-12}
 ALL = tuple(name for name in REWRITES if name != "oneDNN linear" or torch.backends.mkldnn.is_available())
@@ -580,7 +580,7 @@ def test_batches_that_differ_in_more_than_numbers_are_not_taken_for_alike(batche
 
 
 def test_what_batches_share_may_not_outgrow_the_memory(monkeypatch):
-    monkeypatch.setattr("lossatlas.evaluation.loops.KEEP_BYTES", 100)
+    monkeypatch.setattr("lossatlas.evaluation.points.loops.KEEP_BYTES", 100)
     with pytest.raises(Untraceable, match="GiB"):
         problem_of(BY_NAME["cnn"], torch.float32).prepared()
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import lossatlas as la
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import InputError
-from lossatlas.evaluation import routes
+from lossatlas.evaluation.products import routes
 from lossatlas.objective import Objective
 
 MATRICES: dict[str, Callable[..., Operator]] = {

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from lossatlas.evaluation.tracing import Trace, Untraceable, trace
+from lossatlas.evaluation.points.tracing import Trace, Untraceable, trace
 
 
 def tensors(seed: int) -> tuple[Tensor, Tensor]:

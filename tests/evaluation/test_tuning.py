@@ -15,9 +15,9 @@ from oracles.members import BATCH, BY_NAME, DTYPES, MEMBERS, Member
 from torch import Tensor, nn
 
 from lossatlas.errors import InputError
-from lossatlas.evaluation import tuning
-from lossatlas.evaluation.loops import REWRITES
-from lossatlas.evaluation.tuning import Evaluator, Plan, Tuner
+from lossatlas.evaluation.points import tuning
+from lossatlas.evaluation.points.loops import REWRITES
+from lossatlas.evaluation.points.tuning import Evaluator, Plan, Tuner
 from lossatlas.objective import Objective
 
 AGREE = {torch.float32: 2e-6, torch.float64: 2e-12}  # of two loops that may each be off by one agreement
@@ -492,7 +492,7 @@ def test_statistics_that_are_recomputed_give_what_the_objective_gives(faster):
 
 
 def test_data_that_are_not_kept_are_read_by_the_plain_loop(faster, monkeypatch):
-    monkeypatch.setattr("lossatlas.batches.KEEP_BYTES", 0)
+    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
     o = objective_of(BY_NAME["mlp-tanh"])
     evaluator = chosen(o)
     assert evaluator.plan == Plan()

@@ -16,7 +16,7 @@ from lossatlas import plot
 from lossatlas.plot import interactive
 from lossatlas.plot.crossings import off_plane, paths
 from lossatlas.plot.ways import reference, way_colours
-from lossatlas.uncertainty import with_interval
+from lossatlas.results.uncertainty import with_interval
 
 
 def beyond_numbers(dataset: xr.Dataset) -> xr.Dataset:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import xarray as xr
 
 import lossatlas as la
-from lossatlas.curves import Curve
+from lossatlas.geometry.curves import Curve
 from lossatlas.objective import Objective
 
 pytestmark = pytest.mark.slow

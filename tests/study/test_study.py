@@ -17,9 +17,9 @@ import yaml
 from filelock import FileLock
 
 from lossatlas import cli, zoo
-from lossatlas.checkpoints import read_state
 from lossatlas.cli import app
 from lossatlas.errors import ConfigError, OutputError
+from lossatlas.model.checkpoints import read_state
 from lossatlas.study.config import PRESETS, resolve
 from lossatlas.study.connections import ways_on_a_plane
 from lossatlas.study.material import Material

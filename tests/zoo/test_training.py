@@ -25,7 +25,7 @@ from lossatlas.errors import (
     NonFiniteLoss,
     OutputError,
 )
-from lossatlas.trajectory import Recorder
+from lossatlas.trajectory.trajectory import Recorder
 
 LEARNING_RATE, MOMENTUM, DECAY, RHO = 0.2, 0.8, 0.01, 0.3
 
@@ -443,7 +443,7 @@ def test_a_kill_during_the_writing_leaves_the_checkpoint_before(tmp_path, monkey
         quiet(with_everything(), made(), folder=tmp_path, on_step=kill_at(6))  # in the second epoch
     before = (tmp_path / "training.safetensors").read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr("lossatlas.checkpoints.save_file", half)
+        patched.setattr("lossatlas.model.checkpoints.save_file", half)
         with pytest.raises(Killed):
             quiet(with_everything(), made(), folder=tmp_path)
     assert (tmp_path / "training.safetensors").read_bytes() == before

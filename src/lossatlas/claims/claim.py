@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lossatlas.uncertainty import interval as interval_text
-from lossatlas.uncertainty import number
+from lossatlas.results.uncertainty import interval as interval_text
+from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scipy import stats
 
 from lossatlas.claims.claim import LEVEL, UNKNOWN, Claim, Interval, data_of, scalar, verdict, who
-from lossatlas.uncertainty import normal_interval, number, percent, plus_minus
+from lossatlas.results.uncertainty import normal_interval, number, percent, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossatlas.claims.claim import Claim, data_of, scalar, verdict, who
-from lossatlas.uncertainty import normal_interval, plus_minus
+from lossatlas.results.uncertainty import normal_interval, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr

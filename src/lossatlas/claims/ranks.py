@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from lossatlas.claims.claim import LEVEL, Claim, verdict
-from lossatlas.uncertainty import number
+from lossatlas.results.uncertainty import number
 
 
 def sharper_generalises_worse(sharpness: Sequence[float], test: Sequence[float], quantity: str = "test loss") -> Claim:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossatlas.claims.claim import UNKNOWN, Claim, verdict, who
-from lossatlas.uncertainty import percent
+from lossatlas.results.uncertainty import percent
 
 if TYPE_CHECKING:
     import xarray as xr

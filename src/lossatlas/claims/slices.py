@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from lossatlas.claims.claim import LEVEL, Claim, data_of, verdict, who
-from lossatlas.uncertainty import normal_interval, number
+from lossatlas.results.uncertainty import normal_interval, number
 
 if TYPE_CHECKING:
     import xarray as xr

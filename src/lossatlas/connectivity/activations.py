@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lossatlas.batches import leading_size
 from lossatlas.connectivity.matching import Solver, Tables, assigned, units_of
+from lossatlas.connectivity.symmetry.discovery import Discovered
+from lossatlas.connectivity.symmetry.notation import Axis, Segment, names_in
+from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, permute, segments
+from lossatlas.model.batches import leading_size
 from lossatlas.objective import Objective
-from lossatlas.symmetry.discovery import Discovered
-from lossatlas.symmetry.notation import Axis, Segment, names_in
-from lossatlas.symmetry.symmetries import Permutations, Symmetries, permute, segments
 
 
 def match_activations(

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from lossatlas.connectivity.activations import match_activations
 from lossatlas.connectivity.matching import Match, WeightMatching, units_of
+from lossatlas.connectivity.symmetry.discovery import Discovered, discover
+from lossatlas.connectivity.symmetry.notation import names_in
+from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, segments
+from lossatlas.connectivity.symmetry.verification import deviation, guilty_groups
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.objective import Objective, Source
-from lossatlas.symmetry.discovery import Discovered, discover
-from lossatlas.symmetry.notation import names_in
-from lossatlas.symmetry.symmetries import Permutations, Symmetries, segments
-from lossatlas.symmetry.verification import deviation, guilty_groups
 
 Method = Literal["weights", "activations"]
 Given = Symmetries | Mapping[str, Sequence[str | None]]

@@ -24,9 +24,9 @@ from lossatlas.connectivity.heights import (
     summit,
 )
 from lossatlas.connectivity.refinement import Samples, Tolerance, evidence, explored, first_places, profiles
-from lossatlas.curves import Curve, Segment
 from lossatlas.errors import InputError
-from lossatlas.functional import BatchNormPolicy
+from lossatlas.geometry.curves import Curve, Segment
+from lossatlas.model.functional import BatchNormPolicy
 from lossatlas.objective import Objective
 
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)

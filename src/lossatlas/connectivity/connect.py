@@ -14,8 +14,8 @@ from torch import Tensor
 from lossatlas.connectivity.barrier import WAYS, barrier
 from lossatlas.connectivity.fitting import Engine, Fit
 from lossatlas.connectivity.heights import Definition
-from lossatlas.curves import Bezier, ParametricCurve, PolygonalChain
 from lossatlas.errors import InputError
+from lossatlas.geometry.curves import Bezier, ParametricCurve, PolygonalChain
 from lossatlas.objective import Objective, Source
 
 STEPS = 3000  # of a fit whose epochs were not given

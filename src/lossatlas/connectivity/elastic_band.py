@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossatlas.curves import ParametricCurve
+from lossatlas.geometry.curves import ParametricCurve
 from lossatlas.objective import Objective
 
 

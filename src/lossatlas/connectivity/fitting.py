@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lossatlas.batches import digest
-from lossatlas.checkpoints import make_folder, write_state
 from lossatlas.connectivity.elastic_band import elastic_band
-from lossatlas.curves import ParametricCurve, Segment
 from lossatlas.errors import CheckpointError, NonFiniteLoss, OutputError
+from lossatlas.geometry.curves import ParametricCurve, Segment
+from lossatlas.model.batches import digest
+from lossatlas.model.checkpoints import make_folder, write_state
 from lossatlas.objective import Objective
 
 Engine = Literal["expected_loss", "elastic_band"]

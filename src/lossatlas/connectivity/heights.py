@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from lossatlas.measures import Sample
+from lossatlas.model.measures import Sample
 
 Definition = Literal["entezari", "frankle", "draxler"]
 FloatArray = NDArray[np.float64]

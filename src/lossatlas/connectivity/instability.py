@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from lossatlas.connectivity.barrier import THRESHOLD, barrier, check
 from lossatlas.connectivity.refinement import first_places
-from lossatlas.curves import Segment
 from lossatlas.errors import InputError
+from lossatlas.geometry.curves import Segment
 from lossatlas.objective import Objective, Source
 
 _LOSS = ("barrier", "barrier_low", "barrier_high")

@@ -13,9 +13,18 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from lossatlas.connectivity.symmetry.notation import Axis, Factor, Segment, names_in
+from lossatlas.connectivity.symmetry.symmetries import (
+    Group,
+    Permutations,
+    Symmetries,
+    carrier,
+    foreign,
+    permute,
+    segments,
+    sizes_of,
+)
 from lossatlas.errors import NumericalError
-from lossatlas.symmetry.notation import Axis, Factor, Segment, names_in
-from lossatlas.symmetry.symmetries import Group, Permutations, Symmetries, carrier, foreign, permute, segments, sizes_of
 
 Tensors = Mapping[str, Tensor]
 Found = dict[tuple[str, tuple[int, ...]], Tensor]  # group, units of the outer ones -> assignment

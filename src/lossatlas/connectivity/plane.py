@@ -10,11 +10,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossatlas.curves import Curve
 from lossatlas.errors import InputError
+from lossatlas.geometry.curves import Curve
+from lossatlas.geometry.regions import Region, plane_through
 from lossatlas.objective import Objective
-from lossatlas.regions import Region, plane_through
-from lossatlas.surface import surface
+from lossatlas.surfaces.surface import surface
 
 _MARGIN = 0.2  # of the extent of what is drawn, on either side
 _PLACES = 61  # on each way: divides by 2 to 6, so the corners of a chain are among them

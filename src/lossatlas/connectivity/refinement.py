@@ -11,9 +11,9 @@ import torch
 from tqdm.auto import tqdm
 
 from lossatlas.connectivity.heights import FloatArray, Profile, summit
-from lossatlas.curves import Curve
 from lossatlas.errors import InputError, NonFiniteLoss
-from lossatlas.measures import Sample
+from lossatlas.geometry.curves import Curve
+from lossatlas.model.measures import Sample
 from lossatlas.objective import Objective
 
 FURTHER = 40  # points at most beyond the first ones

@@ -12,10 +12,10 @@ import xarray as xr
 from torch import Tensor, fx
 
 from lossatlas.connectivity.activations import some_batches
+from lossatlas.connectivity.symmetry.discovery import Discovered, base_name, discover
+from lossatlas.connectivity.symmetry.notation import names_in
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective, Source
-from lossatlas.symmetry.discovery import Discovered, base_name, discover
-from lossatlas.symmetry.notation import names_in
 
 State = dict[str, Tensor]
 Statistics = tuple[Tensor, Tensor]  # mean and standard deviation of each unit

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from lossatlas.errors import InputError
-from lossatlas.regions import Region, Span, plane
+from lossatlas.geometry.regions import Region, Span, plane
 
 
 def eigen_plane(

@@ -15,7 +15,7 @@ from torch import Tensor
 from lossatlas.curvature.krylov import Floats, KrylovSpace
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import ConvergenceWarning, DirectionError, InputError
-from lossatlas.evaluation.products import free_bytes
+from lossatlas.evaluation.products.products import free_bytes
 
 Which = Literal["largest", "smallest", "magnitude", "both"]
 SECOND_LOOK = 8  # products from a fresh vector, after convergence, that look for what the first ones cannot see

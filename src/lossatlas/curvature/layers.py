@@ -11,8 +11,8 @@ from torch import Tensor
 from lossatlas.curvature.lanczos import top_eigenpairs
 from lossatlas.curvature.operators import hessian
 from lossatlas.curvature.trace import trace
+from lossatlas.model.parameters import ParameterSpace
 from lossatlas.objective import Objective
-from lossatlas.parameters import ParameterSpace
 
 
 def layer_variables(

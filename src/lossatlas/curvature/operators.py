@@ -16,7 +16,7 @@ from lossatlas.objective import Matrix, Objective
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-    from lossatlas.evaluation.products import Products
+    from lossatlas.evaluation.products.products import Products
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lossatlas.batches import copied, preserved_rng, seed_generators, tensors_in
-from lossatlas.evaluation.tracing import Trace, Untraceable, trace
-from lossatlas.functional import FunctionalModel
+from lossatlas.evaluation.points.tracing import Trace, Untraceable, trace
+from lossatlas.model.batches import copied, preserved_rng, seed_generators, tensors_in
+from lossatlas.model.functional import FunctionalModel
 
 Watch = Callable[[fx.Node, Any], None]
 

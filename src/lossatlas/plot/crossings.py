@@ -13,7 +13,7 @@ from lossatlas.plot.curves import values
 from lossatlas.plot.grids import grid, shown
 from lossatlas.plot.style import MARKERS
 from lossatlas.plot.ways import way_colours
-from lossatlas.uncertainty import number
+from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
     import xarray as xr

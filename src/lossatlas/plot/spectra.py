@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lossatlas.plot.curves import values
 from lossatlas.plot.style import COLOURS, GREY, MARKERS, labels, legend_above, network_label, panels, styled
-from lossatlas.uncertainty import plus_minus
+from lossatlas.results.uncertainty import plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr

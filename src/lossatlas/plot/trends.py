@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from lossatlas.plot.curves import log_if_wide, values
 from lossatlas.plot.style import COLOURS, GREY, MARKERS, band, labels, legend_above, panels, styled
-from lossatlas.uncertainty import plus_minus
+from lossatlas.results.uncertainty import plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr

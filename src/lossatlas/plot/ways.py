@@ -9,7 +9,7 @@ import numpy as np
 
 from lossatlas.plot.curves import log_if_wide, values
 from lossatlas.plot.style import BLUE, COLOURS, GREEN, VERMILLION, band, legend_above, panels, short_data, styled
-from lossatlas.uncertainty import Z95, plus_minus, with_interval
+from lossatlas.results.uncertainty import Z95, plus_minus, with_interval
 
 if TYPE_CHECKING:
     import xarray as xr

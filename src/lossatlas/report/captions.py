@@ -13,7 +13,7 @@ from lossatlas.plot.classes import MOST as MOST_CLASSES
 from lossatlas.plot.error_maps import percent_of
 from lossatlas.plot.grids import axes_of, has_error_map, is_polar
 from lossatlas.plot.scales import scale_of
-from lossatlas.uncertainty import number, percent
+from lossatlas.results.uncertainty import number, percent
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -15,7 +15,7 @@ from lossatlas.report import connectivity_captions as caption
 from lossatlas.report import observations
 from lossatlas.report.blocks import Datasets, Results, alike, numbered, observed
 from lossatlas.report.document import Block, Picture, Table
-from lossatlas.uncertainty import number, percent, with_interval
+from lossatlas.results.uncertainty import number, percent, with_interval
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lossatlas.plot.curves import values
 from lossatlas.report.captions import DEFINITIONS, accuracy, basis, count, distinct, joined, said
-from lossatlas.uncertainty import number
+from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,7 +10,7 @@ import numpy as np
 from lossatlas.plot.style import short_data
 from lossatlas.plot.ways import height, way
 from lossatlas.report.values import value
-from lossatlas.uncertainty import number, percent, plus_minus, with_interval
+from lossatlas.results.uncertainty import number, percent, plus_minus, with_interval
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,7 +12,7 @@ from lossatlas.report.blocks import Datasets, Results, alike, numbered, observed
 from lossatlas.report.document import Block, Picture, Table
 from lossatlas.report.observations import largest_gap, share_below_0
 from lossatlas.report.values import value
-from lossatlas.uncertainty import number, percent
+from lossatlas.results.uncertainty import number, percent
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lossatlas.report.captions import basis, count, distinct, joined, said
-from lossatlas.uncertainty import number
+from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from lossatlas.plot import save
 from lossatlas.report.document import Cite, Math, Picture
 from lossatlas.report.references import BIBLIOGRAPHY
-from lossatlas.uncertainty import interval, number
+from lossatlas.results.uncertainty import interval, number
 
 if TYPE_CHECKING:
     from lossatlas.report.document import Document, Text

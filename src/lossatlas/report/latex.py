@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lossatlas.plot import save
 from lossatlas.report.document import Cite, Math
 from lossatlas.report.references import BIBLIOGRAPHY
-from lossatlas.uncertainty import interval, number
+from lossatlas.results.uncertainty import interval, number
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from lossatlas.plot.trends import over_subsets
 from lossatlas.report.captions import held_out, share
 from lossatlas.report.connectivity_observations import alignment, barrier, connection, instability
 from lossatlas.report.values import subject, value
-from lossatlas.uncertainty import number, percent, plus_minus
+from lossatlas.results.uncertainty import number, percent, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,7 @@ from lossatlas.report import captions, connectivity, curvature, observations
 from lossatlas.report.blocks import Build, Datasets, Results, alike, numbered, observed, same_network
 from lossatlas.report.document import Block, Picture, Section, Table
 from lossatlas.report.values import value
-from lossatlas.uncertainty import plus_minus
+from lossatlas.results.uncertainty import plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr

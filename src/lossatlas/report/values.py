@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lossatlas.plot.style import network_label
-from lossatlas.uncertainty import number, plus_minus
+from lossatlas.results.uncertainty import number, plus_minus
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import xarray as xr
 from torch import nn
 
-from lossatlas.checkpoints import read_state, write_state
 from lossatlas.connectivity.alignment import align
 from lossatlas.connectivity.barrier import WAYS, barrier
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.instability import instability
-from lossatlas.curves import Bezier, Curve, ParametricCurve, PolygonalChain, Segment
+from lossatlas.geometry.curves import Bezier, Curve, ParametricCurve, PolygonalChain, Segment
+from lossatlas.model.checkpoints import read_state, write_state
 from lossatlas.objective import Objective
 from lossatlas.study.config import Connectivity
 from lossatlas.study.material import Material, Step, total_steps

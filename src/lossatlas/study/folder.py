@@ -10,8 +10,8 @@ import xarray as xr
 import yaml
 from filelock import FileLock, Timeout
 
-from lossatlas.checkpoints import make_folder, replacing
 from lossatlas.errors import OutputError
+from lossatlas.model.checkpoints import make_folder, replacing
 from lossatlas.study.config import StudyConfig
 
 _CONFIG = "study.yaml"

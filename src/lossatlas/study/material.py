@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from lossatlas import zoo
-from lossatlas.checkpoints import read_state
+from lossatlas.model.checkpoints import read_state
 from lossatlas.objective import Objective
 from lossatlas.study.config import StudyConfig
 

@@ -11,15 +11,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossatlas.checkpoints import write_state
 from lossatlas.connectivity.alignment import Given, Method, align
 from lossatlas.connectivity.barrier import WAYS, barrier
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.heights import Definition
 from lossatlas.connectivity.plane import connectivity_plane
-from lossatlas.curves import Curve, ParametricCurve, Segment
-from lossatlas.directions import random_directions
-from lossatlas.functional import BatchNormPolicy
+from lossatlas.geometry.curves import Curve, ParametricCurve, Segment
+from lossatlas.geometry.directions import random_directions
+from lossatlas.model.checkpoints import write_state
+from lossatlas.model.functional import BatchNormPolicy
 from lossatlas.objective import Objective, Source
 
 ALIGNED = "line after alignment"

@@ -9,8 +9,8 @@ from pathlib import Path
 import xarray as xr
 
 from lossatlas import zoo
-from lossatlas.checkpoints import replacing
 from lossatlas.errors import ConfigError
+from lossatlas.model.checkpoints import replacing
 from lossatlas.report import Report, report
 from lossatlas.study.config import StudyConfig
 from lossatlas.study.folder import StudyFolder

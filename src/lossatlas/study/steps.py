@@ -9,21 +9,21 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import nn
 
-from lossatlas.checkpoints import write_state
 from lossatlas.connectivity.barrier import barrier
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.power import power_iteration
 from lossatlas.curvature.spectrum import spectrum
-from lossatlas.curves import Segment
-from lossatlas.directions import random_directions
+from lossatlas.geometry.curves import Segment
+from lossatlas.geometry.directions import random_directions
+from lossatlas.geometry.regions import line, plane
+from lossatlas.model.checkpoints import write_state
 from lossatlas.objective import Objective
-from lossatlas.regions import line, plane
-from lossatlas.robustness import Relative, robustness
+from lossatlas.robustness.robustness import Relative, robustness
 from lossatlas.study.config import StudyConfig
 from lossatlas.study.connections import connections
 from lossatlas.study.material import Material, Pair, Step
-from lossatlas.surface import surface
-from lossatlas.trajectory import Recorder, Trajectory
+from lossatlas.surfaces.surface import surface
+from lossatlas.trajectory.trajectory import Recorder, Trajectory
 
 
 def history(m: Material, which: str) -> xr.Dataset:

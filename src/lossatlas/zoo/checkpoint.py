@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lossatlas.checkpoints import make_folder, write_state
 from lossatlas.errors import CheckpointError, InputError, OutputError
+from lossatlas.model.checkpoints import make_folder, write_state
 
 FILE = "training.safetensors"
 _HEADER = "training"

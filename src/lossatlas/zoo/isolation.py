@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lossatlas.batches import preserved_rng, seed_generators
 from lossatlas.errors import InputError
+from lossatlas.model.batches import preserved_rng, seed_generators
 
 
 @contextmanager

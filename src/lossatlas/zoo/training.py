@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lossatlas.batches import digest
 from lossatlas.errors import DataError, InputError, NonFiniteLoss
+from lossatlas.model.batches import digest
 from lossatlas.zoo import checkpoint
 from lossatlas.zoo.batches import Batches, Data, Pair, TensorBatches, count, make_batches
 from lossatlas.zoo.history import History

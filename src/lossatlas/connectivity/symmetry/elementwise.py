@@ -1,0 +1,91 @@
+"""Rules for functions that work place by place, or along one axis."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lossatlas.connectivity.symmetry.calls import Axes, Call, Found, Rule, broadcast, constant, fresh, together
+from lossatlas.connectivity.symmetry.extents import Extent, unify
+
+
+def elementwise(call: Call) -> Found:
+    return broadcast(*call.tensors())
+
+
+def same(call: Call) -> Found:
+    """Each axis as it was."""
+    return call.first()
+
+
+def normalised(place: int, default: int | None = None) -> Rule:
+    """Softmax and the like: the entries along the axis that the argument at ``place`` names are compared."""
+
+    def rule(call: Call) -> Found:
+        dim = call.get(place, "dim", default)
+        return together(call.first(), [dim]) if isinstance(dim, int) else None
+
+    return rule
+
+
+def reduction(place: int = 1) -> Rule:
+    """Sums, means and the like over the axes that the argument at ``place`` names, or over all."""
+
+    def rule(call: Call) -> Found:
+        x, dims = call.first(), call.get(place, "dim", call.node.kwargs.get("axis"))
+        if isinstance(dims, int) and not isinstance(dims, bool):
+            dims = [dims]
+        if not isinstance(dims, list | tuple) or not dims:
+            dims = range(len(x))
+        gone = {d % len(x) for d in dims}
+        keep = call.result.ndim == len(x)
+        return [Extent(1, pinned=True) if d in gone else e for d, e in enumerate(x) if keep or d not in gone]
+
+    return rule
+
+
+def ordered(place: int = 1, default: int | None = None) -> Rule:
+    """Functions that look at the order along one axis (cumulative sums, ranks): the others are as they were."""
+
+    def rule(call: Call) -> Found:
+        x, dim = call.first(), call.get(place, "dim", default)
+        if not isinstance(dim, int) or isinstance(dim, bool):
+            return None
+        dim %= len(x)
+        x[dim].pin()
+
+        def axes(result: Tensor) -> Axes:
+            instead = fresh(result.shape[dim : dim + 1]) if result.ndim == len(x) else []
+            return [*x[:dim], *instead, *x[dim + 1 :]]
+
+        return axes(call.result) if isinstance(call.result, Tensor) else [axes(result) for result in call.result]
+
+    return rule
+
+
+def dropped(place: int) -> Rule:
+    """Dropout and its kin: nothing in evaluation, else a mask by place. ``place``: of the argument ``training``."""
+    return lambda call: None if call.get(place, "training", True) else call.first()
+
+
+def gated(call: Call) -> Found:
+    """glu: the first half times the sigmoid of the other."""
+    x = call.first()
+    dim = call.get(1, "dim", -1) % len(x)
+    halves = x[dim].cut([x[dim].size // 2] * 2)
+    unify(*halves)
+    return [*x[:dim], halves[0], *x[dim + 1 :]]
+
+
+def factory(call: Call) -> Found:
+    """A tensor made of nothing: along an axis where all is the same number, entries may change places."""
+    return None if call.tensors() else constant(call.result)
+
+
+def made_like(call: Call) -> Found:
+    """One that takes no more than the form of another."""
+    return constant(call.result) if len(call.tensors()) == 1 else None
+
+
+def converted(call: Call) -> Found:
+    """torch.as_tensor, torch.tensor."""
+    return call.first() if call.tensors() else constant(call.result)

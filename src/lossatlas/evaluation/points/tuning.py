@@ -1,0 +1,230 @@
+"""Which loop evaluates a region's points: a step is tried on some of the data, and kept if it is faster and agrees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lossatlas.errors import InputError, LossAtlasError
+from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, Points, PreparedLoop, Weights
+from lossatlas.evaluation.points.tracing import Trace
+from lossatlas.model.batches import Batches, leading_size
+from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.measures import Sample, samples_of
+
+AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
+_TRIAL = (256, 1024)  # examples on which a step is tried, at least and at most
+_MOMENT = 0.02  # seconds of the plain loop: what a timing should take to mean something
+_LEAST = 8  # examples in a batch
+_ROUNDS = 3  # timings of each, in turn; the least counts
+_GAIN = 0.98  # of the time before: what a step must reach to be kept
+_SHARE = 0.05  # of the plain loop's whole time: what trials may take
+_WORTH = 0.1  # seconds: where the plain loop needs less in all, nothing is tried
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How points are evaluated: by the plain loop, or by a prepared one with some rewrites and batches of some size."""
+
+    prepared: bool = False
+    rewrites: tuple[str, ...] = ()
+    batch_size: int | None = None
+
+    def __str__(self) -> str:
+        if not self.prepared:
+            return "plain loop"
+        size = "batches as given" if self.batch_size is None else f"batches of {self.batch_size}"
+        return "; ".join(["prepared loop", *self.rewrites, size])
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """The plan that ``str`` wrote."""
+        kind, *rewrites = text.split("; ")
+        size = rewrites.pop().removeprefix("batches of ") if rewrites else ""
+        plan = cls(kind == "prepared loop", tuple(rewrites), int(size) if size.isdigit() else None)
+        if str(plan) != text or plan.batch_size == 0 or not set(rewrites) <= REWRITES.keys():
+            raise InputError(f"{text!r} is no plan of evaluation: give what str(plan) wrote.")
+        return plan
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """``evaluator(weights)``: the samples of loss and metrics at theta(weights), by the loop of its plan."""
+
+    loop: Loop
+    plan: Plan
+    batch_weights: Sequence[float]
+    seen: tuple[str, ...] = ()
+
+    def __call__(self, weights: Weights) -> dict[str, Sample]:
+        return samples_of(self.loop(weights), self.batch_weights)
+
+    def deviation(self, reference: Sequence[dict[str, Sample]], probes: Sequence[Weights]) -> float:
+        """The largest relative difference of a mean; infinite where the quantities are of another kind."""
+        worst = 0.0
+        for one, probe in zip(reference, probes, strict=True):
+            for name, sample in self(probe).items():
+                same = sample.over == one[name].over
+                worst = max(worst, _relative(sample.mean, one[name].mean) if same else float("inf"))
+        return worst
+
+
+class Tuner:
+    """Chooses an evaluator for ``points``, about ``count`` of them, by what it sees at the ``probes``."""
+
+    def __init__(
+        self, function: FunctionalModel, batches: Batches, points: Points, probes: Sequence[Weights], count: int
+    ) -> None:
+        self.function, self.batches, self.points, self.probes, self.count = function, batches, points, probes, count
+        self.agreement = AGREEMENT.get(function.point.dtype)
+        self.seen: list[str] = []
+        self.untried: list[str] = []
+        self.wrong: set[str] = set()
+        self.traces: dict[Any, Trace] = {}
+
+    def choose(self) -> Evaluator:
+        """The fastest evaluator that was found; the plain loop where none is, with the reason in ``seen``."""
+        plain = self.follow(Plan())
+        reason = self._obstacle()
+        if reason is None:
+            started = time.perf_counter()
+            reference = [plain(probe) for probe in self.probes]
+            point = (time.perf_counter() - started) / len(self.probes)
+            seconds = self.count * point
+            self.deadline = time.perf_counter() + _SHARE * seconds
+            self.trial = min(max(int(self.batches.total * _MOMENT / point), _TRIAL[0]), _TRIAL[1])
+            reason = "so few points repay no preparation" if seconds < _WORTH else None
+        if reason is None:
+            try:
+                return self._best(reference)
+            except Exception as error:  # a user's model may fail in any way in a form that it was not written for
+                reason = " ".join(str(error).split())[:200]
+        return replace(plain, seen=(*self.seen, f"plain loop: {reason}"))
+
+    def follow(self, plan: Plan, count: int | None = None) -> Evaluator:
+        """The evaluator of a plan that was made before, on all data or on about the first ``count`` examples."""
+        if not plan.prepared:
+            return Evaluator(PlainLoop(self.function, self.batches, self.points), plan, self.batches.weights)
+        batches, weights = self._cut(plan.batch_size, count)
+        loop = PreparedLoop(self.function, batches, self.points, plan.rewrites, self.traces)
+        return Evaluator(loop, plan, weights)
+
+    def verified(self, plan: Plan) -> Evaluator:
+        """The evaluator of a plan that was made for another run, if it agrees with the plain loop here."""
+        plain = self.follow(Plan())
+        if not plan.prepared:
+            return plain
+        if reason := self._obstacle():
+            raise InputError(f"The plan {str(plan)!r} cannot be followed here, since {reason}: use fast=True.")
+        evaluator = self.follow(plan)
+        deviation = evaluator.deviation([plain(probe) for probe in self.probes], self.probes)
+        if not deviation <= (self.agreement or 0.0):
+            raise InputError(f"The plan {str(plan)!r} deviates from the plain loop by {deviation:.0e}: use fast=True.")
+        return evaluator
+
+    def _obstacle(self) -> str | None:
+        if self.function.recomputes:
+            return "BatchNorm statistics are recomputed at every point"
+        if self.batches.kept() is None:
+            return "the data are not kept in memory"
+        return None if self.agreement else f"the parameters are {self.function.point.dtype}"
+
+    def _best(self, reference: Sequence[dict[str, Sample]]) -> Evaluator:
+        best = self.follow(Plan(prepared=True), self.trial)
+        self.reference = [best(self.probes[-1])]
+        best = self._sized(self._rewritten(best))
+        if best.plan.batch_size is not None:  # what a step saves depends on what batches leave in the caches: once more
+            best = self._sized(self._rewritten(best))
+        chosen = self.follow(best.plan)
+        deviation = chosen.deviation(reference, self.probes)
+        assert self.agreement is not None
+        if not deviation <= self.agreement:
+            raise LossAtlasError(f"the prepared loop deviates from it by {deviation:.0e}")
+        if self.untried:
+            self.seen.append(
+                f"not tried, since it might cost more than it saves: {', '.join(dict.fromkeys(self.untried))}"
+            )
+        self.seen.append(f"all data: {deviation:.0e} from the plain loop")
+        return replace(chosen, seen=tuple(self.seen))
+
+    def _rewritten(self, best: Evaluator) -> Evaluator:
+        for name in REWRITES:
+            if name not in best.plan.rewrites:
+                best = self._better(best, replace(best.plan, rewrites=(*best.plan.rewrites, name)), name)
+        return best
+
+    def _sized(self, best: Evaluator) -> Evaluator:
+        """Batches twice as large as long as that is faster, or else half as large."""
+        if next(iter(self.reference[0].values())).over != "examples" or self.batches.recut(1, 1) is None:
+            return best
+        start = best
+        for factor in (2.0, 0.5):
+            while (
+                _LEAST
+                <= (size := int((best.plan.batch_size or self.batches.weights[0]) * factor))
+                <= min(self.trial, self.batches.total)
+            ):
+                before, best = best, self._better(best, replace(best.plan, batch_size=size), f"batches of {size}")
+                if best is before:
+                    break
+            if best is not start:
+                break
+        return best
+
+    def _better(self, best: Evaluator, plan: Plan, name: str) -> Evaluator:
+        """The evaluator of ``plan`` where it is faster than ``best`` and agrees, else ``best``."""
+        if name in self.wrong:
+            return best
+        if time.perf_counter() > self.deadline:
+            self.untried.append(name)
+            return best
+        try:
+            if name in REWRITES and isinstance(best.loop, PreparedLoop) and not best.loop.offers(name):
+                return best
+            other = self.follow(plan, self.trial)
+            deviation = other.deviation(self.reference, self.probes[-1:])
+        except Exception as error:  # whatever an operation raises on a tensor that it was not made for
+            self.wrong.add(name)
+            self.seen.append(f"{name}: failed ({' '.join(str(error).split())[:80]})")
+            return best
+        ratio = self._ratio(other, best)
+        assert self.agreement is not None
+        if not deviation <= self.agreement:
+            self.wrong.add(name)
+        kept = name not in self.wrong and ratio < _GAIN
+        self.seen.append(f"{name}: {'kept' if kept else 'left'}, {1 / ratio:.2f} x as fast, deviation {deviation:.0e}")
+        return other if kept else best
+
+    def _ratio(self, other: Evaluator, best: Evaluator) -> float:
+        """Seconds of the one to seconds of the other, timed in turn."""
+        least = [float("inf"), float("inf")]
+        for _ in range(_ROUNDS):
+            for i, evaluator in enumerate((other, best)):
+                started = time.perf_counter()
+                evaluator.loop(self.probes[-1])
+                least[i] = min(least[i], time.perf_counter() - started)
+        return least[0] / least[1]
+
+    def _cut(self, size: int | None, count: int | None) -> tuple[list[Any], Sequence[float]]:
+        if size is not None or count is not None:
+            batches = self.batches.recut(size or int(self.batches.weights[0]), count)
+            if batches is not None:
+                return batches, list(map(leading_size, batches))
+            if size is not None:
+                raise InputError("These batches cannot be cut anew: the plan belongs to other data.")
+        kept = self.batches.kept()
+        assert kept is not None
+        total, m = 0.0, 0
+        while m < len(kept) and (count is None or total < count):
+            total, m = total + self.batches.weights[m], m + 1
+        return kept[:m], self.batches.weights[:m]
+
+
+def _relative(a: float, b: float) -> float:
+    if a == b or (a != a and b != b):
+        return 0.0
+    return abs(a - b) / abs(b) if b else float("inf")

@@ -1,0 +1,184 @@
+"""Curvature matrices of one batch as linear maps v -> A_b v, each in two ways that must agree.
+
+``direct`` uses forward-mode differentiation (``torch.func``) and is written to be traced; ``kept`` is made of graphs of
+autograd, which need no forward mode and serve any number of vectors. Pearlmutter (1994) for the Hessian, Schraudolph
+(2002) for the Gauss-Newton matrix.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.func import grad, jvp, vjp
+
+from lossatlas.errors import InputError
+from lossatlas.model.batches import leading_size
+from lossatlas.model.functional import FunctionalModel
+
+Map = Callable[[Tensor], Tensor]
+_WRAPPER = once_differentiable(lambda *_: None).__code__.co_filename
+
+
+class Linearised(ABC):
+    """A_b at theta for the batches of one function; symmetric."""
+
+    def __init__(self, function: FunctionalModel) -> None:
+        self.function = function
+
+    @abstractmethod
+    def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
+        """A_b v by forward over reverse differentiation."""
+
+    @abstractmethod
+    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+        """v -> A_b v by graphs that are made once, here."""
+
+    def losses(self, theta: Tensor, batch: Any, index: int) -> Tensor:
+        return self.function.measure(self.function.tensors(theta), batch, index)["loss"]
+
+
+class Hessian(Linearised):
+    """H_b = grad grad' of the mean loss of the batch."""
+
+    def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
+        def loss(at: Tensor) -> Tensor:
+            return self.losses(at, batch, index).mean()
+
+        product: Tensor = jvp(grad(loss), (theta,), (vector,))[1]
+        return product
+
+    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+        theta = theta.detach().requires_grad_()
+        gradient = gradient_of(_twice(self.losses(theta, batch, index)).mean(), theta, create_graph=True)
+        return _pull(gradient, theta)
+
+
+class GaussNewton(Linearised):
+    """G_b = J' H_f J, with J the Jacobian of the batch's outputs f and H_f the Hessian of its mean loss in f."""
+
+    def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
+        def outputs(at: Tensor) -> Tensor:
+            return self._outputs(at, batch, index)
+
+        def loss(f: Tensor) -> Tensor:
+            return self.function.losses(f.clone(), batch[1]).mean()
+
+        at, tangent = jvp(outputs, (theta,), (vector,))[:2]
+        curved = jvp(grad(loss), (at,), (tangent,))[1]
+        product: Tensor = vjp(outputs, theta)[1](curved)[0]
+        return product
+
+    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+        theta = theta.detach().requires_grad_()
+        outputs = _twice(_require_graph(self._outputs(theta, batch, index)))
+        push, pull = _push(outputs, theta), _pull(outputs, theta)
+        at = outputs.detach().requires_grad_()
+        # A clone, since a loss may write into the outputs.
+        slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
+        bend = _pull(slope, at)
+        return lambda vector: pull(bend(push(vector)))
+
+    def _outputs(self, theta: Tensor, batch: Any, index: int) -> Tensor:
+        return self.function.outputs(self.function.tensors(theta), batch, index)
+
+
+class EmpiricalFisher(Linearised):
+    """F_b = mean_i g_i g_i', with g_i the gradient of the loss of the batch's example i."""
+
+    def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
+        def losses(at: Tensor) -> Tensor:
+            return self._each(at, batch, index)
+
+        tangent = jvp(losses, (theta,), (vector,))[1]
+        product: Tensor = vjp(losses, theta)[1](tangent / len(tangent))[0]
+        return product
+
+    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+        theta = theta.detach().requires_grad_()
+        losses = _twice(_require_graph(self._each(theta, batch, index)))
+        push, pull = _push(losses, theta), _pull(losses, theta)
+        return lambda vector: pull(push(vector) / len(losses))
+
+    def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
+        losses = self.losses(theta, batch, index)
+        if losses.ndim != 1 or len(losses) != leading_size(batch):
+            raise InputError(
+                "This loss gives one value a batch, and the Fisher matrix and the gradients' covariance need one an "
+                "example: return per-example values."
+            )
+        return losses
+
+
+def require_differentiable(function: FunctionalModel) -> None:
+    """``InputError`` where BatchNorm's statistics depend on the point."""
+    if function.recomputes:
+        raise InputError(
+            "Derivatives are not defined under batch_norm='recompute', where the statistics depend on the point: "
+            "use batch_norm='frozen' or 'batch'."
+        )
+
+
+def gradient_of(value: Tensor, at: Tensor, *, create_graph: bool = False) -> Tensor:
+    """The gradient of a scalar; ``InputError`` where it does not depend on ``at``."""
+    gradient = (
+        torch.autograd.grad(value, at, create_graph=create_graph, allow_unused=True)[0] if value.requires_grad else None
+    )
+    if gradient is None:
+        raise InputError(
+            "The loss does not depend on the parameters: compute it with the model that is handed over, "
+            "without no_grad() or detach()."
+        )
+    return gradient
+
+
+def _pull(values: Tensor, at: Tensor) -> Map:
+    """u -> J' u for J the Jacobian of ``values``; J is symmetric where they are a gradient."""
+    if not values.requires_grad:  # constant, such as the gradient of what is linear
+        return lambda _: torch.zeros_like(at, requires_grad=False)
+
+    def product(cotangent: Tensor) -> Tensor:
+        return torch.autograd.grad(values, at, cotangent, retain_graph=True, materialize_grads=True)[0]
+
+    return product
+
+
+def _push(values: Tensor, at: Tensor) -> Map:
+    """v -> J v by differentiating u -> J' u, which is linear: reverse mode twice, for what has no forward mode."""
+    dummy = torch.zeros_like(values).requires_grad_()
+    pulled = torch.autograd.grad(values, at, dummy, create_graph=True, materialize_grads=True)[0]
+    return _pull(pulled, dummy)
+
+
+def _require_graph(values: Tensor) -> Tensor:
+    if not values.requires_grad:
+        raise InputError(
+            "The model's outputs do not depend on the parameters: compute them without no_grad() or detach()."
+        )
+    return values
+
+
+def _twice(values: Tensor) -> Tensor:
+    """The values themselves, if all that made them can be differentiated twice.
+
+    Autograd leaves a ``once_differentiable`` function out of a second derivative without a word.
+    """
+    seen, stack = set[Any](), [values.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        custom = getattr(type(node), "_forward_cls", None)  # a torch.autograd.Function of the user's
+        # once_differentiable wraps backward in a function of PyTorch's own file.
+        if custom is not None and custom.backward.__code__.co_filename == _WRAPPER:
+            raise InputError(
+                "The model or the loss uses a function that autograd differentiates only once (once_differentiable): "
+                "replace it by PyTorch's own operations to get a curvature."
+            )
+        seen.add(node)
+        stack.extend(following for following, _ in node.next_functions)
+    return values

@@ -1,0 +1,284 @@
+"""A model and its measure as a pure function of theta and a batch: copy, buffers, BatchNorm, random numbers."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
+from lossatlas.model.batches import Batches, preserved_rng, seed_generators, tensor_bytes
+from lossatlas.model.checkpoints import state_of, without_wrappers
+from lossatlas.model.measures import Step, Supervised, explain_failure
+from lossatlas.model.parameters import ParameterSpace
+
+BatchNormPolicy = Literal["frozen", "recompute", "batch"]
+
+
+class FunctionalModel:
+    """``measure(tensors(theta), batch, index)``: what a batch yields with the parameters at theta, all else fixed.
+
+    It owns a copy of the model that was given, in eval mode. Buffers are fresh copies at each pass, random numbers a
+    function of the batch's index, and the BatchNorm policy decides which statistics are used (``Objective`` documents
+    it).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        measure: Supervised | Step,
+        parameters: str | Sequence[str] | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"The model is a {type(model).__name__}: give a torch.nn.Module.")
+        self._measure = measure
+        self.module = _private_copy(model).to(device=device, dtype=dtype)
+        self.space = ParameterSpace(self.module, parameters)
+        self.point = self.space.flatten(dict(self.module.named_parameters()))
+        if len({p.dtype for p in self.module.parameters() if p.is_floating_point()}) > 1:
+            raise InputError("The model mixes floating-point types: give one with dtype=, e.g. dtype=torch.float32.")
+        self._wire()
+
+    def _wire(self) -> None:
+        self.module.requires_grad_(False).eval()
+        self._bound = _Bound(self.module, self._measure)
+        self._outputs = _Bound(self.module, self._measure.outputs) if isinstance(self._measure, Supervised) else None
+        self.norms = [m for m in self.module.modules() if isinstance(m, BatchNorm)]
+
+    def set_batch_norm(self, policy: BatchNormPolicy, count: int | None, data: Batches) -> None:
+        """Statistics by ``policy``; under ``"recompute"`` from the first ``count`` batches of ``data`` (None: all)."""
+        if policy not in ("frozen", "recompute", "batch"):
+            raise InputError(f"batch_norm={policy!r} is unknown: choose 'frozen', 'recompute' or 'batch'.")
+        if count is not None and count < 1:
+            raise InputError(f"batch_norm_batches={count}: give at least 1, or None for all.")
+        self.policy, self.norm_count, self.norm_data = policy, count, data
+        for norm in self.norms:
+            norm.train(policy == "batch")
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether statistics depend on the point, so that L has no gradient by backpropagation."""
+        return self.policy == "recompute" and bool(self.norms)
+
+    @property
+    def statistics(self) -> set[str]:
+        """The names of the running statistics."""
+        norms = [name for name, module in self.module.named_modules() if module in self.norms]
+        return {f"{name}.{own}" for name in norms for own in ("running_mean", "running_var")}
+
+    def duplicate(self) -> FunctionalModel:
+        """The same function on a module of its own, to be given another BatchNorm policy."""
+        other = copy.copy(self)
+        for module in self.module.modules():  # what a forward pass has left there can be tied to a graph
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    setattr(module, name, value.detach())
+        other.module = _private_copy(self.module)
+        other._wire()
+        return other
+
+    def restricted(self, select: str | Sequence[str], theta: Tensor) -> FunctionalModel:
+        """The same function of the parameters that match, with the others fixed as they are at ``theta``."""
+        other = self.duplicate()
+        with torch.no_grad():
+            for name, tensor in self.space.unflatten(theta).items():
+                other.module.get_parameter(name).copy_(tensor)
+        other.space = self.space.restricted(select)
+        other.point = other.space.flatten(dict(other.module.named_parameters()))
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        return other
+
+    def probe(self, batches: Batches) -> None:
+        """Let the measure settle its form on the data, at the model's own point."""
+        probing = _Bound(self.module, self._measure.probe)
+        try:
+            with torch.no_grad(), preserved_rng(self.point.device):
+                functional_call(probing, self._own_buffers(), (batches,))
+        except LossAtlasError:
+            raise
+        except Exception as error:
+            raise explain_failure(error, next(iter(batches))) from error
+
+    def tensors(self, theta: Tensor) -> dict[str, Tensor]:
+        """What one pass at ``theta`` uses: views into theta, and fresh buffers with the statistics of the policy."""
+        tensors = self.named(theta) | self._own_buffers()
+        return self._recomputed(tensors) if self.recomputes else tensors
+
+    def named(self, theta: Tensor) -> dict[str, Tensor]:
+        """The parameters at ``theta``, by the names that ``measure`` wants."""
+        return {f"model.{name}": tensor for name, tensor in self.space.unflatten(theta).items()}
+
+    def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]:
+        """Losses and metrics of ``batch``, the ``index``-th of the data. The caller preserves the generators."""
+        measured: dict[str, Tensor] = self._run(self._bound, tensors, batch, index)
+        return measured
+
+    def outputs(self, tensors: dict[str, Tensor], batch: Any, index: int) -> Tensor:
+        """The model's own outputs on ``batch``, before the loss; refused where a step computes both at once."""
+        if self._outputs is None:
+            raise InputError(
+                "This needs the model's outputs apart from the loss, and a step computes both at once: "
+                "make the objective as Objective(model, loss, data) with batches (inputs, targets)."
+            )
+        outputs = self._run(self._outputs, tensors, batch, index)
+        if not isinstance(outputs, Tensor):
+            raise InputError(
+                f"This needs outputs that are one tensor, and the model returns a {type(outputs).__name__}: "
+                "wrap the model in one that returns the tensor that the loss uses."
+            )
+        return outputs
+
+    def losses(self, outputs: Tensor, targets: Any) -> Tensor:
+        """l(f, y): one value an example where the loss allows it, else the mean over the batch."""
+        assert isinstance(self._measure, Supervised), "outputs() refuses a step"
+        return self._measure.losses(outputs, targets)
+
+    def parts(self, theta: Tensor) -> tuple[nn.Module, Any]:
+        """A copy of the module at ``theta``, and the loss as it was given; ``InputError`` where a step holds both."""
+        if not isinstance(self._measure, Supervised):
+            raise InputError(
+                "A step holds outputs and loss together: make the objective as Objective(model, loss, data)."
+            )
+        other = self.duplicate()
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        other.module.load_state_dict(self.state_dict(theta))
+        return other.module, self._measure.given
+
+    def _run(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:
+        # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
+        seed_generators(index, self.point.device)
+        try:
+            return functional_call(bound, tensors, (batch,))
+        except LossAtlasError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise NumericalError(
+                "The device ran out of memory: use a smaller batch_size or a smaller dtype."
+            ) from error
+        except Exception as error:
+            raise explain_failure(error, batch) from error
+
+    @property
+    def supervised(self) -> bool:
+        """Whether model and loss are apart, so that the outputs can be seen."""
+        return isinstance(self._measure, Supervised)
+
+    def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
+        """theta of the same architecture's module, state dict or file; ``CheckpointError`` where it is another's."""
+        return self.space.check(self.space.flatten(self.state_of(source)).to(self.point), "checkpoint")
+
+    def state_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
+        """Every parameter and persistent buffer of the same architecture, by its first name."""
+        first = self._first_names()
+        own = {first.get(name, name): tensor for name, tensor in self.module.state_dict().items()}
+        given = without_wrappers(state_of(source), own)
+        state = {first.get(name, name): tensor for name, tensor in given.items()}
+        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or unexpected:
+            raise CheckpointError(
+                f"These are the weights of another network: missing {missing[:5]}, unexpected {unexpected[:5]}. "
+                f"Give weights saved from a {type(self.module).__name__} like this one."
+            )
+        if wrong := [name for name in own if _shape(state[name]) != _shape(own[name])]:
+            listed = "; ".join(f"{name} is {_shape(state[name])}, not {_shape(own[name])}" for name in wrong[:5])
+            raise CheckpointError(
+                f"These are the weights of another network, {len(wrong)} tensors have another shape: {listed}."
+            )
+        return {name: state[name].detach().to(own[name]) for name in own}
+
+    def tensors_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What one pass uses that takes parameters and buffers from ``state``, as ``tensors`` does from theta."""
+        fresh = self._own_buffers() | dict(self.module.named_parameters(prefix="model"))
+        return fresh | {f"model.{name}": tensor.clone() for name, tensor in state.items()}
+
+    def state_dict(self, theta: Tensor) -> dict[str, Tensor]:
+        """The module's full state dict with its parameters at ``theta``."""
+        return self.saved(self.module.state_dict() | self.space.unflatten(theta))
+
+    def saved(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The names of the module's own state dict, with the tensors of ``state`` under their first names."""
+        first = self._first_names()
+        # A tied tensor has several names, and load_state_dict takes the last one's.
+        return {name: state[first.get(name, name)].detach().clone() for name in self.module.state_dict()}
+
+    def fingerprint(self) -> str:
+        """Of the parameters' names and shapes, the point, and the full state dict."""
+        sha = hashlib.sha256(repr([(e.name, e.shape) for e in self.space]).encode())
+        for tensor in [self.point, *self.module.state_dict().values()]:
+            sha.update(tensor_bytes(tensor))
+        return sha.hexdigest()[:16]
+
+    def _first_names(self) -> dict[str, str]:
+        """Every name of a parameter -> its first one; they differ where parameters are tied."""
+        first = {id(parameter): name for name, parameter in self.module.named_parameters()}
+        named = self.module.named_parameters(remove_duplicate=False)
+        return {name: first[id(parameter)] for name, parameter in named}
+
+    def _own_buffers(self) -> dict[str, Tensor]:
+        # Copies, so that nothing a forward call writes outlives its pass.
+        return {f"model.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
+
+    def _recomputed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        for name, module in self.module.named_modules():
+            if isinstance(module, BatchNorm) and module.track_running_stats:
+                tensors[f"model.{name}.running_mean"].zero_()
+                tensors[f"model.{name}.running_var"].fill_(1)
+                tensors[f"model.{name}.num_batches_tracked"].zero_()
+        with _collecting_statistics(self.norms):
+            for index, batch in enumerate(itertools.islice(self.norm_data, self.norm_count)):
+                self.measure(tensors, batch, index)
+        return tensors
+
+
+class _Bound(nn.Module):
+    """Model and measure as one module, so that ``functional_call`` reaches whatever a step does with the model."""
+
+    def __init__(self, model: nn.Module, measure: Callable[[nn.Module, Any], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._measure = measure
+
+    def forward(self, batch: Any) -> Any:
+        return self._measure(self.model, batch)
+
+
+@contextmanager
+def _collecting_statistics(norms: Sequence[BatchNorm]) -> Iterator[None]:
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum = None  # the plain average over all calls since num_batches_tracked was zero
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+
+
+def _private_copy(model: nn.Module) -> nn.Module:
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    model = getattr(model, "_orig_mod", model)  # torch.compile keeps the module itself there
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise InputError(
+            f"The model cannot be copied ({type(error).__name__}: {' '.join(str(error).split())}): detach the tensors "
+            "that it keeps as attributes, or build it anew and load its state dict."
+        ) from error
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
