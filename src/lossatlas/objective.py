@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
 from lossatlas.evaluation.forward import Forward
-from lossatlas.evaluation.points.loops import Points, sweep
+from lossatlas.evaluation.points.loops import sweep
 from lossatlas.evaluation.points.tuning import Evaluator, Plan, Tuner
 from lossatlas.evaluation.products.diagonal import NoDiagonal, exact_diagonal
 from lossatlas.evaluation.products.likelihood import draw
@@ -31,6 +31,7 @@ from lossatlas.model.batches import Batches, copied, describe, form, preserved_r
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, Step, Supervised, samples_of
 from lossatlas.model.parameters import ParameterSpace
+from lossatlas.model.points import Points
 from lossatlas.model.strata import Strata, stratified
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.overrides import TorchFunctionMode
 
-from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, Points, PreparedLoop
+from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, PreparedLoop
 from lossatlas.evaluation.points.tracing import Untraceable
 from lossatlas.model.batches import Batches
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.measures import Step, Supervised, samples_of
+from lossatlas.model.points import Points
 
 AGREE = {torch.float32: 1e-6, torch.float64: 1e-12}
 ALL = tuple(name for name in REWRITES if name != "oneDNN linear" or torch.backends.mkldnn.is_available())

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError
-from lossatlas.evaluation.points.loops import Points
 from lossatlas.model.batches import tensor_bytes
+from lossatlas.model.points import Points
 
 Axis = NDArray[np.float64]
 Span = float | tuple[float, float]

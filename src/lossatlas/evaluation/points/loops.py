@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from lossatlas.evaluation.points.tracing import POINT_PREFIX, Trace, Untraceable
 from lossatlas.model.batches import KEEP_BYTES, Batches, copied, form, preserved_rng, tensors_in
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.parameters import Entry
+from lossatlas.model.points import Points, Weights
 
 REWRITES: dict[str, Callable[[Trace, rewrites.Frame], bool]] = {
     # In this order they are tried and applied: each sees what the ones before it left.
@@ -27,22 +27,7 @@ REWRITES: dict[str, Callable[[Trace, rewrites.Frame], bool]] = {
 }
 
 Measured = list[dict[str, Tensor]]
-Weights = Sequence[float]
 Loop = Callable[[Weights], Measured]
-
-
-@dataclass(frozen=True)
-class Points:
-    """theta(w) = center + sum_j w_j d_j for directions ``(d, n)``."""
-
-    center: Tensor
-    directions: Tensor
-
-    def at(self, weights: Weights) -> Tensor:
-        """theta ``(n,)``; the center itself, bit for bit, where all weights are 0."""
-        if not any(weights):
-            return self.center
-        return self.center + torch.tensor(weights, dtype=self.center.dtype, device=self.center.device) @ self.directions
 
 
 def sweep(function: FunctionalModel, batches: Batches, theta: Tensor) -> Measured:

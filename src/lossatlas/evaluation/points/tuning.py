@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from lossatlas.errors import InputError, LossAtlasError
-from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, Points, PreparedLoop, Weights
+from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, PreparedLoop
 from lossatlas.evaluation.points.tracing import Trace
 from lossatlas.model.batches import Batches, leading_size
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.measures import Sample, samples_of
+from lossatlas.model.points import Points, Weights
 
 AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
 _TRIAL = (256, 1024)  # examples on which a step is tried, at least and at most
