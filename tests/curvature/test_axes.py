@@ -80,6 +80,16 @@ def test_a_spectrum_read_from_a_file_gives_the_same_plane(saddle, tmp_path):
         assert eigen_plane(back).curvatures == eigen_plane(spectrum).curvatures
 
 
+def test_the_plane_names_its_spectrum_and_network(saddle):
+    _, _, spectrum = saddle
+    named = spectrum.assign_attrs(id="0123456789abcdef", network="A")
+    found = eigen_plane(named, steps=3).zoom(0.1).provenance()
+    assert {"directions": "Hessian axes", "spectrum": "0123456789abcdef", "network": "A"}.items() <= found.items()
+    bare = spectrum.drop_attrs()
+    assert eigen_plane(bare).fingerprint() == found["region_fingerprint"]
+    assert {"spectrum", "network"}.isdisjoint(eigen_plane(bare).provenance())
+
+
 def test_what_has_no_axes_is_refused(saddle):
     o, _, spectrum = saddle
     for lacking in (la.spectrum(o, 1), spectrum.sel(end="top"), spectrum.sel(end=["top"]), xr.Dataset()):

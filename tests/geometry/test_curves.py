@@ -83,7 +83,7 @@ def test_the_length_of_a_curve_of_high_degree_is_that_of_a_fine_chain():
     assert curve.length == pytest.approx(PolygonalChain().through(fine).length, rel=1e-6)
 
 
-def test_the_length_counts_the_way_there_and_back():
+def test_the_length_counts_a_stretch_as_often_as_it_is_passed():
     # theta(t) = 4 t (1 - t) + t^2 overshoots 1: up to 4/3 at t = 2/3, then back to 1.
     curve = Bezier().through(torch.tensor([[0.0], [2.0], [1.0]]))
     assert curve.length == pytest.approx(4 / 3 + 1 / 3, rel=1e-8)
@@ -138,7 +138,7 @@ def test_a_segment_meets_its_ends_bit_for_bit_signs_of_zeros_too(dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=named)
-def test_the_way_back_is_the_same_way(kind):
+def test_the_reversed_points_make_the_reversed_path(kind):
     given = points(kind)
     there, back = kind.through(given), kind.through(given.flip(0))
     for t in (0.0, 0.2, 0.5, 0.81, 1.0):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 
 import lossatlas as la
 from lossatlas.errors import DirectionError, InputError
-from lossatlas.geometry.directions import cosine, normalisation
+from lossatlas.geometry.directions import Directions, cosine, normalisation
 from lossatlas.objective import Objective
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
@@ -198,3 +201,101 @@ def test_an_orthonormal_basis_spans_the_same_rows():
     assert float(basis[0] @ rows_[0]) == pytest.approx(float(rows_[0].norm()))
     with pytest.raises(DirectionError, match="dependent"):
         la.orthonormalise(torch.stack([rows_[0], 2 * rows_[0]]))
+
+
+# What directions know of themselves
+
+
+def test_directions_know_how_they_were_made():
+    o = objective(MEMBERS[0])
+    for norm, one_d, expected in (("filter", None, "zero"), ("model", None, "scale"), (None, "zero", "zero")):
+        made = la.random_directions(o, 2, seed=7, norm=norm, one_d=one_d)
+        assert (made.normalisation, made.one_d, made.seed, made.source) == (norm or "none", expected, 7, "random")
+        np.testing.assert_allclose(made.cosines, np.eye(2), atol=1e-6)
+    assert la.random_directions(o, 3, seed=0).cosines.shape == (3, 3)
+
+
+def test_the_cosines_are_those_of_the_rows():
+    made = Directions(torch.tensor([[1.0, 0.0], [3.0, 4.0]]), normalisation="none", one_d="scale", seed=0)
+    np.testing.assert_allclose(made.cosines, [[1, 0.6], [0.6, 1]], rtol=1e-12)
+    assert made[1].cosines.tolist() == [[1.0]]
+
+
+OPERATIONS = {
+    "sum": lambda d: d + d,
+    "product": lambda d: 2 * d,
+    "matmul": lambda d: d @ d.T,
+    "stack": lambda d: torch.stack(list(d)),
+    "qr": lambda d: torch.linalg.qr(d.T)[0],
+    "type": lambda d: d.to(torch.float64),
+    "slice": lambda d: d[:1],
+    "mask": lambda d: d[d > 0],
+    "clone": lambda d: d.clone(),
+    "detach": lambda d: d.detach(),
+    "vmap": lambda d: torch.func.vmap(torch.sin)(d),
+    "relu": F.relu,
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_on_directions_is_the_operation_on_a_tensor(name):
+    made = la.random_directions(objective(MEMBERS[0]), 2, seed=1)
+    found = OPERATIONS[name](made)
+    assert type(found) is Tensor
+    assert torch.equal(found, OPERATIONS[name](made.as_subclass(Tensor)))
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d)), lambda d: copy.deepcopy([d, d])[1]],
+    ids=["copy", "deepcopy", "pickle", "deepcopy in a list"],
+)
+def test_a_copy_knows_what_the_original_knows(copied):
+    made = la.random_directions(objective(MEMBERS[0]), 2, seed=3, norm="layer")
+    for original in (made, made[1]):
+        found = copied(original)
+        assert type(found) is Directions
+        assert torch.equal(found, original)
+        assert vars(found) == vars(original)
+
+
+def test_a_deep_copy_owns_its_numbers():
+    made = la.random_directions(objective(MEMBERS[0]), 2, seed=3)
+    found = copy.deepcopy(made)
+    found.zero_()
+    assert bool(made.any())
+
+
+def test_directions_are_rows():
+    with pytest.raises(DirectionError, match=r"\(1, 2, 3\)"):
+        Directions(torch.zeros(1, 2, 3), normalisation="none", one_d="scale", seed=0)
+
+
+MAKERS = {"line": (la.line, 1), "plane": (la.plane, 2), "volume": (la.volume, 3), "polar": (la.polar, 2)}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_whichever_way_directions_are_passed_the_surface_of_the_region_knows_their_seed(name):
+    make, k = MAKERS[name]
+    o = objective(MEMBERS[0])
+    made = la.random_directions(o, k, seed=5, norm="layer")
+    regions = [make(o.point, made, steps=4), make(o.point, *made, steps=4), make(o.point, *map(copy.deepcopy, made))]
+    expected = {"directions": "random", "seed": 5, "directions_normalisation": "layer", "region": name}
+    for region in regions:
+        assert type(region.center) is type(region.directions) is Tensor
+        assert expected.items() <= region.provenance().items()
+    assert len({region.fingerprint() for region in regions}) == 1
+    plain = make(o.point, made.as_subclass(Tensor), steps=4)
+    assert plain.fingerprint() == regions[0].fingerprint()
+    assert plain.provenance()["directions"] == "given"
+    assert "seed" not in plain.provenance()
+
+
+def test_directions_of_several_draws_give_all_their_seeds():
+    o = objective(MEMBERS[0])
+    (one,), (other,) = la.random_directions(o, 1, seed=0), la.random_directions(o, 1, seed=9, norm="model")
+    found = la.plane(o.point, one, other).provenance()
+    assert (found["seed"], found["directions_normalisation"]) == ([0, 9], "mixed")
+    half = la.plane(o.point, one, 2 * other).provenance()
+    assert half["directions"] == "given"
+    assert "seed" not in half

@@ -10,7 +10,9 @@ import torch
 import xarray as xr
 
 from lossatlas.errors import InputError
-from lossatlas.geometry.regions import Region, Span, plane
+from lossatlas.geometry.axes import Span
+from lossatlas.geometry.region import Region
+from lossatlas.geometry.regions import plane
 
 
 def eigen_plane(
@@ -22,16 +24,33 @@ def eigen_plane(
 ) -> Region:
     """theta(alpha, beta) = theta_0 + alpha v_max + beta v_min: unit eigenvectors of H's two extreme eigenvalues.
 
-    ``spectrum`` comes from ``spectrum(objective, vectors=True)`` and brings the point theta_0. The axes are
-    orthonormal, so the picture is undistorted; the region knows the ``slopes`` and ``curvatures`` along them, and its
-    ``quadratic_rise`` is the second-order model. Without ``span`` each axis reaches to sqrt(2 ``rise`` / |lambda|) on
-    either side, where the curvature alone has changed the loss by ``rise``.
+    The axes are orthonormal, so the picture is undistorted; the region knows the ``slopes`` and ``curvatures`` along
+    them, and its ``quadratic_rise`` is the second-order model. The expected curvature along a random direction is a
+    weighted mean of the eigenvalues, so that a random plane can hide a saddle; this one shows it.
 
-    The expected curvature along a random direction is a weighted mean of the eigenvalues, so that a random plane can
-    hide a saddle; this one shows it (Böttcher & Wheeler 2022; Gabdullin 2024 recommends Hessian axes too).
+    Parameters
+    ----------
+    spectrum : from ``spectrum(objective, vectors=True)``: it brings the point theta_0 and the eigenvectors.
+    rise : without ``span`` each axis reaches to sqrt(2 ``rise`` / |lambda|) on either side, where the curvature alone
+        has changed the loss by ``rise``.
+    span, steps : as for ``plane``.
 
-    Raises ``InputError`` for a spectrum without its eigenvectors, and, without ``span``, for an eigenvalue that is not
-    told from 0 by its residual: it sets no scale.
+    Raises
+    ------
+    InputError : a spectrum without its eigenvectors, and, without ``span``, an eigenvalue that is not told from 0 by
+        its residual: it sets no scale.
+
+    Source: Böttcher & Wheeler 2022, "Visualizing High-Dimensional Loss Landscapes with Hessian Directions"; Gabdullin
+    2024 recommends Hessian axes too.
+
+    Examples
+    --------
+    >>> import lossatlas as la
+    >>> model, data = torch.nn.Linear(2, 1, bias=False), (torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.zeros(2, 1))
+    >>> objective = la.Objective(model, torch.nn.functional.mse_loss, data)
+    >>> region = eigen_plane(la.spectrum(objective, k=1, vectors=True), steps=3)
+    >>> [round(curvature, 3) for curvature in region.curvatures], region.provenance()["directions"]
+    ([4.0, 1.0], 'Hessian axes')
     """
     if "eigenvector" not in spectrum or set(np.atleast_1d(spectrum["end"])) != {"top", "bottom"}:
         raise InputError(
@@ -48,7 +67,13 @@ def eigen_plane(
         plane(center, first, second, span=spans, steps=steps),
         slopes=tuple(ends["slope"].to_numpy().tolist()),
         curvatures=tuple(ends["eigenvalue"].to_numpy().tolist()),
+        origin=_origin(spectrum),
     )
+
+
+def _origin(spectrum: xr.Dataset) -> dict[str, object]:
+    named = {"spectrum": spectrum.attrs.get("id"), "network": spectrum.attrs.get("network")}
+    return {"directions": "Hessian axes"} | {name: value for name, value in named.items() if value is not None}
 
 
 def _spans(ends: xr.Dataset, rise: float) -> tuple[Span, Span]:

@@ -34,11 +34,20 @@ class Curve(Protocol):
 class Segment:
     """theta(t) = (1 - t) a + t b, the straight line between two points ``(n,)``.
 
-    Raises ``DirectionError`` when the two differ in size or type. The two may be one point: two networks can be the
-    same after alignment.
+    The two may be one point: two networks can be the same after alignment. It has no parts to fit; ``barrier`` measures
+    the loss along it.
 
-    >>> Segment(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 4.0])).point(0.5)
-    tensor([1., 2.])
+    Raises
+    ------
+    DirectionError : the two differ in size or type, or are not flat floating-point vectors.
+
+    Source: Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", section 2.
+
+    Examples
+    --------
+    >>> segment = Segment(torch.tensor([0.0, 0.0]), torch.tensor([3.0, 4.0]))
+    >>> segment.point(0.5), segment.length
+    (tensor([1.5000, 2.0000]), 5.0)
     """
 
     a: Tensor
@@ -62,8 +71,9 @@ class Segment:
 class ParametricCurve(ABC):
     """theta(t) = sum_k c_k(t) p_k, a path between two ends that bends towards the points between them.
 
-    Without ``points`` it is a kind of curve, to be fitted by ``connect`` or laid by ``through`` and ``between``. With
-    ``points`` ``(bends + 2, n)``, whose first row is one end and whose last row is the other, it is a path.
+    Without ``points`` it is a kind of curve, to be fitted by ``connect`` or given points by ``through`` and
+    ``between``. With ``points`` ``(bends + 2, n)``, whose first row is one end and whose last row is the other, it is
+    a path.
 
     Raises
     ------
@@ -99,7 +109,7 @@ class ParametricCurve(ABC):
 
     def point(self, t: float) -> Tensor:
         """theta(t), ``(n,)``."""
-        points = self._laid()
+        points = self._own_points()
         if t in (0, 1):  # the end itself: a sum with zeros would lose the sign of a zero
             return points[0 if t == 0 else -1].clone()
         return self.weights(t).to(points) @ points
@@ -113,7 +123,7 @@ class ParametricCurve(ABC):
         segment = Segment(a, b)
         return self.through(torch.stack([segment.point(k / (self.bends + 1)) for k in range(self.bends + 2)]))
 
-    def _laid(self) -> Tensor:
+    def _own_points(self) -> Tensor:
         if self.points is None:
             kind = f"{type(self).__name__}(bends={self.bends})"
             raise DirectionError(
@@ -127,10 +137,19 @@ class ParametricCurve(ABC):
 class Bezier(ParametricCurve):
     """theta(t) = sum_k C(m, k) t^k (1 - t)^(m - k) p_k with m = bends + 1: a Bezier curve of degree m.
 
-    It starts at p_0, ends at p_m, and is drawn towards the bends between, which it does not meet (Garipov et al. 2018,
-    equation 4 for one bend). Raises ``DirectionError`` as every
-    ``ParametricCurve`` does.
+    It starts at p_0, ends at p_m, and is drawn towards the bends between, which it does not meet. ``Bezier(bends=2)``
+    without points is what ``connect`` is asked to fit.
 
+    Raises
+    ------
+    DirectionError : fewer bends than 1; points of another number, shape or type, not finite, or with equal ends; a
+        place on the path is asked for before it has points, or for a t outside [0, 1].
+
+    Source: Garipov et al. 2018, "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", equation
+    4 for one bend.
+
+    Examples
+    --------
     >>> curve = Bezier().through(torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 0.0]]))
     >>> curve.point(0.5), round(curve.length, 4)
     (tensor([1., 1.]), 2.9579)
@@ -143,7 +162,7 @@ class Bezier(ParametricCurve):
     @property
     def length(self) -> float:
         """The integral of |theta'(t)| over t, by adaptive quadrature."""
-        steps = self._laid().diff(dim=0).double()
+        steps = self._own_points().diff(dim=0).double()
         # |theta'(t)|^2 = m^2 c' (D D') c: the rows of D are the steps p_k+1 - p_k, c the coefficients of degree m - 1.
         gram, m = (steps @ steps.T).numpy(force=True), self.bends + 1
 
@@ -158,9 +177,17 @@ class Bezier(ParametricCurve):
 class PolygonalChain(ParametricCurve):
     """theta(t) = (1 - s) p_k + s p_k+1 with k + s = (bends + 1) t: straight pieces, as much of t for each.
 
-    It meets every bend (Garipov et al. 2018, equation 3 for one). Raises ``DirectionError`` as every
-    ``ParametricCurve`` does.
+    It meets every bend.
 
+    Raises
+    ------
+    DirectionError : as for ``Bezier``.
+
+    Source: Garipov et al. 2018, "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", equation
+    3 for one bend.
+
+    Examples
+    --------
     >>> chain = PolygonalChain().through(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 0.0]]))
     >>> chain.point(0.25), chain.length
     (tensor([1.5000, 2.0000]), 10.0)
@@ -177,7 +204,7 @@ class PolygonalChain(ParametricCurve):
     @property
     def length(self) -> float:
         """The sum of |p_k+1 - p_k|."""
-        return sum(_distance(p, q) for p, q in pairwise(self._laid()))
+        return sum(_distance(p, q) for p, q in pairwise(self._own_points()))
 
 
 def _bernstein(m: int, t: float) -> NDArray[np.float64]:
