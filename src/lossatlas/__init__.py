@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lossatlas.geometry.directions import between as between
     from lossatlas.geometry.directions import orthonormalise as orthonormalise
     from lossatlas.geometry.directions import random_directions as random_directions
-    from lossatlas.geometry.regions import Region as Region
+    from lossatlas.geometry.region import Region as Region
     from lossatlas.geometry.regions import line as line
     from lossatlas.geometry.regions import plane as plane
     from lossatlas.geometry.regions import plane_through as plane_through
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from lossatlas.robustness.robustness import robustness as robustness
     from lossatlas.surfaces.surface import refine as refine
     from lossatlas.surfaces.surface import surface as surface
-    from lossatlas.trajectory.trajectory import Recorder as Recorder
+    from lossatlas.trajectory.recorder import Recorder as Recorder
     from lossatlas.trajectory.trajectory import Trajectory as Trajectory
 
 _HOME = {
@@ -66,14 +66,14 @@ _HOME = {
     "volume": "geometry.regions",
     "polar": "geometry.regions",
     "plane_through": "geometry.regions",
-    "Region": "geometry.regions",
+    "Region": "geometry.region",
     "Segment": "geometry.curves",
     "Bezier": "geometry.curves",
     "PolygonalChain": "geometry.curves",
     "random_directions": "geometry.directions",
     "between": "geometry.directions",
     "orthonormalise": "geometry.directions",
-    "Recorder": "trajectory.trajectory",
+    "Recorder": "trajectory.recorder",
     "Trajectory": "trajectory.trajectory",
     "surface": "surfaces.surface",
     "refine": "surfaces.surface",

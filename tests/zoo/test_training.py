@@ -25,7 +25,7 @@ from lossatlas.errors import (
     NonFiniteLoss,
     OutputError,
 )
-from lossatlas.trajectory.trajectory import Recorder
+from lossatlas.trajectory.recorder import Recorder
 
 LEARNING_RATE, MOMENTUM, DECAY, RHO = 0.2, 0.8, 0.01, 0.3
 

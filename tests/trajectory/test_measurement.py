@@ -1,0 +1,32 @@
+"""A training run measured from its folder: the analysis, and the surface that belongs to it."""
+
+from __future__ import annotations
+
+import pytest
+import xarray as xr
+from oracles.members import BY_NAME
+
+from lossatlas.objective import Objective
+from lossatlas.trajectory.measurement import trajectory_measurement
+from lossatlas.trajectory.trajectory import Trajectory
+
+
+def test_without_an_objective_there_is_the_analysis_alone(recorded, tmp_path):
+    recorded(tmp_path, steps=13)
+    ((name, dataset),) = trajectory_measurement(tmp_path, components=3, seed=4, progress=False)
+    assert name == "trajectory"
+    xr.testing.assert_identical(dataset, Trajectory.load(tmp_path).analyse(components=3, seed=4))
+
+
+def test_with_an_objective_the_surface_on_the_plane_knows_the_trajectory(recorded):
+    member = BY_NAME["mlp-tanh"]
+    model, record = recorded(steps=13)
+    o = Objective(model, member.loss, member.data())
+    found = dict(trajectory_measurement(record.trajectory, o, steps=5, progress=False))
+    assert list(found) == ["trajectory", "trajectory_plane"]
+    surface = found["trajectory_plane"]
+    assert surface["loss"].shape == (5, 5)
+    assert surface.attrs["directions"] == "principal components"
+    assert surface.attrs["trajectory"] == found["trajectory"].attrs["trajectory"] == record.trajectory.fingerprint()
+    center = surface["loss"].sel(alpha=0, beta=0)
+    assert float(center) == pytest.approx(float(found["trajectory"]["loss"][-1]), rel=1e-6)
