@@ -1,4 +1,4 @@
-"""A picture to a stated accuracy: where to evaluate next, and when the evidence suffices to stop."""
+"""A surface to a stated accuracy: where to evaluate next, and when the evidence suffices to stop."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _MOST = 0.4  # of the pixels: beyond so many evaluations the dense grid is as ch
 _MOST_NODES = 2000  # a spline through more takes longer than a dense grid
 _MEDIAN, _SIGMA = 0.7, 1.06  # true error / predicted error is about log-normal: seen on 19 planes of 6 networks
 _READY = (0.2, 0.055)  # predicted share of bad pixels at which a test pays: for the first design, for later ones
-_FIRST_LOOK = 0.9  # of the risk 1 - confidence is spent on the first test, half of the rest on each further one
-_HOPELESS = 50.0  # a leave-one-out error in log loss beyond which it is only large
+_FIRST_TEST = 0.9  # of the risk 1 - confidence is spent on the first test, half of the rest on each further one
+_LARGEST = 50.0  # a leave-one-out error in log loss beyond which it is only large
 _MAP = 0.95  # of the pixels lie below the error map
-_TOGETHER = 8  # held-out points evaluated at a time: one beyond the tolerance ends a test
+_TEST_BLOCK = 8  # held-out points evaluated at a time: one beyond the tolerance ends a test
 
 
 @dataclass(frozen=True)
-class Picture:
+class AdaptiveSurface:
     """What the search found: the spline's nodes, the held-out evidence, the error of every pixel."""
 
     nodes: Pixels
     held_out: Pixels
-    surprises: Floats  # (held out,): relative error of the prediction that was made before the point was evaluated
+    held_out_errors: Floats  # (held out,): relative, of predictions made before the points were evaluated
     error: Floats  # (pixels,): estimated relative error, 0 where evaluated
     coverage: float  # share of the pixels shown to be within the tolerance
     error_estimate: float  # of the worst pixel
@@ -47,17 +47,17 @@ class Picture:
     note: str = ""
 
 
-def picture(
+def adaptive_surface(
     shape: Sequence[int], *, tol: float, coverage: float, confidence: float, seed: int
-) -> Generator[Pixels, Floats, Picture]:
-    """Asks for pixels (``yield``), is told their losses (``send``), until a share ``coverage`` of all is within tol.
+) -> Generator[Pixels, Floats, AdaptiveSurface]:
+    """Yields pixels and takes their losses (``send``), until a share ``coverage`` of all is within ``tol``.
 
     A checkerboard of nodes, a polyharmonic spline of log loss (of the loss itself where it is not positive) through
-    them, more nodes where leaving one out hurts most, and then the test: random pixels that the spline has not seen.
+    them, more nodes where the leave-one-out errors are largest, and then the test: random pixels that are no nodes.
     If more than a share 1 - coverage of all pixels were beyond the tolerance, m random ones would all be within it with
     probability at most r (hypergeometric; 59 of 59 is the binomial form for 95 % and 95 %). Tests share the risk
     1 - confidence, so that the bound holds however many were made: the spline never depends on held-out points, and
-    the probabilities of being wrong add up to no more. A test that fails leads to more nodes; a picture that needs
+    the probabilities of being wrong add up to no more. A test that fails leads to more nodes; a surface that needs
     more than 40 % of the pixels is evaluated in full.
     """
     search = _Search(shape, tol, coverage, confidence, seed)
@@ -84,7 +84,7 @@ class _Search:
         self.nodes: Pixels = np.empty(0, dtype=np.intp)
         self.held_out = self.nodes
         self.order = np.random.default_rng(seed).permutation(len(self.places))
-        self.looks = self.blocks = 0
+        self.tests = self.blocks = 0
 
     def next_nodes(self) -> Pixels:
         """Where the spline is least sure."""
@@ -94,7 +94,7 @@ class _Search:
     def too_many(self, more: int) -> bool:
         """Whether the dense grid is as cheap as the spline with so many more nodes, tested once."""
         nodes = len(self.nodes) + more
-        needed = self._needed(len(self.places) - nodes, self._risk(self.looks + 1))
+        needed = self._needed(len(self.places) - nodes, self._risk(self.tests + 1))
         return nodes > _MOST_NODES or nodes + needed > _MOST * len(self.places)
 
     def learn(self, nodes: Pixels, losses: Floats) -> None:
@@ -111,13 +111,13 @@ class _Search:
         self.positive = bool((values > 0).all())
         # Where the loss may be zero, an error relative to it means nothing: it is relative to the largest one.
         self.scale = 1.0 if self.positive else float(np.abs(values).max() or 1.0)
-        ground = np.log(values) if self.positive else values / self.scale
-        splines = [Polyharmonic(self.places[self.nodes], ground[:, None], power) for power in _POWERS]
+        scaled = np.log(values) if self.positive else values / self.scale
+        splines = [Polyharmonic(self.places[self.nodes], scaled[:, None], power) for power in _POWERS]
         self.spline = min(splines, key=lambda s: s.root_mean_square())
         places, left_out = self.places[self.nodes], np.abs(self.spline.leave_one_out[:, 0])
-        left_out = np.nan_to_num(left_out, nan=_HOPELESS, posinf=_HOPELESS)
-        self._left_out = np.expm1(np.minimum(left_out, _HOPELESS)) if self.positive else left_out
-        self._inner = (np.abs(places) < 1).all(axis=1)  # without an outer node the spline extrapolates: another matter
+        left_out = np.nan_to_num(left_out, nan=_LARGEST, posinf=_LARGEST)
+        self._left_out = np.expm1(np.minimum(left_out, _LARGEST)) if self.positive else left_out
+        self._inner = (np.abs(places) < 1).all(axis=1)  # without an outer node the spline would extrapolate
         self.predicted = predicted_errors(places, self._left_out, self.places)
 
     def ready(self) -> bool:
@@ -128,45 +128,45 @@ class _Search:
 
     def test(self) -> Generator[Pixels, Floats, bool]:
         """Random pixels that are no nodes: whether enough of them, one by one, are within the tolerance."""
-        self.looks += 1
+        self.tests += 1
         pool = self.order[~np.isin(self.order, self.nodes)]
-        self.risk, self.pool = self._risk(self.looks), len(pool)
+        self.risk, self.pool = self._risk(self.tests), len(pool)
         self.held_out = pool[: self._needed(len(pool), self.risk)]
-        for start in range(0, len(self.held_out), _TOGETHER):
-            block = self.held_out[start : start + _TOGETHER]
+        for start in range(0, len(self.held_out), _TEST_BLOCK):
+            block = self.held_out[start : start + _TEST_BLOCK]
             self._record(block, (yield block))
-            if not (self._surprises(block) <= self.tol).all():
+            if not (self._held_out_errors(block) <= self.tol).all():
                 return False
         return True
 
-    def found(self) -> Picture:
-        surprises = self._surprises(self.held_out)
+    def found(self) -> AdaptiveSurface:
+        held_out_errors = self._held_out_errors(self.held_out)
         floor = np.maximum(self.predicted, 1e-3 * self.tol)
         # As a held-out pixel, so any other one: 95 % of them lie below this multiple of their prediction (conformal).
-        ratios = np.sort(surprises / floor[self.held_out])
+        ratios = np.sort(held_out_errors / floor[self.held_out])
         rank = int(np.ceil(_MAP * (len(ratios) + 1)))
         factor = ratios[min(rank, len(ratios)) - 1]
-        return Picture(
+        return AdaptiveSurface(
             nodes=self.nodes,
             held_out=self.held_out,
-            surprises=surprises,
+            held_out_errors=held_out_errors,
             error=np.where(self.known, 0.0, factor * floor),
             coverage=1 - self._most_bad() / len(self.places),
-            error_estimate=float(max(2 * self._left_out[self._inner].max(initial=0), surprises.max())),
+            error_estimate=float(max(2 * self._left_out[self._inner].max(initial=0), held_out_errors.max())),
             method="polyharmonic spline of log loss" if self.positive else "polyharmonic spline of the loss",
             evaluated=np.flatnonzero(self.known),
             logarithmic=self.positive,
             power=self.spline.power,
         )
 
-    def dense(self, why: str) -> Generator[Pixels, Floats, Picture]:
+    def dense(self, why: str) -> Generator[Pixels, Floats, AdaptiveSurface]:
         rest = np.flatnonzero(~self.known)
         self._record(rest, (yield rest))
         nothing = np.empty(0)
-        return Picture(
+        return AdaptiveSurface(
             nodes=np.arange(len(self.places)),
             held_out=np.empty(0, dtype=np.intp),
-            surprises=nothing,
+            held_out_errors=nothing,
             error=np.zeros(len(self.places)),
             coverage=1.0,
             error_estimate=0.0,
@@ -178,14 +178,14 @@ class _Search:
     def _record(self, pixels: Pixels, losses: Floats) -> None:
         self.losses[pixels], self.known[pixels] = losses, True
 
-    def _surprises(self, pixels: Pixels) -> Floats:
+    def _held_out_errors(self, pixels: Pixels) -> Floats:
         predicted, losses = self.spline(self.places[pixels])[:, 0], self.losses[pixels]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.abs(np.exp(predicted) / losses - 1 if self.positive else predicted - losses / self.scale)
 
-    def _risk(self, look: int) -> float:
-        """What test number ``look`` may spend of the probability of being wrong."""
-        share = _FIRST_LOOK if look == 1 else (1 - _FIRST_LOOK) * 0.5 ** (look - 1)
+    def _risk(self, number: int) -> float:
+        """What test ``number`` may spend of the probability of being wrong."""
+        share = _FIRST_TEST if number == 1 else (1 - _FIRST_TEST) * 0.5 ** (number - 1)
         return (1 - self.confidence) * share
 
     def _needed(self, pool: int, risk: float) -> int:

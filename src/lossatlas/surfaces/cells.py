@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from lossatlas.errors import InputError
 from lossatlas.evaluation.points.tuning import Evaluator
-from lossatlas.geometry.regions import Region
+from lossatlas.geometry.region import Region
 from lossatlas.model.measures import Sample
 from lossatlas.model.strata import Strata
 from lossatlas.surfaces.interpolation import Floats, Pixels
 from lossatlas.surfaces.store import BLOCK, Store
 
-CLASS_LOSS = "class_loss_"  # begins the names of the columns of classes
-LOSS = 0  # the column of the loss
+LOSS = 0  # the position of the loss among the columns
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of every point: a quantity, or with ``label`` the mean of a quantity over the examples of a class.
+
+    ``str`` gives the name under which a store holds it.
+    """
+
+    name: str
+    label: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.label is None else f"{self.name}_{self.label}"
 
 
 class Row:
@@ -26,29 +40,31 @@ class Row:
         if center.over != "examples" and (labels is not None or strata is not None):
             raise InputError("subset= and by_class= need a loss with one value an example; this one has one a batch.")
         self._center, self._strata, self._labels = self._weighed(center, strata), strata, labels
-        self._classes = [] if labels is None else labels.unique().tolist()
+        self._classes: list[int] = [] if labels is None else labels.unique().tolist()
 
     def __call__(
         self, samples: Mapping[str, Sample], others: Mapping[str, Mapping[str, Sample]] | None = None
-    ) -> dict[str, float]:
+    ) -> dict[Column, float]:
         """The columns of a point; ``others`` are what further objectives have there, by their names."""
         weighed = {name: self._weighed(sample, self._strata) for name, sample in samples.items()}
-        row = {name: sample.mean for name, sample in weighed.items()}
-        row |= {f"{name}_stderr": sample.stderr for name, sample in weighed.items()}
+        row = _means(weighed)
         loss = weighed["loss"]
-        row["loss_rise_stderr"] = loss.combined(self._center, -1).stderr
+        row[Column("loss_rise_stderr")] = loss.combined(self._center, -1).stderr
         if self._strata is not None:
-            row["loss_subset_stderr"] = self._strata.stderr(loss.values)
-        if self._labels is not None:
-            row |= {f"{CLASS_LOSS}{c}": float(loss.values[self._labels == c].mean()) for c in self._classes}
+            row[Column("loss_subset_stderr")] = self._strata.stderr(loss.values)
+        row |= {Column("class_loss", c): float(loss.values[self._labels == c].mean()) for c in self._classes}
         for name, further in (others or {}).items():
-            row |= {f"{name}_{quantity}": sample.mean for quantity, sample in further.items()}
-            row |= {f"{name}_{quantity}_stderr": sample.stderr for quantity, sample in further.items()}
+            row |= _means({f"{name}_{quantity}": sample for quantity, sample in further.items()})
         return row
 
     @staticmethod
     def _weighed(sample: Sample, strata: Strata | None) -> Sample:
         return sample if strata is None else Sample(sample.values, strata.weights, sample.over)
+
+
+def _means(samples: Mapping[str, Sample]) -> dict[Column, float]:
+    row = {Column(name): sample.mean for name, sample in samples.items()}
+    return row | {Column(f"{name}_stderr"): sample.stderr for name, sample in samples.items()}
 
 
 class Cells:
@@ -60,13 +76,13 @@ class Cells:
         further: Mapping[str, Evaluator],
         region: Region,
         row: Row,
-        columns: list[str],
+        columns: list[Column],
         store: Store | None,
     ) -> None:
         self.region, self.columns = region, columns
         self._evaluate, self._further, self._row, self._store = evaluate, further, row, store
         self._rows: dict[tuple[float, ...], Floats] = {}
-        self._turn = 0
+        self._next_block = 0
         self.evaluations = 0
 
     def know(self, rows: Mapping[tuple[float, ...], Floats]) -> None:
@@ -75,10 +91,10 @@ class Cells:
 
     def __call__(self, pixels: Pixels, done: Callable[[int], object]) -> Floats:
         """``(pixels, columns)``; ``done`` is told of every so many points that are finished."""
-        places = {self._weights(int(p)): int(p) for p in pixels}  # several pixels may be one point: a disc's middle
-        wanted = [pixel for weights, pixel in places.items() if weights not in self._rows]
-        for start in range(0, len(wanted), BLOCK):
-            block = np.array(wanted[start : start + BLOCK], dtype=np.intp)
+        places = {self._weights(int(p)): int(p) for p in pixels}  # the innermost pixels of a polar region are one point
+        missing = [pixel for weights, pixel in places.items() if weights not in self._rows]
+        for start in range(0, len(missing), BLOCK):
+            block = np.array(missing[start : start + BLOCK], dtype=np.intp)
             for pixel, row in zip(block, self._block(block), strict=True):
                 self._rows[self._weights(int(pixel))] = row
             self.evaluations += len(block)
@@ -98,16 +114,16 @@ class Cells:
         return np.array([first.setdefault(self._weights(pixel), pixel) for pixel in range(count)])
 
     def _block(self, pixels: Pixels) -> Floats:
-        stored = self._store.read(self._turn, pixels) if self._store else None
+        stored = self._store.read(self._next_block, pixels) if self._store else None
         if stored is None:
             rows = [self._measured(self._weights(int(p))) for p in pixels]
-            stored = np.array([[row[name] for name in self.columns] for row in rows])
+            stored = np.array([[row[column] for column in self.columns] for row in rows])
             if self._store:
-                self._store.write(self._turn, pixels, stored)
-        self._turn += 1
+                self._store.write(self._next_block, pixels, stored)
+        self._next_block += 1
         return stored
 
-    def _measured(self, weights: tuple[float, ...]) -> dict[str, float]:
+    def _measured(self, weights: tuple[float, ...]) -> dict[Column, float]:
         return self._row(self._evaluate(weights), {name: other(weights) for name, other in self._further.items()})
 
     def _weights(self, pixel: int) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""A picture from some of its pixels: which ones, a spline through them, and its error by leaving each one out."""
+"""A surface from some of its pixels: which ones, a spline through them, and its leave-one-out errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _NEAR = 4  # nodes whose leave-one-out errors speak for a pixel
 class Polyharmonic:
     """s(x) = sum_i c_i |x - x_i|^p + polynomial of degree 4, with s(x_i) = f_i: exact at the nodes, at any places.
 
-    ``nodes`` ``(m, d)`` in units in which the picture is [-1, 1]^d; ``values`` ``(m, q)``, q quantities at once; an
-    odd ``power``: 7 suits smooth pictures, 3 those with kinks. ``leave_one_out`` ``(m, q)`` is f_i minus the spline
+    ``nodes`` ``(m, d)`` in units in which the grid is [-1, 1]^d; ``values`` ``(m, q)``, q quantities at once; an
+    odd ``power``: 7 suits smooth surfaces, 3 those with kinks. ``leave_one_out`` ``(m, q)`` is f_i minus the spline
     through all *other* nodes at x_i: c_i / (A^-1)_ii, from one inverse (Rippa 1999).
     """
 
@@ -76,7 +76,7 @@ def predicted_errors(nodes: Floats, left_out: Floats, points: Floats) -> Floats:
     """``(k,)``: the error to expect at ``points``, by the leave-one-out errors of the nearest nodes.
 
     Leaving a node out opens a hole of radius h, its distance to the next one; a pixel sits in a hole of radius
-    r <= h, and is predicted r / h times as badly: what kinks do, and more than a smooth picture does.
+    r <= h, and is predicted r / h times as badly: what kinks do, and more than a smooth surface does.
     """
     errors, holes, depth = _around(nodes, left_out, points)
     predicted: Floats = errors * np.minimum(1, depth / holes)
@@ -86,12 +86,12 @@ def predicted_errors(nodes: Floats, left_out: Floats, points: Floats) -> Floats:
 def worst_points(nodes: Floats, left_out: Floats, points: Floats, count: int) -> Pixels:
     """``(count,)``: which points to add to the nodes, one after the other where r^2 sqrt(error / h) is largest.
 
-    Squared, the depth r spreads the points over the picture; under the root, the leave-one-out errors, rough estimates
-    that they are, draw more of them to where the picture is difficult. On surfaces of a small CNN this needs two
-    thirds of the nodes that ever finer grids need.
+    Squared, the depth r spreads the points over the grid; the leave-one-out errors are rough estimates, and their
+    square root draws more points to where the surface is difficult. On surfaces of a small CNN this needs two thirds
+    of the nodes that ever finer grids need.
     """
     errors, holes, depth = _around(nodes, left_out, points)
-    difficulty = np.sqrt(errors / holes) + np.finfo(float).tiny  # a picture without errors is filled evenly
+    difficulty = np.sqrt(errors / holes) + np.finfo(float).tiny  # without errors the grid is filled evenly
     chosen: list[int] = []
     for _ in range(min(count, len(points))):
         chosen.append(int(np.argmax(difficulty * depth**2)))
@@ -112,7 +112,7 @@ def _around(nodes: Floats, left_out: Floats, points: Floats) -> tuple[Floats, Fl
 
 def _exponents(nodes: Floats) -> NDArray[np.int64]:
     """Exponents of the monomials, up to degree 4, that are independent on the nodes, with two nodes for each."""
-    lines = [len(np.unique(axis)) for axis in nodes.T]  # k coordinates on an axis bear powers up to k - 1
+    lines = [len(np.unique(axis)) for axis in nodes.T]  # k coordinates on an axis determine powers up to k - 1
     for degree in range(_DEGREE, 0, -1):
         ranges = [range(min(degree + 1, k)) for k in lines]
         listed = np.array([e for e in itertools.product(*ranges) if sum(e) <= degree])

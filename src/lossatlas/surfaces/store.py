@@ -12,14 +12,14 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from lossatlas.errors import OutputError
-from lossatlas.model.checkpoints import make_folder
+from lossatlas.results.files import make_folder
 
 BLOCK = 32  # points in a block: what an interruption can cost
 _MOST = 2**20  # blocks: the array's nominal length, of which only written chunks take space
 
 
 class Store:
-    """Rows of numbers in blocks that are asked for in a fixed order: block k holds what was asked for in turn k.
+    """Rows of numbers in blocks that are evaluated in a fixed order, block k first where k is smallest.
 
     ``identity`` says what is stored; a folder that holds anything else is refused, and so is one that another process
     has open. ``notes`` are written once and read back on resuming. zarr renames a finished chunk into place, so a block

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, PreparedLoop
+from lossatlas.evaluation.points.plans import Findings, Outcome, Plan, Trial
 from lossatlas.evaluation.points.tracing import Trace
 from lossatlas.model.batches import Batches, leading_size
 from lossatlas.model.functional import FunctionalModel
@@ -28,41 +29,21 @@ _WORTH = 0.1  # seconds: where the plain loop needs less in all, nothing is trie
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How points are evaluated: by the plain loop, or by a prepared one with some rewrites and batches of some size."""
-
-    prepared: bool = False
-    rewrites: tuple[str, ...] = ()
-    batch_size: int | None = None
-
-    def __str__(self) -> str:
-        if not self.prepared:
-            return "plain loop"
-        size = "batches as given" if self.batch_size is None else f"batches of {self.batch_size}"
-        return "; ".join(["prepared loop", *self.rewrites, size])
-
-    @classmethod
-    def parse(cls, text: str) -> Plan:
-        """The plan that ``str`` wrote."""
-        kind, *rewrites = text.split("; ")
-        size = rewrites.pop().removeprefix("batches of ") if rewrites else ""
-        plan = cls(kind == "prepared loop", tuple(rewrites), int(size) if size.isdigit() else None)
-        if str(plan) != text or plan.batch_size == 0 or not set(rewrites) <= REWRITES.keys():
-            raise InputError(f"{text!r} is no plan of evaluation: give what str(plan) wrote.")
-        return plan
-
-
-@dataclass(frozen=True)
 class Evaluator:
     """``evaluator(weights)``: the samples of loss and metrics at theta(weights), by the loop of its plan."""
 
     loop: Loop
     plan: Plan
     batch_weights: Sequence[float]
-    seen: tuple[str, ...] = ()
+    findings: Findings = field(default_factory=Findings)
 
     def __call__(self, weights: Weights) -> dict[str, Sample]:
         return samples_of(self.loop(weights), self.batch_weights)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The findings, a sentence each."""
+        return self.findings.lines()
 
     def deviation(self, reference: Sequence[dict[str, Sample]], probes: Sequence[Weights]) -> float:
         """The largest relative difference of a mean; infinite where the quantities are of another kind."""
@@ -75,36 +56,31 @@ class Evaluator:
 
 
 class Tuner:
-    """Chooses an evaluator for ``points``, about ``count`` of them, by what it sees at the ``probes``."""
+    """Chooses an evaluator for ``points``, about ``count`` of them, by what it measures at the ``probes``."""
 
     def __init__(
         self, function: FunctionalModel, batches: Batches, points: Points, probes: Sequence[Weights], count: int
     ) -> None:
         self.function, self.batches, self.points, self.probes, self.count = function, batches, points, probes, count
         self.agreement = AGREEMENT.get(function.point.dtype)
-        self.seen: list[str] = []
-        self.untried: list[str] = []
-        self.wrong: set[str] = set()
+        self.findings = Findings()
+        self.rejected: set[str] = set()
         self.traces: dict[Any, Trace] = {}
 
     def choose(self) -> Evaluator:
-        """The fastest evaluator that was found; the plain loop where none is, with the reason in ``seen``."""
+        """The fastest evaluator that was found; the plain loop where none is, with the reason in its findings."""
         plain = self.follow(Plan())
         reason = self._obstacle()
         if reason is None:
-            started = time.perf_counter()
-            reference = [plain(probe) for probe in self.probes]
-            point = (time.perf_counter() - started) / len(self.probes)
-            seconds = self.count * point
-            self.deadline = time.perf_counter() + _SHARE * seconds
-            self.trial = min(max(int(self.batches.total * _MOMENT / point), _TRIAL[0]), _TRIAL[1])
-            reason = "so few points repay no preparation" if seconds < _WORTH else None
+            reference, point = self._timed(plain)
+            if self.count * point < _WORTH:
+                reason = "so few points repay no preparation"
         if reason is None:
             try:
-                return self._best(reference)
+                return self._best(reference, point)
             except Exception as error:  # a user's model may fail in any way in a form that it was not written for
-                reason = " ".join(str(error).split())[:200]
-        return replace(plain, seen=(*self.seen, f"plain loop: {reason}"))
+                reason = _shortened(error, 200)
+        return replace(plain, findings=replace(self.findings, fallback=reason))
 
     def follow(self, plan: Plan, count: int | None = None) -> Evaluator:
         """The evaluator of a plan that was made before, on all data or on about the first ``count`` examples."""
@@ -134,7 +110,16 @@ class Tuner:
             return "the data are not kept in memory"
         return None if self.agreement else f"the parameters are {self.function.point.dtype}"
 
-    def _best(self, reference: Sequence[dict[str, Sample]]) -> Evaluator:
+    def _timed(self, plain: Evaluator) -> tuple[list[dict[str, Sample]], float]:
+        """The plain loop's samples at the probes, and its seconds a point."""
+        started = time.perf_counter()
+        reference = [plain(probe) for probe in self.probes]
+        return reference, (time.perf_counter() - started) / len(self.probes)
+
+    def _best(self, reference: Sequence[dict[str, Sample]], point: float) -> Evaluator:
+        """The best of what is tried, verified on all data; ``point`` is the plain loop's seconds a point."""
+        self.deadline = time.perf_counter() + _SHARE * self.count * point
+        self.trial = min(max(int(self.batches.total * _MOMENT / point), _TRIAL[0]), _TRIAL[1])
         best = self.follow(Plan(prepared=True), self.trial)
         self.reference = [best(self.probes[-1])]
         best = self._sized(self._rewritten(best))
@@ -142,15 +127,12 @@ class Tuner:
             best = self._sized(self._rewritten(best))
         chosen = self.follow(best.plan)
         deviation = chosen.deviation(reference, self.probes)
-        assert self.agreement is not None
-        if not deviation <= self.agreement:
+        if not self._agrees(deviation):
             raise LossAtlasError(f"the prepared loop deviates from it by {deviation:.0e}")
-        if self.untried:
-            self.seen.append(
-                f"not tried, since it might cost more than it saves: {', '.join(dict.fromkeys(self.untried))}"
-            )
-        self.seen.append(f"all data: {deviation:.0e} from the plain loop")
-        return replace(chosen, seen=tuple(self.seen))
+        return replace(chosen, findings=replace(self.findings, deviation=deviation))
+
+    def _agrees(self, deviation: float) -> bool:
+        return self.agreement is not None and deviation <= self.agreement
 
     def _rewritten(self, best: Evaluator) -> Evaluator:
         for name in REWRITES:
@@ -162,26 +144,25 @@ class Tuner:
         """Batches twice as large as long as that is faster, or else half as large."""
         if next(iter(self.reference[0].values())).over != "examples" or self.batches.recut(1, 1) is None:
             return best
-        start = best
-        for factor in (2.0, 0.5):
-            while (
-                _LEAST
-                <= (size := int((best.plan.batch_size or self.batches.weights[0]) * factor))
-                <= min(self.trial, self.batches.total)
-            ):
-                before, best = best, self._better(best, replace(best.plan, batch_size=size), f"batches of {size}")
-                if best is before:
-                    break
-            if best is not start:
-                break
-        return best
+        larger = self._scaled(best, 2.0)
+        return larger if larger is not best else self._scaled(best, 0.5)
+
+    def _scaled(self, best: Evaluator, factor: float) -> Evaluator:
+        """Batches ``factor`` times as large, again and again, as long as that is faster."""
+        while True:
+            size = int((best.plan.batch_size or self.batches.weights[0]) * factor)
+            if not _LEAST <= size <= min(self.trial, self.batches.total):
+                return best
+            before, best = best, self._better(best, replace(best.plan, batch_size=size), f"batches of {size}")
+            if best is before:
+                return best
 
     def _better(self, best: Evaluator, plan: Plan, name: str) -> Evaluator:
         """The evaluator of ``plan`` where it is faster than ``best`` and agrees, else ``best``."""
-        if name in self.wrong:
+        if name in self.rejected:
             return best
         if time.perf_counter() > self.deadline:
-            self.untried.append(name)
+            self._note_untried(name)
             return best
         try:
             if name in REWRITES and isinstance(best.loop, PreparedLoop) and not best.loop.offers(name):
@@ -189,16 +170,24 @@ class Tuner:
             other = self.follow(plan, self.trial)
             deviation = other.deviation(self.reference, self.probes[-1:])
         except Exception as error:  # whatever an operation raises on a tensor that it was not made for
-            self.wrong.add(name)
-            self.seen.append(f"{name}: failed ({' '.join(str(error).split())[:80]})")
+            self.rejected.add(name)
+            self._note(Trial(name, Outcome.FAILED, error=_shortened(error, 80)))
             return best
+        return self._compared(other, best, name, deviation)
+
+    def _compared(self, other: Evaluator, best: Evaluator, name: str, deviation: float) -> Evaluator:
         ratio = self._ratio(other, best)
-        assert self.agreement is not None
-        if not deviation <= self.agreement:
-            self.wrong.add(name)
-        kept = name not in self.wrong and ratio < _GAIN
-        self.seen.append(f"{name}: {'kept' if kept else 'left'}, {1 / ratio:.2f} x as fast, deviation {deviation:.0e}")
-        return other if kept else best
+        if not self._agrees(deviation):
+            self.rejected.add(name)
+        outcome = Outcome.KEPT if name not in self.rejected and ratio < _GAIN else Outcome.LEFT
+        self._note(Trial(name, outcome, 1 / ratio, deviation))
+        return other if outcome is Outcome.KEPT else best
+
+    def _note(self, trial: Trial) -> None:
+        self.findings = replace(self.findings, trials=(*self.findings.trials, trial))
+
+    def _note_untried(self, name: str) -> None:
+        self.findings = replace(self.findings, untried=tuple(dict.fromkeys([*self.findings.untried, name])))
 
     def _ratio(self, other: Evaluator, best: Evaluator) -> float:
         """Seconds of the one to seconds of the other, timed in turn."""
@@ -211,18 +200,27 @@ class Tuner:
         return least[0] / least[1]
 
     def _cut(self, size: int | None, count: int | None) -> tuple[list[Any], Sequence[float]]:
+        """Batches of ``size`` and their weights: of all examples, or of about the first ``count``."""
         if size is not None or count is not None:
             batches = self.batches.recut(size or int(self.batches.weights[0]), count)
             if batches is not None:
                 return batches, list(map(leading_size, batches))
             if size is not None:
                 raise InputError("These batches cannot be cut anew: the plan belongs to other data.")
+        return self._first(count)
+
+    def _first(self, count: int | None) -> tuple[list[Any], Sequence[float]]:
+        """The first batches as they were given, with ``count`` examples or more."""
         kept = self.batches.kept()
         assert kept is not None
         total, m = 0.0, 0
         while m < len(kept) and (count is None or total < count):
             total, m = total + self.batches.weights[m], m + 1
         return kept[:m], self.batches.weights[:m]
+
+
+def _shortened(error: Exception, length: int) -> str:
+    return " ".join(str(error).split())[:length]
 
 
 def _relative(a: float, b: float) -> float:
