@@ -92,9 +92,9 @@ def test_a_loss_weighted_by_class_keeps_one_value_a_batch(loss, order):
     o = Objective(model, loss, batches)
     assert o.value() == pytest.approx(mean_of_batches(model, loss, batches), rel=1e-6)
     expected = [plain.loss_of(model, loss, batch) for batch in batches]
-    np.testing.assert_allclose(o.batch_losses(), expected, rtol=1e-6)
+    np.testing.assert_allclose(o.samples()["loss"].values, expected, rtol=1e-6)
     assert o.samples()["loss"].over == "batches"
-    refused(InputError, o.example_losses, "batch_losses")
+    refused(InputError, o.example_losses, "one value a batch")
 
 
 def test_ignored_labels_that_come_late_are_ignored():
@@ -241,6 +241,51 @@ def test_many_points_are_the_points_one_by_one():
     assert o.values(points).tolist() == [o.value(), o.value(o.point + 1)]
 
 
+# Another point, and the network's label
+
+
+def test_the_objective_at_a_point_is_that_of_the_model_with_these_parameters():
+    model, data = MEMBER.make(torch.float64), MEMBER.data(torch.float64)
+    o = Objective(model, MEMBER.loss, data, network="A")
+    theta = o.point + 0.3
+    moved, same = o.at(theta), Objective(plain.at(model, theta), MEMBER.loss, data, network="A")
+    assert torch.equal(moved.point, theta)
+    assert moved.samples()["loss"].values.equal(o.samples(theta)["loss"].values)
+    assert moved.gradient().equal(o.gradient(theta))
+    assert moved.provenance() == same.provenance()
+    assert moved.provenance()["model_fingerprint"] != o.provenance()["model_fingerprint"]
+    part, expected = moved.restricted("0.*"), same.restricted("0.*")
+    assert part.value() == expected.value() == moved.value()
+    for made in (moved.with_batch_norm("batch"), moved.examples(torch.arange(3)), moved.at(o.point)):
+        assert made.network == "A"
+    assert torch.equal(moved.at(o.point).gradient(), o.gradient())
+
+
+def test_the_point_that_is_given_may_be_written_to_later():
+    o = Objective(MEMBER.make(), MEMBER.loss, (INPUTS, TARGETS))
+    theta = o.point.double() + 1
+    moved = o.at(theta)
+    before = moved.value()
+    theta += 1
+    assert (moved.dtype, moved.value()) == (torch.float32, before)
+
+
+def test_running_statistics_stay_those_of_the_model_at_another_point():
+    member = BY_NAME["batch-norm"]
+    o = Objective(member.make(torch.float64), member.loss, member.data(torch.float64))
+    theta = o.point * 1.1
+    assert o.at(theta).value() == o.value(theta)
+    buffers = dict(member.make(torch.float64).named_buffers())
+    assert all(torch.equal(o.at(theta).state_dict()[name], buffer) for name, buffer in buffers.items())
+
+
+def test_every_dataset_carries_the_label_of_the_network():
+    o = Objective(MEMBER.make(), MEMBER.loss, (INPUTS, TARGETS), network="A")
+    found = la.robustness(o.restricted("0.*"), [0.0, 0.1], draws=2, progress=False)
+    assert found.attrs["network"] == "A"
+    assert "network" not in Objective(MEMBER.make(), MEMBER.loss, (INPUTS, TARGETS)).provenance()
+
+
 # What is refused
 
 
@@ -261,6 +306,8 @@ def test_points_and_vectors_of_the_wrong_kind_are_refused():
     refused(DirectionError, lambda: o.value(torch.zeros(n, dtype=torch.int64)), "floating-point")
     refused(DirectionError, lambda: o.value([0.0] * n), "list")
     refused(DirectionError, lambda: o.gradient(torch.full((n,), torch.nan)), "NaN")
+    refused(DirectionError, lambda: o.at(torch.zeros(n + 1)), str(n))
+    refused(DirectionError, lambda: o.at(torch.full((n,), torch.nan)), "NaN")
     refused(DirectionError, lambda: o.hvp(torch.zeros(n - 1)), str(n))
     refused(DirectionError, lambda: o.hvp(torch.zeros(n, dtype=torch.int64)))
     refused(DirectionError, lambda: o.hvp(torch.full((n,), torch.inf)), "NaN or infinite")

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lossatlas as la
+from lossatlas.connectivity.symmetry.states import network_outputs, network_state
 from lossatlas.connectivity.symmetry.symmetries import Symmetries
 from lossatlas.errors import CheckpointError, DirectionError, InputError, LossAtlasError
 
@@ -30,12 +31,12 @@ architectures = pytest.mark.parametrize("architecture", ALIGNED, ids=lambda one:
 
 
 def planted(objective: la.Objective, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    of, a = la.symmetries(objective), objective.state()
+    of, a = la.symmetries(objective), network_state(objective)
     return a, of.permuted(a, of.random(seed))
 
 
 def outputs(objective: la.Objective, state: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([one.flatten(1) for one in objective.outputs(state)])
+    return torch.cat([one.flatten(1) for one in network_outputs(objective, state)])
 
 
 @architectures
@@ -65,7 +66,7 @@ def test_a_planted_order_is_found_back_exactly_by_activations(architecture: Arch
 @pytest.mark.parametrize("method", ["weights", "activations"])
 def test_another_network_keeps_its_function(architecture: Architecture, method: Any) -> None:
     objective = architecture.objective()
-    a, b = objective.state(), architecture.objective(seed=1).state()
+    a, b = network_state(objective), network_state(architecture.objective(seed=1))
     found = la.align(objective, a, b, method=method)
     aligned = b | found.state_dict
     wanted, got = outputs(objective, b), outputs(objective, aligned)
@@ -80,7 +81,7 @@ def test_another_network_keeps_its_function(architecture: Architecture, method: 
 @architectures
 def test_weights_never_agree_less_than_before(architecture: Architecture) -> None:
     objective = architecture.objective()
-    a, b = objective.state(), architecture.objective(seed=2).state()
+    a, b = network_state(objective), network_state(architecture.objective(seed=2))
     summary = la.align(objective, a, b).summary
     assert float(summary.similarity_after) >= float(summary.similarity_before)
     assert float(summary.distance_after) <= float(summary.distance_before) * (1 + 1e-12)
@@ -88,7 +89,7 @@ def test_weights_never_agree_less_than_before(architecture: Architecture) -> Non
 
 def test_similarity_and_distance_are_those_of_the_tensors() -> None:
     objective = BY_NAME["mlp"].objective()
-    a, b = objective.state(), BY_NAME["mlp"].objective(seed=1).state()
+    a, b = network_state(objective), network_state(BY_NAME["mlp"].objective(seed=1))
     found = la.align(objective, a, b)
     moved = [name for name in a if name != "fc3.bias"]
     for when, state in (("before", b), ("after", found.state_dict)):
@@ -104,7 +105,7 @@ def test_the_best_of_all_orders_is_found_for_a_tiny_network() -> None:
     """24 * 6 permutations of an MLP with hidden layers of 4 and 3, enumerated by indexing."""
     objective = objective_of(la.zoo.mlp(2, (4, 3), 2), 2)
     for seed in range(1, 5):
-        a, b = objective.state(), objective_of(la.zoo.mlp(2, (4, 3), 2), 2, seed=seed).state()
+        a, b = network_state(objective), network_state(objective_of(la.zoo.mlp(2, (4, 3), 2), 2, seed=seed))
         best = max(
             float(
                 (a["fc1.weight"] * b["fc1.weight"][p]).sum()
@@ -132,7 +133,7 @@ def test_the_loss_at_the_aligned_point_is_the_loss_at_b() -> None:
 
 def test_the_planted_order_is_the_inverse_of_the_one_that_is_found() -> None:
     objective = BY_NAME["mlp"].objective()
-    of, a = la.symmetries(objective), objective.state()
+    of, a = la.symmetries(objective), network_state(objective)
     p = of.random(5)
     found = la.align(objective, a, of.permuted(a, p)).permutations
     for name, order in p.items():
@@ -158,7 +159,7 @@ def test_points_modules_state_dicts_and_files_are_the_same_to_it(tmp_path: Path)
     expected = la.align(objective, objective.point, point).point
     for b in (other, other.state_dict(), tmp_path / "b.safetensors", str(tmp_path / "b.pt")):
         assert torch.equal(la.align(objective, objective.point, b).point, expected)
-    assert torch.equal(la.align(objective, objective.state(), point).point, expected)
+    assert torch.equal(la.align(objective, network_state(objective), point).point, expected)
 
 
 def test_neither_the_networks_nor_the_generator_are_changed() -> None:
@@ -183,7 +184,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
 
 def test_more_starts_never_end_lower_than_by_what_is_left_to_the_loss() -> None:
     objective, b = BY_NAME["resnet20-A"].objective(), BY_NAME["resnet20-A"].objective(seed=3)
-    few, more = (la.align(objective, objective.state(), b.state(), restarts=n).summary for n in (0, 2))
+    few, more = (la.align(objective, network_state(objective), network_state(b), restarts=n).summary for n in (0, 2))
     assert float(more.similarity_after) >= 0.99 * float(few.similarity_after)
     assert "random 2" in more.attrs["starts"]
     assert "random" not in few.attrs["starts"]
@@ -211,7 +212,7 @@ def test_of_starts_that_agree_alike_the_lowest_loss_half_way_decides() -> None:
 def test_the_state_dict_loads_into_a_fresh_model_that_computes_what_b_does(name: str) -> None:
     one = BY_NAME[name]
     objective, b = one.objective(), drawn(one.build(), seed=1).eval()
-    found = la.align(objective, objective.state(), b)
+    found = la.align(objective, network_state(objective), b)
     fresh = one.build().double().eval()
     fresh.load_state_dict(found.state_dict)
     inputs = torch.randn(4, *one.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -282,7 +283,7 @@ def test_in_single_precision_the_function_is_kept_to_1e_5() -> None:
 
 def test_the_summary_says_how_each_group_moved() -> None:
     objective = BY_NAME["simple_cnn"].objective()
-    of, a = la.symmetries(objective), objective.state()
+    of, a = la.symmetries(objective), network_state(objective)
     p = of.identity() | {"conv2": of.random(3)["conv2"]}
     summary = la.align(objective, a, of.permuted(a, p)).summary
     assert summary.attrs["kind"] == "alignment"
@@ -300,7 +301,7 @@ def test_the_summary_says_how_each_group_moved() -> None:
 
 def test_the_cosine_of_a_group_is_that_of_its_units_incoming_and_outgoing_weights() -> None:
     objective, other = BY_NAME["mlp"].objective(), BY_NAME["mlp"].objective(seed=1)
-    a, b = objective.state(), other.state()
+    a, b = network_state(objective), network_state(other)
     found = la.align(objective, a, b)
 
     def units(state: Mapping[str, Tensor]) -> np.ndarray:
@@ -355,8 +356,8 @@ def untraceable() -> nn.Module:
 def test_a_model_that_cannot_be_traced_is_aligned_by_groups_by_hand() -> None:
     objective = objective_of(untraceable(), 6)
     spec = {"0.weight": ("a", None), "0.bias": ("a",), "2.weight": (None, "a")}
-    of = Symmetries.parse(spec, {name: t.shape for name, t in objective.state().items()})
-    b = of.permuted(objective.state(), of.random(1))
+    of = Symmetries.parse(spec, {name: t.shape for name, t in network_state(objective).items()})
+    b = of.permuted(network_state(objective), of.random(1))
     assert torch.equal(la.align(objective, objective.point, b, symmetries=spec).point, objective.point)
 
 
@@ -378,7 +379,7 @@ def test_a_model_that_cannot_be_traced_is_refused_without_them_and_the_module_na
 )
 def test_groups_by_hand_that_change_the_function_are_refused_and_named(spec: dict[str, Any], named: str) -> None:
     objective = BY_NAME["mlp"].objective()
-    state = objective.state()
+    state = network_state(objective)
     of = Symmetries.parse(spec, {name: tensor.shape for name, tensor in state.items()})
     wrong = of.permuted(state, of.random(1))
     with pytest.raises(InputError, match=named) as caught:
@@ -413,7 +414,7 @@ def test_two_architectures_are_refused() -> None:
 def test_weights_that_are_not_numbers_are_refused_and_the_tensor_named() -> None:
     objective = BY_NAME["mlp"].objective()
     for number in (math.nan, math.inf):
-        bad = objective.state()
+        bad = network_state(objective)
         bad["fc2.weight"][0, 1] = number
         refused(DirectionError, r"fc2\.weight", objective, objective.point, bad)
         refused(DirectionError, r"fc2\.weight", objective, bad, objective.point)
@@ -422,9 +423,9 @@ def test_weights_that_are_not_numbers_are_refused_and_the_tensor_named() -> None
 
 def test_statistics_that_are_not_numbers_are_refused_and_the_tensor_named() -> None:
     objective = BY_NAME["batch-norm-1d"].objective()
-    bad = objective.state()
+    bad = network_state(objective)
     bad["1.running_var"][0] = math.nan
-    refused(LossAtlasError, r"1\.running_var", objective, objective.state(), bad)
+    refused(LossAtlasError, r"1\.running_var", objective, network_state(objective), bad)
 
 
 def test_weights_so_large_that_the_outputs_overflow_are_refused() -> None:

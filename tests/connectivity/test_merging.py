@@ -18,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 import lossatlas as la
 from lossatlas import zoo
 from lossatlas.connectivity.merging import merge_many
+from lossatlas.connectivity.symmetry.states import network_state
 from lossatlas.errors import CheckpointError, DirectionError, InputError
 from lossatlas.model.checkpoints import write_state
 from lossatlas.objective import Objective
@@ -91,7 +92,7 @@ def test_permuted_copies_of_one_network_merge_to_that_network(name):
     a, (x, y) = network(build, 0, inputs), data(inputs)
     o = Objective(a, F.cross_entropy, (x, y))
     of = la.symmetries(o)
-    copies = [of.permuted(o.state(a), of.random(seed)) for seed in range(1, 4)]
+    copies = [of.permuted(network_state(o, a), of.random(seed)) for seed in range(1, 4)]
     assert all(not torch.equal(o.point_of(twin), o.point) for twin in copies)
     merged = merge_many(o, [a, *copies])
     torch.testing.assert_close(merged.point, o.point, rtol=0, atol=1e-6)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lossatlas as la
+from lossatlas.connectivity.symmetry.states import network_outputs, network_state
 
 State = dict[str, Tensor]
 
@@ -121,11 +122,11 @@ def test_a_permutation_written_by_hand_is_found_back_and_leaves_no_barrier(name:
             nn.init.normal_(module.bias)
     data = (torch.randn(120, 1, side, side), torch.randint(0, 10, (120,)))
     objective = la.Objective(model, F.cross_entropy, data, batch_size=60)
-    b = objective.state()
+    b = network_state(objective)
     plant(b, torch.randperm(64))
     assert not torch.equal(objective.point_of(objective.as_state_dict(b)), objective.point)
-    before = torch.cat(list(objective.outputs(objective.state())))
-    torch.testing.assert_close(torch.cat(list(objective.outputs(b))), before, rtol=0, atol=1e-5)
+    before = torch.cat(list(network_outputs(objective, network_state(objective))))
+    torch.testing.assert_close(torch.cat(list(network_outputs(objective, b))), before, rtol=0, atol=1e-5)
 
     aligned = la.align(objective, model, b, method=method)
     assert all(torch.equal(aligned.state_dict[key], tensor) for key, tensor in model.state_dict().items())

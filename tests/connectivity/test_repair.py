@@ -17,6 +17,7 @@ from torch.optim.swa_utils import update_bn
 import lossatlas as la
 from lossatlas import zoo
 from lossatlas.connectivity.repair import repair
+from lossatlas.connectivity.symmetry.states import network_state
 from lossatlas.errors import CheckpointError, DirectionError, InputError
 from lossatlas.model.checkpoints import write_state
 from lossatlas.objective import Objective
@@ -444,7 +445,7 @@ def test_statistics_estimated_anew_are_all_that_a_batch_norm_needs():
     half = (o.point + o.point_of(ends[1])) / 2
     layers = {"1": 1, "4": 1}
     given = [statistics(end, None, layers, x) for end in ends]
-    reset = statistics(ends[0], o.state(half), layers, x)
+    reset = statistics(ends[0], network_state(o, half), layers, x)
     for layer in layers:
         for k in (0, 1):
             mean = (given[0][layer][k] + given[1][layer][k]) / 2
@@ -497,7 +498,7 @@ def test_half_way_between_trained_networks_the_loss_falls(pair):
 def test_repair_of_a_permuted_copy_is_the_mean_itself(pair):
     o, a, _ = pair
     of = la.symmetries(o)
-    twin = of.permuted(o.state(a), of.random(3))
+    twin = of.permuted(network_state(o, a), of.random(3))
     back = la.align(o, a, twin).point
     torch.testing.assert_close(repair(o, [o.point, back]).point, o.point, rtol=1e-4, atol=1e-5)
 

@@ -55,7 +55,7 @@ def test_the_layers_are_those_of_the_point_that_is_given():
     model, data = member.make(torch.float64), member.data(torch.float64)
     o = Objective(model, member.loss, data)
     theta = o.point + 0.3
-    found = la.spectrum(o, 1, point=theta, tol=1e-9, layers=True, trend=False, steps=4, probes=2)
+    found = la.spectrum(o.at(theta), 1, tol=1e-9, layers=True, trend=False, steps=4, probes=2)
     dense = plain.hessian(plain.at(model, theta), member.loss, data)
     for name, block in blocks(member, dense).items():
         values = np.linalg.eigvalsh(block)

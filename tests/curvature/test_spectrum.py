@@ -90,7 +90,7 @@ def test_the_data_sampling_error_of_an_eigenvalue_is_that_of_batch_curvatures():
     o = Objective(member.make(torch.float64), member.loss, member.data(torch.float64), batch_size=BATCH)
     found = la.spectrum(o, 2, tol=1e-8, vectors=True, trend=False, steps=4)
     vectors = torch.from_numpy(found["eigenvector"].to_numpy()).double().reshape(4, -1)
-    expected = [sample.stderr for sample in o.batch_curvatures(vectors)]
+    expected = [sample.stderr for sample in la.hessian(o).products.forms(vectors)]
     np.testing.assert_allclose(found["eigenvalue_stderr"].to_numpy().ravel(), expected, rtol=1e-4)
 
 
@@ -214,8 +214,6 @@ def test_bad_input_is_refused():
         (dict(steps=1), "at least 2"),
         (dict(max_products=3), "at least 4"),
         (dict(max_memory=-1), "max_memory"),
-        (dict(point=torch.zeros(3)), "73"),
-        (dict(point=torch.full((n,), math.nan)), "NaN"),
     ):
         with pytest.raises(InputError, match=words):
             la.spectrum(o, **(dict(k=2) | given))
@@ -300,7 +298,7 @@ def test_the_spectrum_can_be_taken_at_another_point():
     o = Objective(model, member.loss, data)
     theta = o.point + 0.3
     truth = np.linalg.eigvalsh(plain.hessian(plain.at(model, theta), member.loss, data).numpy())
-    found = la.spectrum(o, 1, point=theta, tol=1e-8)["eigenvalue"]
+    found = la.spectrum(o.at(theta), 1, tol=1e-8)["eigenvalue"]
     np.testing.assert_allclose(found.values[:, 0], [truth[-1], truth[0]], rtol=1e-7)
 
 
@@ -327,7 +325,7 @@ def test_the_vectors_are_of_the_point_that_was_given():
     model, data = member.make(torch.float64), member.data(torch.float64)
     o = Objective(model, member.loss, data)
     theta = o.point + 0.3
-    found = la.spectrum(o, 1, point=theta, tol=1e-8, vectors=True)
+    found = la.spectrum(o.at(theta), 1, tol=1e-8, vectors=True)
     moved = plain.at(model, theta)
     dense = plain.hessian(moved, member.loss, data)
     vectors = torch.from_numpy(found["eigenvector"].values[:, 0]).double()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lossatlas as la
+from lossatlas.curvature.operators import drawn_batches
 from lossatlas.errors import InputError
 from lossatlas.evaluation.products.likelihood import draw
 from lossatlas.objective import Objective
@@ -94,7 +95,7 @@ def test_the_sampled_fisher_matrix_tends_to_the_gauss_newton_matrix(problem):
 def test_a_seed_fixes_the_draws_and_another_changes_them():
     loss, outputs, targets = PROBLEMS["cross-entropy"]
     objective = Objective(perceptron(outputs), loss, (normal(24, 5), targets), batch_size=10)
-    first, again, other = (torch.cat([y for _, y in objective.drawn(draws=3, seed=s)]) for s in (0, 0, 1))
+    first, again, other = (torch.cat([y for _, y in drawn_batches(objective, draws=3, seed=s)]) for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[:24], first[24:48])  # each draw is another one
@@ -104,7 +105,7 @@ def test_draws_are_taken_at_the_point_that_is_given():
     model = nn.Linear(2, 2, bias=False).double()
     objective = Objective(model, F.cross_entropy, (torch.eye(2).double(), torch.tensor([0, 1])))
     certain = 1000 * torch.tensor([0.0, 1.0, 1.0, 0.0]).double()  # example i is of class 1 - i
-    assert objective.drawn(certain)[0][1].tolist() == [1, 0]
+    assert drawn_batches(objective.at(certain))[0][1].tolist() == [1, 0]
 
 
 REFUSED = {
@@ -152,7 +153,7 @@ def test_drawing_leaves_the_generators_and_the_data_as_they_were():
     targets = torch.arange(24) % 3
     objective = Objective(perceptron(3), F.cross_entropy, (normal(24, 5), targets), batch_size=10)
     before, value = torch.get_rng_state(), objective.value()
-    objective.drawn(draws=2)
+    drawn_batches(objective, draws=2)
     assert torch.equal(torch.get_rng_state(), before)
     assert objective.value() == value
 
@@ -170,5 +171,5 @@ class Scaling(nn.Module):
 
 def test_a_model_that_writes_into_its_inputs_does_not_change_the_drawn_batches():
     objective = Objective(Scaling().double(), F.cross_entropy, (normal(24, 5), torch.arange(24) % 3), batch_size=10)
-    drawn = objective.drawn()
+    drawn = drawn_batches(objective)
     assert torch.equal(torch.cat([x for x, _ in drawn]), normal(24, 5))

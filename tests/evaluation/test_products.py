@@ -15,7 +15,7 @@ from oracles.members import BATCH, BY_NAME, MEMBERS, Member
 from torch import Tensor, nn
 
 import lossatlas as la
-from lossatlas.curvature.operators import Operator
+from lossatlas.curvature.operators import Operator, matrix_products
 from lossatlas.errors import InputError
 from lossatlas.evaluation.products import routes
 from lossatlas.objective import Objective
@@ -65,7 +65,7 @@ def test_the_traced_products_are_those_of_autograd_or_the_reason_is_told(member,
     o = objective(member)
     rows = normal(2, o.n_parameters)
     operator = MATRICES[matrix](o)
-    plainly = o.products(matrix, stage=False)(rows)
+    plainly = matrix_products(o, matrix, stage=False)(rows)
     assert error(operator.rows(rows), plainly) < 1e-9
     if member.name == "lstm":  # which PyTorch differentiates forwards in a trace of shapes only
         assert re.match(r"traced|graphs of autograd, since it cannot be traced: .*forward AD", operator.explain())
@@ -201,7 +201,7 @@ def test_what_cannot_be_traced_is_differentiated_by_autograd_with_the_reason(kin
     rows = normal(2, o.n_parameters)
     operator = MATRICES[matrix](o)
     found = operator.rows(rows)
-    torch.testing.assert_close(found, o.products(matrix, stage=False)(rows), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(found, matrix_products(o, matrix, stage=False)(rows), rtol=1e-12, atol=1e-15)
     told = operator.explain()
     assert told.startswith("graphs of autograd, since ")
     assert UNTRACEABLE[kind] in told
@@ -258,7 +258,7 @@ def test_models_that_write_to_tensors_or_keep_them_have_the_same_products_by_bot
     o = Objective(kind().double(), F.cross_entropy, batches(6, 7, 7))
     rows = normal(2, o.n_parameters)
     operator = MATRICES[matrix](o)
-    truth = o.products(matrix, stage=False)(rows)
+    truth = matrix_products(o, matrix, stage=False)(rows)
     for _ in range(2):
         torch.testing.assert_close(operator.rows(rows), truth, rtol=1e-11, atol=1e-14)
 
@@ -387,7 +387,7 @@ def test_traced_products_do_not_depend_on_the_budget(budget):
     rows = normal(2, o.n_parameters)
     operator = la.hessian(o, max_memory=budget)
     for _ in range(2):
-        assert error(operator.rows(rows), o.products("hessian", stage=False)(rows)) < 1e-12
+        assert error(operator.rows(rows), matrix_products(o, "hessian", stage=False)(rows)) < 1e-12
     assert operator.explain().startswith("traced")
 
 
@@ -432,7 +432,7 @@ def test_products_stay_what_they_are_when_training_goes_on():
 def test_the_point_that_is_given_may_be_written_to_later():
     o = objective(BY_NAME["mlp-tanh"])
     theta = o.point.clone()
-    operator, v = la.hessian(o, theta, max_memory=0), normal(o.n_parameters)
+    operator, v = la.hessian(o.at(theta), max_memory=0), normal(o.n_parameters)
     before = operator @ v
     theta += 1
     assert torch.equal(operator @ v, before)
@@ -446,7 +446,7 @@ def test_each_batch_gives_its_own_form_and_their_mean_is_that_of_the_whole():
     o, rows = objective(member), normal(2, objective(member).n_parameters)
     dense = [plain.hessian(member.make(torch.float64), member.loss, batch) for batch in member.batches(torch.float64)]
     for _ in range(2):
-        for sample, v in zip(o.products("hessian").forms(rows), rows, strict=True):
+        for sample, v in zip(matrix_products(o, "hessian").forms(rows), rows, strict=True):
             assert sample.values.tolist() == pytest.approx([float(v @ h @ v) for h in dense], rel=1e-10)
             assert sample.mean == pytest.approx(float(v @ o.hvp(v)), rel=1e-10)
 
@@ -472,4 +472,4 @@ def test_the_generators_and_the_model_are_left_as_they_were(matrix):
 
 def test_negative_memory_is_refused_before_anything_is_computed():
     with pytest.raises(InputError, match="max_memory=-5"):
-        objective(BY_NAME["mlp-tanh"]).products("hessian", max_memory=-5)
+        matrix_products(objective(BY_NAME["mlp-tanh"]), "hessian", max_memory=-5)

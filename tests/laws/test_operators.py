@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lossatlas as la
-from lossatlas.curvature.operators import Operator
+from lossatlas.curvature.operators import Operator, drawn_batches
 from lossatlas.objective import Objective
 
 MATRICES: dict[str, Callable[[Objective], Operator]] = {
@@ -106,7 +106,7 @@ def test_each_matrix_is_its_definition(member, matrix):
 @pytest.mark.parametrize("member", LIKELIHOODS, ids=lambda m: m.name)
 def test_the_sampled_fisher_matrix_is_that_of_the_targets_that_were_drawn(member):
     o = objective(member)
-    drawn = o.drawn(draws=2, seed=5)
+    drawn = drawn_batches(o, draws=2, seed=5)
     each = [gradients(member, torch.cat([y for _, y in drawn[start : start + 3]])) for start in (0, 3)]
     truth = sum(g.T @ g for g in each) / (2 * N)
     assert error(columns(la.fisher(o, draws=2, seed=5)), truth) < 1e-11

@@ -119,8 +119,6 @@ def test_the_example_losses_are_those_of_every_example_alone(member):
     o = Objective(model, member.loss, (inputs, targets), batch_size=BATCH)
     alone = [plain.loss_of(model, member.loss, (x[None], y[None])) for x, y in zip(inputs, targets, strict=True)]
     np.testing.assert_allclose(o.example_losses(), alone, rtol=1e-11)
-    batches = [plain.loss_of(model, member.loss, batch) for batch in member.batches(torch.float64)]
-    np.testing.assert_allclose(o.batch_losses(), batches, rtol=1e-11)
     assert o.evaluate().loss_stderr == pytest.approx(np.std(alone, ddof=1) / np.sqrt(len(alone)), rel=1e-10)
 
 

@@ -151,7 +151,7 @@ def test_a_subset_is_the_objective_on_the_examples_that_were_drawn():
     part, strata = o.subset(21, seed=3)
     inputs, targets = BY_NAME["mlp-tanh"].data(torch.float64, 90)
     assert part.n_examples == len(strata.indices)
-    assert torch.equal(part.labels(), targets[strata.indices])
+    assert torch.equal(part.batches.labels(), targets[strata.indices])
     with torch.no_grad():
         each = F.cross_entropy(model(inputs), targets, reduction="none")
     np.testing.assert_allclose(part.example_losses(), each[strata.indices], rtol=1e-12)
@@ -202,6 +202,6 @@ def test_a_subset_of_data_without_classes_is_refused_with_the_remedy(name):
 def test_data_that_are_not_kept_have_no_subset(monkeypatch):
     monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
     _, o = classes()
-    assert o.labels() is None
+    assert o.batches.labels() is None
     with pytest.raises(InputError, match="in memory"):
         o.subset(21)

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from lossatlas.connectivity.matching import Solver, Tables, assigned, units_of
 from lossatlas.connectivity.symmetry.discovery import Discovered
 from lossatlas.connectivity.symmetry.notation import Axis, Segment, names_in
+from lossatlas.connectivity.symmetry.states import graph_batches
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, permute, segments
 from lossatlas.model.batches import leading_size
 from lossatlas.objective import Objective
@@ -59,7 +60,7 @@ def _families(axes: tuple[Axis, ...], of: Symmetries) -> set[str]:
 def some_batches(objective: Objective, examples: int) -> Iterator[Any]:
     """Whole batches of the first one's form until there are so many examples."""
     count = 0
-    for batch in objective.like_the_first():
+    for batch in graph_batches(objective):
         if count >= examples:
             return
         yield batch

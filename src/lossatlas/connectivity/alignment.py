@@ -18,6 +18,7 @@ from lossatlas.connectivity.activations import match_activations
 from lossatlas.connectivity.matching import Match, WeightMatching, units_of
 from lossatlas.connectivity.symmetry.discovery import Discovered, discover
 from lossatlas.connectivity.symmetry.notation import names_in
+from lossatlas.connectivity.symmetry.states import movable_tensors, network_state
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, segments
 from lossatlas.connectivity.symmetry.verification import deviation, guilty_groups
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
@@ -104,7 +105,7 @@ def align(
     if not isinstance(restarts, int) or restarts < 0 or examples < 1 or not tol > 0:
         raise InputError(f"restarts={restarts}, examples={examples}, tol={tol}: give at least 0, at least 1, above 0.")
     started = time.perf_counter()
-    ours, theirs = objective.state(a), objective.state(b)
+    ours, theirs = network_state(objective, a), network_state(objective, b)
     of, found = _symmetries(objective, symmetries, ours)
     # Weights are matched; running statistics move with their units, and their scale says nothing about these.
     matching = WeightMatching(ours, theirs, of.among({entry.name for entry in objective.space}))
@@ -132,7 +133,7 @@ def align(
         "examples_verified": examples,
     }
     point = objective.space.flatten(state)
-    return Aligned(point, objective.as_state_dict(state), best.permutations, of, summary)
+    return Aligned(point, objective.function.saved(state), best.permutations, of, summary)
 
 
 def _symmetries(objective: Objective, given: Given | None, state: State) -> tuple[Symmetries, Discovered | None]:
@@ -144,7 +145,7 @@ def _symmetries(objective: Objective, given: Given | None, state: State) -> tupl
     if not isinstance(spec, Mapping):
         raise InputError(f"symmetries is a {type(given).__name__}: give a mapping, name of a tensor -> its axes.")
     of = Symmetries.parse(spec, shapes, given.pinned if isinstance(given, Symmetries) else ())
-    if still := sorted(of.axes.keys() - objective.movable()):
+    if still := sorted(of.axes.keys() - movable_tensors(objective)):
         raise InputError(
             f"The symmetries move {still[0]!r}, which is not among the parameters that vary: leave it out."
         )
@@ -187,7 +188,7 @@ def _half_way(objective: Objective, matching: WeightMatching, starts: Mapping[st
     near = {name: match for name, match in starts.items() if match.agreement >= least}
     if len(near) == 1:
         return dict.fromkeys(near, math.nan)
-    if objective.has_batch_norm and objective.batch_norm == "frozen":
+    if objective.function.frozen_statistics:
         objective = objective.with_batch_norm("recompute")
     space, a = objective.space, objective.space.flatten(matching.a)
     ends = {name: space.flatten(matching.of.permuted(matching.b, match.permutations)) for name, match in near.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossatlas.connectivity.batch_gradients import batch_gradient
 from lossatlas.geometry.curves import ParametricCurve
 from lossatlas.objective import Objective
 
@@ -26,7 +27,7 @@ def elastic_band(
     points = curve.points
     assert points is not None, "laid by connect"
     points[1:-1] = _equally_spaced(curve, points)
-    losses, gradients = zip(*(objective.batch_gradient(batch, p, index) for p in points[1:-1]), strict=True)
+    losses, gradients = zip(*(batch_gradient(objective, p, batch, index) for p in points[1:-1]), strict=True)
     # The ends are minima: each bend's other neighbour is taken to be higher.
     losses = (-math.inf, *losses, -math.inf)
     across = [_across(g, _direction(points, losses, k)) for k, g in enumerate(gradients, start=1)]

@@ -17,12 +17,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lossatlas.connectivity.batch_gradients import batch_gradient
 from lossatlas.connectivity.elastic_band import elastic_band
 from lossatlas.errors import CheckpointError, NonFiniteLoss, OutputError
 from lossatlas.geometry.curves import ParametricCurve, Segment
 from lossatlas.model.batches import digest
-from lossatlas.model.checkpoints import make_folder, write_state
+from lossatlas.model.checkpoints import write_state
 from lossatlas.objective import Objective
+from lossatlas.results.files import make_folder
 
 Engine = Literal["expected_loss", "elastic_band"]
 Gradient: TypeAlias = Callable[[Objective, ParametricCurve, Any, int, float], tuple[float, float, Tensor]]
@@ -35,7 +37,7 @@ def expected_loss(
     objective: Objective, curve: ParametricCurve, batch: Any, index: int, t: float
 ) -> tuple[float, float, Tensor]:
     """L_batch(theta(t)), t, and its gradient in every bend: c_k(t) grad L_batch(theta(t)), ``(bends, n)``."""
-    loss, gradient = objective.batch_gradient(batch, curve.point(t), index)
+    loss, gradient = batch_gradient(objective, curve.point(t), batch, index)
     return loss, t, curve.weights(t)[1:-1].to(gradient).outer(gradient)
 
 
@@ -61,7 +63,7 @@ class Fit:
         # The curve and the optimiser share these numbers: a step of the optimiser moves the curve.
         self.curve, self.bends = self.kind.through(self.points), self.points[1:-1]
         self.optimizer = torch.optim.Adam([self.bends], self.settings["learning_rate"])
-        if self.objective.has_batch_norm:
+        if self.objective.function.keeps_statistics:
             self.objective = self.objective.with_batch_norm("batch")
 
     def to_the_end(self, progress: bool) -> ParametricCurve:
@@ -85,7 +87,7 @@ class Fit:
     def _epoch(self, epoch: int, bar: tqdm[Any]) -> None:
         # Of (seed, epoch) alone, so that a resumed run draws what a whole one draws.
         rng = np.random.default_rng([self.settings["seed"], epoch])
-        weights, batches = self.objective.mini_batches(self.settings["batch_size"], int(rng.integers(2**62)))
+        weights, batches = self.objective.batches.shuffled(self.settings["batch_size"], int(rng.integers(2**62)))
         before = len(self.seen)
         for index, (weight, batch) in enumerate(zip(weights, batches, strict=True)):
             share = (epoch + index / len(weights)) / self.settings["epochs"]

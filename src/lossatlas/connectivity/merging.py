@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lossatlas.connectivity.alignment import Given, align
 from lossatlas.connectivity.matching import WeightMatching
+from lossatlas.connectivity.symmetry.states import network_state
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective, Source
 
@@ -52,10 +53,10 @@ def merge_many(
         raise InputError(f"{len(sources)} networks: give at least two to merge.")
     if rounds < 1:
         raise InputError(f"rounds={rounds}: give at least 1.")
-    reference = objective.state(sources[0])
+    reference = network_state(objective, sources[0])
     given = {"symmetries": symmetries, "restarts": restarts, "examples": examples, "tol": tol, "seed": seed}
     aligned = [align(objective, reference, source, **given) for source in sources[1:]]  # type: ignore[arg-type]
-    states = [reference, *(objective.state(one.state_dict) for one in aligned)]
+    states = [reference, *(network_state(objective, one.state_dict) for one in aligned)]
     of, generator = aligned[0].symmetries, torch.Generator().manual_seed(seed)
     weights = of.among({entry.name for entry in objective.space})
     count = 0
@@ -69,7 +70,7 @@ def merge_many(
             break
     points = torch.stack([objective.space.flatten(state) for state in states])
     point = points.double().mean(0).to(points)
-    return Merged(point, objective.state(point), points, count)
+    return Merged(point, network_state(objective, point), points, count)
 
 
 def _mean(states: Sequence[Mapping[str, Tensor]], names: Mapping[str, object]) -> State:

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from lossatlas.connectivity.activations import some_batches
 from lossatlas.connectivity.symmetry.discovery import Discovered, base_name, discover
 from lossatlas.connectivity.symmetry.notation import names_in
+from lossatlas.connectivity.symmetry.states import network_state
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective, Source
 
@@ -75,18 +76,18 @@ def repair(
             "No hidden layer has a weight and a bias of its own to correct; with BatchNorm, estimate its statistics "
             "anew: objective.with_batch_norm('recompute')."
         )
-    states = [objective.state(source) for source in sources]
+    states = [network_state(objective, source) for source in sources]
     seen = [_statistics(objective, found, state, layers, examples) for state in states]
     point = sum(w * objective.space.flatten(s).double() for w, s in zip(share, states, strict=True))
     assert isinstance(point, Tensor)
-    mean = objective.state(point.to(objective.dtype))
+    mean = network_state(objective, point.to(objective.dtype))
     rows = []
     for layer in layers:
         # One layer at a time: the statistics of a layer are those behind the corrected ones, BatchNorm's too.
         own = _statistics(objective, found, mean, [layer], examples)[layer.node]
         target = _weighted([one[layer.node] for one in seen], share)
         _correct(mean, layer, own, target)
-        mean = objective.state(objective.space.flatten(mean))
+        mean = network_state(objective, objective.space.flatten(mean))
         rows.append((layer, own, target))
     after = _statistics(objective, found, mean, layers, examples)
     repaired = objective.space.flatten(mean)
@@ -99,7 +100,7 @@ def repair(
         coords={"layer": [layer.weight.rpartition(".")[0] for layer in layers]},
         attrs={"kind": "repair"} | objective.provenance() | {"weights": share, "skipped": "; ".join(skipped)},
     )
-    return Repaired(repaired, objective.state(repaired), dataset)
+    return Repaired(repaired, network_state(objective, repaired), dataset)
 
 
 def _layers(found: Discovered) -> tuple[list[_Layer], list[str]]:

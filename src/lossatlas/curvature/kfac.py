@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import InputError, MissingToolError
+from lossatlas.evaluation.products.linearised import require_differentiable
 from lossatlas.objective import Objective
 
 
 def kfac(
     objective: Objective,
-    point: Tensor | None = None,
     *,
     fisher: Literal["type-2", "mc", "empirical"] = "type-2",
     draws: int = 1,
@@ -35,7 +35,8 @@ def kfac(
         from curvlinops import KFACLinearOperator
     except ImportError as error:
         raise MissingToolError(f"KFAC needs curvlinops ({error}): pip install 'lossatlas[kfac]'.") from error
-    model, loss, batches = objective.parts(point)
+    require_differentiable(objective.function)
+    model, loss = objective.function.parts(objective.point)
     names = {entry.name for entry in objective.space}
     parameters = [parameter.requires_grad_(True) for name, parameter in model.named_parameters() if name in names]
     try:
@@ -43,7 +44,7 @@ def kfac(
             model,
             _criterion(loss),
             parameters,
-            batches,
+            list(objective.batches),
             check_deterministic=False,
             fisher_type=fisher,
             mc_samples=draws,

@@ -6,7 +6,6 @@ import glob
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 
 from lossatlas.curvature.lanczos import top_eigenpairs
 from lossatlas.curvature.operators import hessian
@@ -15,9 +14,7 @@ from lossatlas.model.parameters import ParameterSpace
 from lossatlas.objective import Objective
 
 
-def layer_variables(
-    objective: Objective, point: Tensor | None, k: int, tol: float, seed: int
-) -> tuple[dict[str, xr.Variable], int]:
+def layer_variables(objective: Objective, k: int, tol: float, seed: int) -> tuple[dict[str, xr.Variable], int]:
     """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and the products spent.
 
     A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the
@@ -28,7 +25,7 @@ def layer_variables(
     residuals = np.full_like(values, np.nan)
     traces, sizes, spent = [], [], 0
     for row, names in enumerate(layers.values()):
-        part = objective.restricted([glob.escape(name) for name in names], point)
+        part = objective.restricted([glob.escape(name) for name in names])
         operator = hessian(part)
         kept = min(k, part.n_parameters)
         pairs = top_eigenpairs(operator, kept, which="both", tol=tol, floor=tol, seed=seed)  # some are 0
@@ -44,6 +41,7 @@ def layer_variables(
         "layer_residual": xr.Variable(over, residuals),
         "layer_trace": xr.Variable("layer", [found.value for found in traces]),
         "layer_trace_stderr": xr.Variable("layer", [found.stderr for found in traces]),
+        "layer_trace_reason": xr.Variable("layer", [found.reason for found in traces]),
         "layer_size": xr.Variable("layer", sizes),
     }, spent
 

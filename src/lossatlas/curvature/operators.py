@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,12 +12,28 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError
-from lossatlas.objective import Matrix, Objective
+from lossatlas.evaluation.products.diagonal import ExactDiagonal, exact_diagonal
+from lossatlas.evaluation.products.likelihood import draw
+from lossatlas.evaluation.products.linearised import (
+    EmpiricalFisher,
+    GaussNewton,
+    Hessian,
+    Linearised,
+    require_differentiable,
+)
+from lossatlas.evaluation.products.products import Products
+from lossatlas.model.batches import copied, preserved_rng
+from lossatlas.objective import Objective
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-    from lossatlas.evaluation.products.products import Products
+Matrix = Literal["hessian", "gauss_newton", "empirical_fisher"]
+FORMS: dict[Matrix, type[Linearised]] = {
+    "hessian": Hessian,
+    "gauss_newton": GaussNewton,
+    "empirical_fisher": EmpiricalFisher,
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +42,7 @@ class Operator:
 
     ``rows`` maps k vectors as rows ``(k, n)`` to their products ``(k, n)``; ``products``, where there is one, tells
     what each batch of the data contributes, and by which route; ``exact_diagonal`` gives A's diagonal ``(n,)`` where
-    that is cheap, and the reason, as a string, where it is not.
+    that is cheap, and the reason where it is not.
     """
 
     n: int
@@ -33,7 +50,9 @@ class Operator:
     dtype: torch.dtype
     device: torch.device
     products: Products | None = None
-    exact_diagonal: Callable[[], Tensor | str] = lambda: "the matrix is known by its products only"
+    exact_diagonal: Callable[[], ExactDiagonal] = lambda: ExactDiagonal(
+        None, "The matrix is known by its products only."
+    )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,8 +86,8 @@ class Operator:
         return "products as given" if self.products is None else self.products.explain()
 
 
-def hessian(objective: Objective, point: Tensor | None = None, *, max_memory: int | None = None) -> Operator:
-    """H = grad grad' L(theta) at ``point`` (the model's own by default), by exact Hessian-vector products.
+def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
+    """H = grad grad' L(theta) at ``objective.point``, by exact Hessian-vector products.
 
     What does not depend on the vector is computed at the first product and kept, as far as ``max_memory`` bytes reach
     (half of what is free by default): later products take about half the time of ``objective.hvp``.
@@ -78,10 +97,10 @@ def hessian(objective: Objective, point: Tensor | None = None, *, max_memory: in
     tensor([[1., 0.],
             [0., 1.]])
     """
-    return _operator(objective, "hessian", point, max_memory)
+    return _operator(objective, "hessian", max_memory)
 
 
-def gauss_newton(objective: Objective, point: Tensor | None = None, *, max_memory: int | None = None) -> Operator:
+def gauss_newton(objective: Objective, *, max_memory: int | None = None) -> Operator:
     """G = sum_i J_i' H_i J_i / N, the generalised Gauss-Newton matrix (Schraudolph 2002; Martens 2020, section 8).
 
     J_i is the Jacobian of the outputs of example i, H_i the Hessian of its loss in them. H = G + sum_i sum_c
@@ -89,12 +108,11 @@ def gauss_newton(objective: Objective, point: Tensor | None = None, *, max_memor
 
     Raises ``InputError`` for an objective made by ``from_step``, where outputs and loss are not apart.
     """
-    return _operator(objective, "gauss_newton", point, max_memory)
+    return _operator(objective, "gauss_newton", max_memory)
 
 
 def fisher(
     objective: Objective,
-    point: Tensor | None = None,
     *,
     kind: Literal["sampled", "empirical"] = "sampled",
     draws: int = 1,
@@ -113,24 +131,22 @@ def fisher(
     normal noise (squared error).
     """
     if kind == "empirical":
-        return _operator(objective, "empirical_fisher", point, max_memory)
+        return _operator(objective, "empirical_fisher", max_memory)
     if kind != "sampled":
         raise InputError(f"kind={kind!r}: choose 'sampled' or 'empirical'.")
     if draws < 1:
         raise InputError(f"draws={draws}: give at least one drawn target for each input.")
-    data = objective.drawn(point, draws, seed)
-    return _operator(objective, "empirical_fisher", point, max_memory, data)
+    data = drawn_batches(objective, draws, seed)
+    return _operator(objective, "empirical_fisher", max_memory, data)
 
 
-def gradient_covariance(
-    objective: Objective, point: Tensor | None = None, *, max_memory: int | None = None
-) -> Operator:
+def gradient_covariance(objective: Objective, *, max_memory: int | None = None) -> Operator:
     """C = sum_i (g_i - g) (g_i - g)' / N: the covariance of the examples' gradients g_i about their mean g.
 
     C / B is that of the mean over B examples drawn with replacement: the noise of SGD. C = empirical Fisher - g g'.
     """
-    gradient = objective.gradient(point)
-    uncentred = fisher(objective, point, kind="empirical", max_memory=max_memory)
+    gradient = objective.gradient()
+    uncentred = fisher(objective, kind="empirical", max_memory=max_memory)
 
     def rows(vectors: Tensor) -> Tensor:
         return uncentred.rows(vectors) - torch.outer(vectors @ gradient, gradient)
@@ -138,14 +154,55 @@ def gradient_covariance(
     return Operator(uncentred.n, rows, uncentred.dtype, uncentred.device)
 
 
-def _operator(
-    objective: Objective, matrix: Matrix, point: Tensor | None, max_memory: int | None, data: Any = None
-) -> Operator:
-    products = objective.products(matrix, point, data=data, max_memory=max_memory)
+def matrix_products(
+    objective: Objective,
+    matrix: Matrix,
+    *,
+    data: Sequence[Any] | None = None,
+    max_memory: int | None = None,
+    stage: bool = True,
+) -> Products:
+    """V -> A V for one of the curvature matrices: what the operators are made of.
 
-    def diagonal() -> Tensor | str:
-        if matrix == "empirical_fisher":
-            return "it is computed for the Hessian and the Gauss-Newton matrix only"
-        return objective.exact_diagonal(matrix, point)
+    ``data`` are other batches in place of the objective's own: these, once or several times over, with the same
+    weights. ``stage=False`` never traces.
+    """
+    batches, period = objective.batches, len(objective.batches)
+    weights = batches.weights if data is None else batches.weights * (len(data) // period)
+    source = batches if data is None else data
+    form = FORMS[matrix](objective.function)
+    return Products(form, source, weights, objective.point, max_memory, stage=stage, period=period)
 
+
+def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[Any]:
+    """The batches, ``draws`` times over, with targets drawn from the model in place of the data's.
+
+    Raises ``InputError`` for a loss that is no negative log-likelihood from which could be drawn.
+    """
+    function, generator = objective.function, torch.Generator().manual_seed(seed)
+    with torch.no_grad(), preserved_rng(objective.device):
+        tensors = function.tensors(objective.point)
+        return [
+            (batch[0], draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator))
+            for _ in range(draws)
+            for index, batch in enumerate(objective.batches)
+        ]
+
+
+def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:
+    """The diagonal of H or G by one backward pass for each output; or why that is not possible.
+
+    For H the network must be piecewise linear in each single weight (ReLU, pooling, linear, convolution, frozen
+    BatchNorm), where it is that of G almost everywhere. Found by tracing, and verified on entries at random.
+    """
+    if matrix == "empirical_fisher":
+        return ExactDiagonal(None, "Backward passes give the diagonal of the Hessian and the Gauss-Newton matrix only.")
+    require_differentiable(objective.function)
+    of_hessian = matrix == "hessian"
+    return exact_diagonal(objective.function, objective.batches, objective.point, of_hessian=of_hessian)
+
+
+def _operator(objective: Objective, matrix: Matrix, max_memory: int | None, data: Any = None) -> Operator:
+    products = matrix_products(objective, matrix, data=data, max_memory=max_memory)
+    diagonal = partial(matrix_diagonal, objective, matrix)
     return Operator(objective.n_parameters, products, objective.dtype, objective.device, products, diagonal)

@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from lossatlas.curvature.density import check_probes, density_dataset, probe_rules, rule_beside
 from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
-from lossatlas.curvature.trace import Estimate, estimated
+from lossatlas.curvature.trace import COLUMNS, TraceEstimate, estimated, exact_trace
 from lossatlas.curvature.trend import trend_variables
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
@@ -26,7 +25,6 @@ def spectrum(
     objective: Objective,
     k: int = 10,
     *,
-    point: Tensor | None = None,
     tol: float = 1e-3,
     trace_tol: float = 0.01,
     steps: int = 80,
@@ -48,7 +46,8 @@ def spectrum(
     ``eigenvalue_stderr``, the data-sampling error of v' H v at the converged v, from its values on the batches (NaN
     with a single batch). ``largest_gap``, the largest lambda_i - lambda_(i+1) at the top, and ``largest_gap_rank``, i.
 
-    ``trace`` with ``trace_stderr``: exact (0) where that is cheap (see ``trace``), else to ``trace_tol``. All that
+    ``trace`` with ``trace_stderr``: exact (0) where that is cheap (see ``trace``), else to ``trace_tol``;
+    ``attrs["trace_method"]`` says which, and ``attrs["trace_reason"]`` why it is not exact. All that
     ``spectral_density`` gives, from ``probes`` directions orthogonal to the pairs, ``steps`` each; the pairs are atoms.
 
     ``trend=True``: over ``("n_examples", "replicate")``, ``trend_eigenvalue``, the largest eigenvalue on random
@@ -56,7 +55,7 @@ def spectrum(
     than lambda_max, so compare at equal numbers of examples. Needs data that can be cut anew; a note tells otherwise.
 
     ``layers=True``: ``layer_eigenvalue`` and ``layer_residual`` over ``("layer", "end", "rank")``, of the block of H
-    that belongs to the parameters of one module, the others fixed; ``layer_trace``, ``layer_size``.
+    that belongs to the parameters of one module, the others fixed; ``layer_trace``, ``layer_trace_reason``, ``layer_size``.
 
     ``vectors=True`` keeps, for ``eigen_plane``, the unit ``eigenvector`` of each, in float32 over
     ``("end", "rank", "parameter")``, ``slope`` = v' grad L, the ``point`` ``("parameter",)`` that all are taken at, and
@@ -71,7 +70,7 @@ def spectrum(
         raise InputError(f"trace_tol={trace_tol}: give a positive relative error, such as 0.01.")
     objective.require_finite()
     started = time.perf_counter()
-    operator = hessian(objective, point, max_memory=max_memory)
+    operator = hessian(objective, max_memory=max_memory)
     run = search(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
     pairs = run.pairs
     dataset = _eigenvalues(operator, pairs, k)
@@ -84,13 +83,13 @@ def spectrum(
     }
     notes: list[str] = []
     if trend:
-        trends, spent["products_trend"], note = trend_variables(objective, point, pairs, seed)
+        trends, spent["products_trend"], note = trend_variables(objective, pairs, seed)
         dataset, notes = dataset.assign(trends), notes + [note] * bool(note)
     if layers:
-        blocks, spent["products_layers"] = layer_variables(objective, point, k, tol, seed)
+        blocks, spent["products_layers"] = layer_variables(objective, k, tol, seed)
         dataset = dataset.assign(blocks)
     if vectors:
-        dataset = dataset.assign(_vectors(objective, pairs, k, point))
+        dataset = dataset.assign(_vectors(objective, pairs, k))
     dataset.attrs = (
         {"kind": "spectrum"}
         | objective.provenance()
@@ -101,13 +100,14 @@ def spectrum(
             "products": sum(spent.values()),
             "converged": int(pairs.converged.all()),
             "trace_method": found.method,
+            "trace_reason": found.reason,
             "route": operator.explain(),
             "seed": seed,
             "stderr_over": "batches",
             "seconds": time.perf_counter() - started,
         }
         | ({"note": " ".join(notes)} if notes else {})
-        | ({"loss": objective.value(point)} if vectors else {})
+        | ({"loss": objective.value()} if vectors else {})
     )
     return dataset
 
@@ -149,7 +149,7 @@ def _distinct(pairs: Eigenpairs) -> Eigenpairs:
 
 def _with_density(
     dataset: xr.Dataset, operator: Operator, run: Found, tol: float, steps: int, probes: int, seed: int
-) -> tuple[xr.Dataset, Estimate, int]:
+) -> tuple[xr.Dataset, TraceEstimate, int]:
     """All of ``spectral_density``, the trace, and the products that the probes took.
 
     The search for the pairs is one of the probes; the trace is exact, or from the probes and as many more as it takes.
@@ -164,19 +164,19 @@ def _with_density(
     )
     density = density_dataset([first, *fresh] if first else fresh, known.values.numpy(), operator.n)
     exact = operator.exact_diagonal()
-    if isinstance(exact, Tensor):
-        value = float(exact.sum())
-        found = Estimate(value, 0.0, value, value, 0, "exact: a backward pass for each output")
+    if exact.values is not None:
+        found = exact_trace(exact.values)
     else:
         # The probes' own first moments, and further probes until the standard error is met.
         moments = rest * (density["node"] * density["weight"]).sum("step").to_numpy()
         base = float(known.values.sum())
         found = estimated(operator, known.vectors, base, moments, 0, tol, TRACE_PRODUCTS, seed + 2)
+        found = found.because(exact.reason)
     density = density.assign(trace=found.value, trace_stderr=found.stderr)
     return dataset.merge(density).assign_attrs(density.attrs), found, sum(len(rule.nodes) for rule in fresh)
 
 
-def _all_known(dataset: xr.Dataset, known: Eigenpairs, operator: Operator) -> tuple[xr.Dataset, Estimate, int]:
+def _all_known(dataset: xr.Dataset, known: Eigenpairs, operator: Operator) -> tuple[xr.Dataset, TraceEstimate, int]:
     """Where at most one eigenvalue is left: what the pairs themselves tell."""
     trace = float(operator.rows(torch.eye(operator.n).to(operator.device, operator.dtype)).double().diagonal().sum())
     every = known.values.numpy()
@@ -193,12 +193,12 @@ def _all_known(dataset: xr.Dataset, known: Eigenpairs, operator: Operator) -> tu
         "negative_mass_low": below,
         "negative_mass_high": below,
     }
-    return dataset.assign(added), Estimate(trace, 0.0, trace, trace, operator.n, "exact: all columns"), 0
+    return dataset.assign(added), TraceEstimate(trace, 0.0, trace, trace, operator.n, COLUMNS), 0
 
 
-def _vectors(objective: Objective, pairs: Eigenpairs, k: int, point: Tensor | None) -> dict[str, xr.Variable]:
-    theta = (objective.point if point is None else point).to(objective.point).detach().cpu()
-    slopes = pairs.vectors.double() @ objective.gradient(point).double()
+def _vectors(objective: Objective, pairs: Eigenpairs, k: int) -> dict[str, xr.Variable]:
+    theta = objective.point.cpu()
+    slopes = pairs.vectors.double() @ objective.gradient().double()
     rows = pairs.vectors.float().cpu().reshape(2, k, -1)
     return {
         "eigenvector": xr.Variable(("end", "rank", "parameter"), rows.numpy()),

@@ -21,7 +21,6 @@ def gauss_newton_split(
     objective: Objective,
     k: int = 5,
     *,
-    point: Tensor | None = None,
     probes: int = 16,
     tol: float = 1e-2,
     seed: int = 0,
@@ -44,7 +43,7 @@ def gauss_newton_split(
     if probes < 2:
         raise InputError(f"probes={probes}: give at least 2, the error is taken over them.")
     started = time.perf_counter()
-    both = hessian(objective, point), gauss_newton(objective, point)
+    both = hessian(objective), gauss_newton(objective)
     pairs = top_eigenpairs(both[0], k, tol=tol, seed=seed)
     known = _products(both, pairs.vectors)
     beyond = _products(both, _unit_vectors(both[0], pairs.vectors, probes, seed))
@@ -67,6 +66,9 @@ def gauss_newton_split(
         "probes": probes,
         "products": pairs.products + 2 * (k + probes) + sum(t.products for t in traces),
         "trace_method": traces[0].method,
+        "trace_reason": traces[0].reason,
+        "trace_method_gauss_newton": traces[1].method,
+        "trace_reason_gauss_newton": traces[1].reason,
         "seed": seed,
         "seconds": time.perf_counter() - started,
     }

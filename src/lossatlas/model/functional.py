@@ -72,6 +72,16 @@ class FunctionalModel:
         return self.policy == "recompute" and bool(self.norms)
 
     @property
+    def frozen_statistics(self) -> bool:
+        """Whether the model is evaluated with running statistics, which belong to its own point."""
+        return self.policy == "frozen" and self.keeps_statistics
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the model keeps running statistics, whatever is used of them."""
+        return any(norm.track_running_stats for norm in self.norms)
+
+    @property
     def statistics(self) -> set[str]:
         """The names of the running statistics."""
         norms = [name for name, module in self.module.named_modules() if module in self.norms]
@@ -88,11 +98,17 @@ class FunctionalModel:
         other._wire()
         return other
 
-    def restricted(self, select: str | Sequence[str], theta: Tensor) -> FunctionalModel:
-        """The same function of the parameters that match, with the others fixed as they are at ``theta``."""
+    def at(self, theta: Tensor) -> FunctionalModel:
+        """The same function, with ``theta`` for its own point."""
+        other = copy.copy(self)
+        other.point = theta.detach().clone()
+        return other
+
+    def restricted(self, select: str | Sequence[str]) -> FunctionalModel:
+        """The same function of the parameters that match, with the others fixed as they are at its own point."""
         other = self.duplicate()
         with torch.no_grad():
-            for name, tensor in self.space.unflatten(theta).items():
+            for name, tensor in self.space.unflatten(self.point).items():
                 other.module.get_parameter(name).copy_(tensor)
         other.space = self.space.restricted(select)
         other.point = other.space.flatten(dict(other.module.named_parameters()))
@@ -215,7 +231,7 @@ class FunctionalModel:
     def fingerprint(self) -> str:
         """Of the parameters' names and shapes, the point, and the full state dict."""
         sha = hashlib.sha256(repr([(e.name, e.shape) for e in self.space]).encode())
-        for tensor in [self.point, *self.module.state_dict().values()]:
+        for tensor in [self.point, *self.state_dict(self.point).values()]:
             sha.update(tensor_bytes(tensor))
         return sha.hexdigest()[:16]
 

@@ -15,6 +15,7 @@ from oracles.architectures import squares as loss
 from torch import Tensor, nn
 
 import lossatlas as la
+from lossatlas.connectivity.symmetry.states import network_outputs, network_state
 from lossatlas.connectivity.symmetry.symmetries import Symmetries
 from lossatlas.errors import InputError
 
@@ -23,9 +24,9 @@ EXACT = 1e-12  # relative, in float64
 
 def deviation(objective: la.Objective, of: Symmetries, seed: int) -> float:
     """max |f - f'| / max(1, max |f|) with every group in a random order."""
-    state = objective.state()
+    state = network_state(objective)
     permuted = of.permuted(state, of.random(seed))
-    pairs = zip(objective.outputs(state), objective.outputs(permuted), strict=True)
+    pairs = zip(network_outputs(objective, state), network_outputs(objective, permuted), strict=True)
     return max(float((one - other).abs().max() / one.abs().max().clamp_min(1.0)) for one, other in pairs)
 
 
@@ -56,7 +57,7 @@ def test_what_is_found_is_what_a_person_writes_down(architecture: Architecture) 
 @architectures
 def test_parameters_are_permuted_and_nothing_else_happens_to_them(architecture: Architecture) -> None:
     objective = architecture.objective()
-    of, state = la.symmetries(objective), objective.state()
+    of, state = la.symmetries(objective), network_state(objective)
     permuted = of.permuted(state, of.random(1))
     assert permuted.keys() == state.keys()
     for name, tensor in state.items():
@@ -69,7 +70,7 @@ def test_parameters_are_permuted_and_nothing_else_happens_to_them(architecture: 
 def test_what_is_printed_is_read_again_as_the_same_groups(architecture: Architecture) -> None:
     objective = architecture.objective()
     found = la.symmetries(objective)
-    again = Symmetries.parse(found.spec, {name: tensor.shape for name, tensor in objective.state().items()})
+    again = Symmetries.parse(found.spec, {name: tensor.shape for name, tensor in network_state(objective).items()})
     assert again.groups == found.groups
     assert again.spec == found.spec
 
@@ -77,7 +78,7 @@ def test_what_is_printed_is_read_again_as_the_same_groups(architecture: Architec
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a.batch_norm], ids=lambda one: one.name)
 def test_running_statistics_move_with_their_units(architecture: Architecture) -> None:
     objective = architecture.objective()
-    of, state = la.symmetries(objective), objective.state()
+    of, state = la.symmetries(objective), network_state(objective)
     permuted = of.permuted(state, of.random(2))
     statistics = [name for name in state if name.endswith("running_var") and len(state[name]) > 1]
     assert statistics
@@ -751,10 +752,10 @@ def test_a_linear_model_has_no_symmetries() -> None:
 
 def test_finding_symmetries_draws_no_random_numbers_and_leaves_the_model_alone() -> None:
     objective = objective_of(la.zoo.mlp(6, (5,), 3), 6)
-    before, generator = objective.state(), torch.get_rng_state()
+    before, generator = network_state(objective), torch.get_rng_state()
     la.symmetries(objective)
     assert torch.equal(torch.get_rng_state(), generator)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network_state(objective).items())
 
 
 def test_the_answer_is_the_same_for_other_weights_and_other_data() -> None:

@@ -19,6 +19,13 @@ from lossatlas.connectivity.symmetry.extents import Extent
 from lossatlas.connectivity.symmetry.groups import moves, symmetries_of
 from lossatlas.connectivity.symmetry.notation import Axis
 from lossatlas.connectivity.symmetry.rules import LAYERS, RULES
+from lossatlas.connectivity.symmetry.states import (
+    graph_batches,
+    movable_tensors,
+    network_outputs,
+    network_state,
+    output_graph,
+)
 from lossatlas.connectivity.symmetry.symmetries import Symmetries
 from lossatlas.connectivity.symmetry.verification import deviation, difference, guilty_groups
 from lossatlas.errors import InputError, NumericalError
@@ -64,14 +71,14 @@ class Discovered:
 def discover(objective: Objective) -> Discovered:
     """``symmetries``, with the graph."""
     try:
-        graph = objective.forward()
+        graph = output_graph(objective)
     except Untraceable as reason:
         raise InputError(
             f"The model cannot be traced {reason}: write its groups by hand, symmetries={{'fc1.weight': ('fc1', None), "
             "'fc1.bias': ('fc1',), 'fc2.weight': (None, 'fc1')}, one entry an axis (see Symmetries.parse)."
         ) from None
-    walk = _Discovery(graph, objective.movable())
-    graph.run(objective.state(), next(objective.like_the_first()), walk.see)
+    walk = _Discovery(graph, movable_tensors(objective))
+    graph.run(network_state(objective), next(graph_batches(objective)), walk.see)
     found, written = symmetries_of(walk.of, tuple(walk.reasons))
     _check(objective, graph, found)
     named = {name: written(extents) for name, extents in walk.layers.items()}
@@ -80,10 +87,10 @@ def discover(objective: Objective) -> Discovered:
 
 def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
     """The graph is the model's at other weights too, and units may change places as it says: seen on a batch."""
-    state, batch = objective.state(), next(objective.like_the_first())
-    movable = objective.movable()
+    state, batch = network_state(objective), next(graph_batches(objective))
+    movable = movable_tensors(objective)
     other = {name: 1.1 * t if name in movable and t.is_floating_point() else t for name, t in state.items()}
-    if not difference([(next(objective.outputs(other)), graph.run(other, batch))], 1) <= AGREES:
+    if not difference([(next(network_outputs(objective, other)), graph.run(other, batch))], 1) <= AGREES:
         raise InputError(
             "The model cannot be traced: it does something with its weights that no function of PyTorch shows (a "
             "script, NumPy). Write its groups by hand, symmetries={...} (see Symmetries.parse)."

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from lossatlas.connectivity.symmetry.states import network_outputs
 from lossatlas.connectivity.symmetry.symmetries import Symmetries
 from lossatlas.objective import Objective
 
@@ -15,7 +16,7 @@ State = Mapping[str, Tensor]
 
 def deviation(objective: Objective, before: State, after: State, examples: int) -> float:
     """max |f_after - f_before| / max(1, max |f_before|) on about ``examples`` examples; NaN where either is."""
-    return difference(zip(objective.outputs(before), objective.outputs(after), strict=True), examples)
+    return difference(zip(network_outputs(objective, before), network_outputs(objective, after), strict=True), examples)
 
 
 def difference(pairs: Iterable[tuple[Tensor, Tensor]], examples: int) -> float:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import grad, jvp, vjp
 
 from lossatlas.errors import InputError
-from lossatlas.model.batches import leading_size
+from lossatlas.model.batches import leading_size, preserved_rng
 from lossatlas.model.functional import FunctionalModel
 
 Map = Callable[[Tensor], Tensor]
@@ -121,6 +121,15 @@ def require_differentiable(function: FunctionalModel) -> None:
             "Derivatives are not defined under batch_norm='recompute', where the statistics depend on the point: "
             "use batch_norm='frozen' or 'batch'."
         )
+
+
+def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:
+    """L_b and grad L_b ``(n,)`` on one batch; ``index`` seeds what the model draws."""
+    require_differentiable(function)
+    theta = theta.detach().requires_grad_()
+    with torch.enable_grad(), preserved_rng(theta.device):
+        loss = function.measure(function.tensors(theta), batch, index)["loss"].mean()
+        return loss.detach(), gradient_of(loss, theta)
 
 
 def gradient_of(value: Tensor, at: Tensor, *, create_graph: bool = False) -> Tensor:
