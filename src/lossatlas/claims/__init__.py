@@ -5,20 +5,20 @@ A verdict compares the interval with the hypothesis' threshold and with nothing 
 data as independent draws.
 """
 
-from lossatlas.claims.barriers import barrier_height, curve_connectivity, linear_connectivity, lower_path
-from lossatlas.claims.claim import Claim, Verdict, verdict
-from lossatlas.claims.curvature import (
+from lossatlas.connectivity.show.claims import barrier_height, curve_connectivity, linear_connectivity, lower_path
+from lossatlas.results.claim import Claim, Verdict, verdict
+from lossatlas.curvature.show.claims import (
     few_negative_eigenvalues,
     gauss_newton_dominates,
     no_negative_curvature,
     sharpness_difference,
 )
 from lossatlas.claims.derivation import derive
-from lossatlas.claims.instability import stability
+from lossatlas.connectivity.show.instability_claims import stability
 from lossatlas.claims.noise import noise_costs_accuracy, sharper_less_robust
-from lossatlas.claims.ranks import sharper_generalises_worse
-from lossatlas.claims.roads import beyond_random_walk
-from lossatlas.claims.slices import slice_minimum
+from lossatlas.trajectory.show.ranks import sharper_generalises_worse
+from lossatlas.trajectory.show.claims import beyond_random_walk
+from lossatlas.surfaces.show.claims import slice_minimum
 
 __all__ = [
     "Claim",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.claims.barriers import (
+from lossatlas.connectivity.show.claims import (
     barrier_height,
     curve_connectivity,
     linear_connectivity,
@@ -16,19 +16,19 @@ from lossatlas.claims.barriers import (
     straight,
     unaligned,
 )
-from lossatlas.claims.claim import Claim
-from lossatlas.claims.curvature import (
+from lossatlas.results.claim import Claim
+from lossatlas.curvature.show.claims import (
     eigenvalue,
     few_negative_eigenvalues,
     gauss_newton_dominates,
     no_negative_curvature,
     sharpness_difference,
 )
-from lossatlas.claims.instability import stability
+from lossatlas.connectivity.show.instability_claims import stability
 from lossatlas.claims.noise import noise_costs_accuracy, sharper_less_robust
-from lossatlas.claims.ranks import sharper_generalises_worse
-from lossatlas.claims.roads import beyond_random_walk
-from lossatlas.claims.slices import slice_minimum
+from lossatlas.trajectory.show.ranks import sharper_generalises_worse
+from lossatlas.trajectory.show.claims import beyond_random_walk
+from lossatlas.surfaces.show.claims import slice_minimum
 
 if TYPE_CHECKING:
     import xarray as xr

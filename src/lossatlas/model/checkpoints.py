@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lossatlas.errors import CheckpointError, OutputError
+from lossatlas.errors import CheckpointError
+from lossatlas.results.files import replacing
 
 _PREFIXES = ("module.", "_orig_mod.")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -58,37 +56,6 @@ def write_state(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, 
         save_file(tensors, temporary, metadata=dict(metadata or {}))
 
 
-def make_folder(path: Path) -> Path:
-    """``path`` as a folder that can be written, or ``OutputError``."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}): choose a folder that you may write to."
-        ) from None
-    return path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed to it when the block ends well and removed when it does not."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}): choose a folder that you may write to."
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def state_of(source: nn.Module | Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
     """Named tensors from a module, a state dict or a file."""
     if isinstance(source, nn.Module):
@@ -116,9 +83,3 @@ def _unwrap(loaded: object, path: Path) -> Mapping[str, Tensor]:
     if isinstance(loaded, Mapping) and loaded and all(isinstance(v, Tensor) for v in loaded.values()):
         return loaded
     raise CheckpointError(f"{path} holds a {type(loaded).__name__} that is no state dict: save model.state_dict().")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,14 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lossatlas.claims import Claim, derive
 from lossatlas.errors import InputError, OutputError
 from lossatlas.report import html, latex
-from lossatlas.report.results import KINDS
-from lossatlas.report.sections import document
+from lossatlas.report.contents import document
+from lossatlas.results.catalogue import Catalogue
+from lossatlas.results.claim import Claim
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from lossatlas.report.document import Document
+
+    Item = xr.Dataset | Claim | Mapping[str, xr.Dataset]
 
 __all__ = ["Report", "report"]
 
@@ -31,23 +35,41 @@ class Report(NamedTuple):
 
 
 def report(
-    items: Iterable[xr.Dataset | Claim],
+    items: Iterable[Item],
     folder: str | os.PathLike[str],
     *,
     title: str = "lossatlas report",
     setup: Mapping[str, str] | None = None,
 ) -> Report:
-    """Write report.html, report.tex, figures/*.pdf and, where latexmk is installed, report.pdf into `folder`.
+    """report.html, report.tex, figures/*.pdf and, where latexmk is installed, report.pdf, written into ``folder``.
 
-    `items` are Datasets, in any order, and Claims; without any Claim they are derived from the Datasets. `setup` is
-    printed in the set-up table. All files are finished before the first is moved into place: a failure leaves an
-    older report as it was. A report.pdf of an older report goes where no new one could be made.
+    Parameters
+    ----------
+    items : Datasets in any order, mappings of them (as ``connectivity`` returns), and Claims of one's own, which stand
+        with those that the Datasets allow, at the figure of the Dataset whose ``attrs["id"]`` they name first.
+    setup : further rows of the set-up table.
 
-    Raises InputError for items that are neither or whose kind is unknown, OutputError where the folder cannot be
-    written.
+    All files are finished before the first is moved into place: a failure leaves an older report as it was. A
+    report.pdf of an older report goes where no new one could be made.
+
+    Raises ``InputError`` for items that are neither, of no kind or not complete, ``OutputError`` where the folder
+    cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, torch, lossatlas as la
+    >>> data = torch.ones(8, 1), torch.zeros(8, 1)
+    >>> objective = la.Objective(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, data)
+    >>> noise = la.robustness(objective, progress=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     la.report([noise], folder).html.name
+    'report.html'
     """
     datasets, claims = _sorted_out(items)
-    contents = document(datasets, claims or derive(datasets), title, setup or {})
+    catalogue = Catalogue(datasets)
+    derived = catalogue.claims()
+    every = [*derived, *(claim for claim in claims if claim not in derived)]
+    contents = document(catalogue, every, title, setup or {})
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -57,38 +79,39 @@ def report(
             f"The report cannot be written to {target}: {error.strerror}. Choose another folder."
         ) from error
     try:
-        (scratch / "report.html").write_text(html.render(contents), encoding="utf-8")
-        (scratch / "report.tex").write_text(latex.render(contents), encoding="utf-8")
-        latex.write_figures(contents, scratch / "figures")
-        made, message = latex.compile_pdf(scratch)
+        made, message = _written(contents, scratch)
         _move(scratch, target, [picture.name for picture in contents.pictures], made)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Report(target / "report.html", target / "report.tex", target / "report.pdf" if made else None, message)
 
 
-def _sorted_out(items: Iterable[xr.Dataset | Claim]) -> tuple[list[xr.Dataset], list[Claim]]:
+def _written(contents: Document, folder: Path) -> tuple[bool, str]:
+    """Every file of the report in ``folder``: whether there is a PDF, and one line about it."""
+    (folder / "report.html").write_text(html.render(contents), encoding="utf-8")
+    (folder / "report.tex").write_text(latex.render(contents), encoding="utf-8")
+    latex.write_figures(contents, folder / "figures")
+    return latex.compile_pdf(folder)
+
+
+def _sorted_out(items: Iterable[Item]) -> tuple[list[xr.Dataset], list[Claim]]:
     import xarray as xr
 
-    given = list(items)
-    claims = [item for item in given if isinstance(item, Claim)]
-    datasets = [item for item in given if isinstance(item, xr.Dataset)]
-    for item in given:
-        if not isinstance(item, (Claim, xr.Dataset)):
+    datasets: list[xr.Dataset] = []
+    claims: list[Claim] = []
+    for item in items:
+        if isinstance(item, xr.Dataset):
+            datasets.append(item)
+        elif isinstance(item, Claim):
+            claims.append(item)
+        elif isinstance(item, Mapping):
+            inner = _sorted_out(item.values())
+            datasets, claims = datasets + inner[0], claims + inner[1]
+        else:
             raise InputError(f"A report is made of Datasets and Claims; {type(item).__name__} is neither.")
-    for dataset in datasets:
-        kind = dataset.attrs.get("kind")
-        if kind not in KINDS:
-            raise InputError(
-                f"A Dataset of kind {kind!r} cannot be reported; attrs['kind'] must be one of: {_known()}."
-            )
     if not datasets:
         raise InputError("A report needs at least one Dataset; none was given.")
     return datasets, claims
-
-
-def _known() -> str:
-    return ", ".join(sorted(KINDS))
 
 
 def _move(scratch: Path, target: Path, pictures: Sequence[str], pdf: bool) -> None:

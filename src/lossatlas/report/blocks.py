@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lossatlas.claims import derive
-from lossatlas.plot.crossings import has_ways
-from lossatlas.plot.grids import axes_of, has_error_map, is_polar
-from lossatlas.plot.scales import scale_of
+from lossatlas.drawing.grids import axes_of, has_error_map, is_polar
+from lossatlas.drawing.overlays import has_ways
+from lossatlas.drawing.scales import scale_of
 from lossatlas.report.document import Block, Bullets
 
 if TYPE_CHECKING:

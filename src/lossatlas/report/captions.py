@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lossatlas.plot.classes import MOST as MOST_CLASSES
-from lossatlas.plot.error_maps import percent_of
-from lossatlas.plot.grids import axes_of, has_error_map, is_polar
-from lossatlas.plot.scales import scale_of
+from lossatlas.drawing.grids import axes_of, has_error_map, is_polar
+from lossatlas.drawing.scales import scale_of
 from lossatlas.results.uncertainty import number, percent
+from lossatlas.surfaces.show.classes import MOST as MOST_CLASSES
+from lossatlas.surfaces.show.error_maps import percent_of
 
 if TYPE_CHECKING:
     import xarray as xr

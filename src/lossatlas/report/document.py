@@ -1,104 +1,16 @@
 """A report as data: sections that hold paragraphs, formulas, pictures, tables, claims and references.
 
-`html.py` and `latex.py` only render it, so both say the same. Running text is a tuple of plain strings (escaped by
-the renderer), mathematics and citations; `text` makes it from a line of prose.
+`html.py` and `latex.py` only render it, so both say the same.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from lossatlas.claims import Claim
-
-
-@dataclass(frozen=True)
-class Math:
-    """Inline mathematics, in LaTeX."""
-
-    tex: str
-
-
-@dataclass(frozen=True)
-class Cite:
-    """A reference to an entry of `references.BIBLIOGRAPHY`."""
-
-    key: str
-
-
-Text = tuple[str | Math | Cite, ...]
-
-
-def text(prose: str) -> Text:
-    """Prose with $mathematics$ and [@citations]. For sentences written here; never for a user's strings.
-
-    >>> text("The loss $L$ [@li2018].")
-    ('The loss ', Math(tex='L'), ' ', Cite(key='li2018'), '.')
-    """
-    pieces: list[str | Math | Cite] = []
-    for part in re.split(r"(\$[^$]+\$|\[@\w+\])", prose):
-        if part.startswith("$"):
-            pieces.append(Math(part.strip("$")))
-        elif part.startswith("[@"):
-            pieces.append(Cite(part[2:-1]))
-        elif part:
-            pieces.append(part)
-    return tuple(pieces)
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """Running text; `lead` is set in bold before it."""
-
-    tag: ClassVar[str] = "paragraph"
-    content: Text
-    lead: str = ""
-
-
-@dataclass(frozen=True)
-class Bullets:
-    """A list of plain sentences; `lead` is set in bold before it."""
-
-    tag: ClassVar[str] = "bullets"
-    items: tuple[str, ...]
-    lead: str = ""
-
-
-@dataclass(frozen=True)
-class Formula:
-    """A displayed formula, in LaTeX."""
-
-    tag: ClassVar[str] = "formula"
-    tex: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with its caption; `interactive` is a plotly figure that the page shows in its place."""
-
-    tag: ClassVar[str] = "picture"
-    name: str
-    figure: Figure
-    caption: str
-    width: float = 1.0
-    interactive: Any = None
-    vector: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of plain strings. `widths` are fractions of the line, for columns of running text."""
-
-    tag: ClassVar[str] = "table"
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    widths: tuple[float, ...] = ()
+from lossatlas.results.blocks import Bullets, Cite, Formula, Paragraph, Picture, Reference, Table
+from lossatlas.results.claim import Claim
 
 
 @dataclass(frozen=True)
@@ -136,8 +48,11 @@ Block = Paragraph | Bullets | Formula | Picture | Table | ClaimTable | Reference
 
 @dataclass(frozen=True)
 class Document:
+    """The whole report; ``bibliography`` holds every work that it may cite."""
+
     title: str
     sections: tuple[Section, ...]
+    bibliography: Mapping[str, Reference] = field(default_factory=dict)
 
     def blocks(self) -> Iterator[Block]:
         """Every block in reading order, sections included."""

@@ -12,13 +12,13 @@ from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from lossatlas.plot import save
-from lossatlas.report.document import Cite, Math, Picture
-from lossatlas.report.references import BIBLIOGRAPHY
+from lossatlas.drawing.style import save
+from lossatlas.results.blocks import Cite, Math, Picture
 from lossatlas.results.uncertainty import interval, number
 
 if TYPE_CHECKING:
-    from lossatlas.report.document import Document, Text
+    from lossatlas.report.document import Document
+    from lossatlas.results.blocks import Text
 
 
 def render(document: Document) -> str:
@@ -42,7 +42,7 @@ def render(document: Document) -> str:
     interactive = any(picture.interactive is not None for picture in document.pictures)
     return environment.get_template("report.html.j2").render(
         document=document,
-        bibliography=BIBLIOGRAPHY,
+        bibliography=document.bibliography,
         plotly=Markup(get_plotlyjs()) if interactive else None,
         figures=count(1),
         next=next,
@@ -70,7 +70,8 @@ def _image(picture: Picture) -> str:
 
 
 def _interactive(picture: Picture) -> Markup:
-    division = picture.interactive.to_html(
+    assert picture.interactive is not None, "asked for pictures that have one only"
+    division = picture.interactive().to_html(
         full_html=False,
         include_plotlyjs=False,
         div_id=f"view-{picture.name}",

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lossatlas.plot import save
-from lossatlas.report.document import Cite, Math
-from lossatlas.report.references import BIBLIOGRAPHY
+from lossatlas.drawing.style import save
+from lossatlas.results.blocks import Cite, Math
 from lossatlas.results.uncertainty import interval, number
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lossatlas.report.document import Document, Table, Text
+    from lossatlas.report.document import Document
+    from lossatlas.results.blocks import Table, Text
 
 NO_ENGINE = (
     "report.pdf was not made, because latexmk or pdflatex is not installed. Install them (Debian and Ubuntu: "
@@ -117,7 +117,7 @@ def render(document: Document) -> str:
         "interval": lambda bounds: escape(interval(bounds)),
         "url": lambda address: re.sub(r"([%#])", r"\\\1", address),
     }
-    return environment.get_template("report.tex.j2").render(document=document, bibliography=BIBLIOGRAPHY)
+    return environment.get_template("report.tex.j2").render(document=document, bibliography=document.bibliography)
 
 
 def _prose(content: Text) -> str:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.plot.crossings import has_ways
-from lossatlas.plot.grids import over_planes
-from lossatlas.plot.trends import over_subsets
+from lossatlas.connectivity.show.numbers import alignment, barrier, connection, instability
+from lossatlas.curvature.show.trends import over_subsets
+from lossatlas.drawing.grids import over_planes
+from lossatlas.drawing.overlays import has_ways
 from lossatlas.report.captions import held_out, share
-from lossatlas.report.connectivity_observations import alignment, barrier, connection, instability
 from lossatlas.report.values import subject, value
 from lossatlas.results.uncertainty import number, percent, plus_minus
 

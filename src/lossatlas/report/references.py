@@ -1,18 +1,8 @@
-"""The works that a report may cite."""
+"""The works that several kinds cite. A kind brings those that it alone cites (``Kind.references``)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Reference:
-    authors: str
-    year: int
-    title: str
-    where: str
-    url: str
-
+from lossatlas.results.blocks import Reference
 
 BIBLIOGRAPHY = {
     "li2018": Reference(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossatlas import plot
+from lossatlas.drawing.grids import has_error_map
 from lossatlas.plot import interactive, isosurfaces
-from lossatlas.plot.grids import has_error_map
 from lossatlas.report import captions, connectivity, curvature, observations
 from lossatlas.report.blocks import Build, Datasets, Results, alike, numbered, observed, same_network
 from lossatlas.report.document import Block, Picture, Section, Table

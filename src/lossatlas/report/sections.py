@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lossatlas.plot.crossings import has_ways
+from lossatlas.drawing.overlays import has_ways
 from lossatlas.report.blocks import Results
 from lossatlas.report.captions import distinct
 from lossatlas.report.document import (

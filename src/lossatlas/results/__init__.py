@@ -1,0 +1,1 @@
+"""What a result is: kinds and their schemas, claims, provenance, files, a catalogue of results. No torch."""

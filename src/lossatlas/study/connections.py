@@ -8,7 +8,7 @@ import xarray as xr
 from torch import nn
 
 from lossatlas.connectivity.alignment import align
-from lossatlas.connectivity.barrier import WAYS, barrier
+from lossatlas.connectivity.barrier import PATH_NAMES, barrier
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.instability import instability
 from lossatlas.geometry.curves import Bezier, Curve, ParametricCurve, PolygonalChain, Segment
@@ -74,7 +74,7 @@ def connection(m: Material) -> xr.Dataset:
         progress=m.progress,
     )
     write_state({"points": laid(found.curve)}, m.curve)
-    return found.training.assign_attrs(way=_way(found.curve))
+    return found.training.assign_attrs(path=_way(found.curve))
 
 
 def curve_barrier(m: Material, split: str) -> xr.Dataset:
@@ -117,7 +117,7 @@ def shared_prefixes(m: Material) -> xr.Dataset:
 
 def _barrier(m: Material, objective: Objective, path: Curve, way: str) -> xr.Dataset:
     b = m.config.bridge
-    return barrier(objective, path, definition=b.definition, steps=b.steps, way=way, progress=m.progress)
+    return barrier(objective, path, definition=b.definition, steps=b.steps, path=way, progress=m.progress)
 
 
 def _curve(m: Material) -> ParametricCurve:
@@ -126,4 +126,4 @@ def _curve(m: Material) -> ParametricCurve:
 
 def _way(curve: Curve) -> str:
     """What a path of its kind is called on plots."""
-    return WAYS[type(curve).__name__]
+    return PATH_NAMES[type(curve).__name__]

@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from lossatlas.errors import OutputError
-from lossatlas.model.checkpoints import make_folder, replacing
+from lossatlas.results.files import load, make_folder, replacing, save
 from lossatlas.study.config import StudyConfig
 
 _CONFIG = "study.yaml"
@@ -25,6 +25,7 @@ class StudyFolder:
 
     def __init__(self, path: Path, config: StudyConfig) -> None:
         self.path = path
+        self.computed = 0  # results, since the folder was opened
         settings = config.model_dump(mode="json")
         if (path / _CONFIG).is_file():
             _same(path, yaml.safe_load((path / _CONFIG).read_text()), settings)
@@ -48,21 +49,13 @@ class StudyFolder:
                 f"{self.path} is in use by another process: wait for it, or choose another --out."
             ) from None
 
-    def has(self, name: str) -> bool:
-        return (self.results / f"{name}.nc").is_file()
-
     def once(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         """The result ``name``: read when it is there, else computed and written whole."""
         path = self.results / f"{name}.nc"
         if not path.is_file():
             save(compute().assign_attrs(name=name), path)
-        return xr.load_dataset(path, engine="netcdf4")
-
-
-def save(dataset: xr.Dataset, path: Path) -> None:
-    """``dataset`` as netCDF4, renamed into place when it is complete."""
-    with replacing(path) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4")
+            self.computed += 1
+        return load(path)
 
 
 def _same(path: Path, there: object, here: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ import xarray as xr
 from torch import Tensor, nn
 
 from lossatlas import zoo
-from lossatlas.model.checkpoints import read_state
+from lossatlas.model.checkpoints import read_state, write_state
 from lossatlas.objective import Objective
-from lossatlas.study.config import StudyConfig
+from lossatlas.study.config import Data, Split, StudyConfig
+from lossatlas.trajectory.recorder import Recorder
 
 Pair = tuple[Tensor, Tensor]
-NETWORKS = ("a", "b")
 
 
 class Material:
-    """The data, the two networks (trained when they are first needed), objectives on them, and where files are kept."""
+    """The data, the networks by their labels, objectives on them, and where files are kept."""
 
     def __init__(self, config: StudyConfig, data: zoo.LabelledData, folder: Path, progress: bool) -> None:
         self.config = config
@@ -30,43 +29,73 @@ class Material:
         self.progress = progress
         self.networks = folder / "networks"
 
-    def folder(self, which: str) -> Path:
-        return self.networks / which
+    def folder(self, label: str) -> Path:
+        """Where the files of a network are."""
+        return self.networks / label.lower()
 
-    def weights(self, which: str) -> Path:
+    def weights(self, label: str) -> Path:
         """The file of a network's weights after its training."""
-        return self.folder(which) / "weights.safetensors"
+        return self.folder(label) / "weights.safetensors"
 
-    @property
-    def aligned(self) -> Path:
-        """The file of network B's weights after its alignment."""
-        return self.folder("b") / "aligned.safetensors"
+    def snapshots(self, label: str) -> Path:
+        """The folder of the snapshots of its training."""
+        return self.folder(label) / "snapshots"
 
-    @property
-    def curve(self) -> Path:
-        """The file of the points of the curve from A to B."""
-        return self.networks / "curve.safetensors"
+    def train(self, label: str) -> xr.Dataset:
+        """Train one network with snapshots; the history of every step and every epoch."""
+        train, network = self.config.train, self._fresh(label)
+        recorder = Recorder(network, every=train.snapshot_every, folder=self.snapshots(label), resume=True)
+        fitted = self._fitted(network, label, self.folder(label) / "checkpoint", test=self.data.test, on_step=recorder)
+        write_state(network.state_dict(), self.weights(label))
+        own = self.objective(label, Data(split="train", examples=train.examples)).provenance()
+        return fitted.to_dataset(
+            {key: own[key] for key in ("data", "model_fingerprint", "data_fingerprint", "network")}
+        )
 
-    def fresh(self, which: str) -> nn.Module:
-        """The network before training, its weights drawn from its seed."""
-        train = self.config.train
-        return zoo.network(train.network, shape=self.data.shape, **train.options, seed=self.seed(which))
+    def spawn(self, label: str) -> Spawn:
+        """Trainings that share the first steps of a network's own."""
+        return Spawn(self, label)
 
-    def seed(self, which: str) -> int:
-        return self.config.train.seeds[NETWORKS.index(which)]
+    def fork(self, label: str, k: int, order: int) -> nn.Module:
+        """The network trained with its own seed for k steps, and with the data in another order from there on."""
+        network = self._fresh(label)
+        self._fitted(
+            network, label, self.networks / "instability" / f"{label.lower()}-k{k}-order{order}", fork=(k, order)
+        )
+        return network
+
+    def objective(self, labels: tuple[str, ...], data: Data) -> Objective:
+        """L of the first of the networks on (a class-stratified subset of) the training or test set."""
+        label = labels[0]
+        part = self._part(data.split, data.examples)
+        network = self._fresh(label)
+        network.load_state_dict(dict(read_state(self.weights(label))))
+        name = f"{self.config.dataset} {data.split}, {len(part[1]):,} examples"
+        of = " and ".join(labels)
+        return Objective(network, F.cross_entropy, part, batch_size=data.batch_size, name=name, network=of)
 
     @cached_property
-    def train_set(self) -> Pair:
-        return self._part("train", self.config.train.examples)
+    def total_steps(self) -> int:
+        """How many steps the training of a network has."""
+        train, n = self.config.train, len(self.data.train[1])
+        return math.ceil(min(train.examples or n, n) / train.batch_size) * train.epochs
 
-    def trained(self, network: nn.Module, which: str, folder: Path, **options: Any) -> zoo.History:
-        """``network`` trained in place with the seed of ``which``, as the configuration says; resumed in ``folder``."""
+    def _fresh(self, label: str) -> nn.Module:
+        """The network before training, its weights drawn from its seed."""
+        train = self.config.train
+        return zoo.network(train.network, shape=self.data.shape, **train.options, seed=self._seed(label))
+
+    def _seed(self, label: str) -> int:
+        return self.config.train.seeds[self.config.labels.index(label)]
+
+    def _fitted(self, network: nn.Module, label: str, folder: Path, **options: Any) -> zoo.History:
+        """``network`` trained in place with its seed, as the configuration says; resumed in ``folder``."""
         train = self.config.train
         return zoo.fit(
             network,
-            self.train_set,
+            self._part("train", train.examples),
             epochs=train.epochs,
-            seed=self.seed(which),
+            seed=self._seed(label),
             optimizer=train.optimizer,
             learning_rate=train.learning_rate,
             momentum=train.momentum,
@@ -79,23 +108,17 @@ class Material:
             **options,
         )
 
-    def objective(self, which: str, split: str, examples: int | None, batch_size: int = 128) -> Objective:
-        """L of a trained network on (a class-stratified subset of) the training or test set."""
-        part = self._part(split, examples)
-        network = self.fresh(which)
-        network.load_state_dict(dict(read_state(self.weights(which))))
-        label = f"{self.config.dataset} {split}, {len(part[1]):,} examples"
-        return Objective(network, F.cross_entropy, part, batch_size=batch_size, name=label)
-
-    def _part(self, split: str, examples: int | None) -> Pair:
+    def _part(self, split: Split, examples: int | None) -> Pair:
         part = self.data.train if split == "train" else self.data.test
         return part if examples is None else zoo.subset(part, min(examples, len(part[1])), seed=0)
 
 
-Step = Callable[[Material], xr.Dataset]
+class Spawn:
+    """``spawn(k, order)``: a network trained as another one for k steps, on the data in its own order after them."""
 
+    def __init__(self, material: Material, label: str) -> None:
+        self._material, self._label = material, label
+        self.total_steps = material.total_steps
 
-def total_steps(config: StudyConfig, data: zoo.LabelledData) -> int:
-    """How many steps the training of a network has."""
-    n = len(data.train[1])
-    return math.ceil(min(config.train.examples or n, n) / config.train.batch_size) * config.train.epochs
+    def __call__(self, k: int, order: int) -> nn.Module:
+        return self._material.fork(self._label, k, order)

@@ -1,0 +1,1 @@
+"""Numbers that others published, next to those of the same quantities here."""

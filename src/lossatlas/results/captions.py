@@ -1,0 +1,36 @@
+"""Sentences of captions, from the attributes of Datasets. One that is missing drops its sentence, never the caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lossatlas.results.groups import distinct
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def sentence(datasets: Sequence[xr.Dataset], key: str, template: str, spell: Any = str) -> str:
+    """``template`` with the attribute's values over the Datasets; empty where none has it."""
+    value = distinct(datasets, key, spell)
+    return template.format(value) if value else ""
+
+
+def joined(*sentences: str) -> str:
+    """The sentences that are not empty, as one text."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def count(value: Any) -> str:
+    """A whole number with its thousands apart."""
+    return f"{int(value):,}"
+
+
+def data_basis(datasets: Sequence[xr.Dataset]) -> str:
+    """On which examples, and over what the standard errors are taken."""
+    return joined(
+        sentence(datasets, "data", "Data: {}."),
+        sentence(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
+        sentence(datasets, "batch_norm", "Batch normalisation: {}."),
+    )

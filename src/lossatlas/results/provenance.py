@@ -1,0 +1,91 @@
+"""Where the numbers of a Dataset come from, as the nouns that made it recorded it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# What an objective says of itself.
+OBJECTIVE = (
+    "data",
+    "model",
+    "n_parameters",
+    "n_examples",
+    "dtype",
+    "batch_norm",
+    "model_fingerprint",
+    "data_fingerprint",
+    "lossatlas",
+    "torch",
+)
+# What a Dataset of any kind may say besides.
+COMMON = ("kind", "id", "name", "network", "split", "stderr_over", "seconds", "seed", "note")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which network, which data: what every Dataset of an objective says.
+
+    ``network`` is the label of the network ("A"), None where none was given; ``name`` what the Dataset is called.
+    """
+
+    network: str | None
+    name: str
+    model: str
+    data: str
+    model_fingerprint: str
+    data_fingerprint: str
+
+    @classmethod
+    def of(cls, dataset: xr.Dataset) -> Provenance:
+        """What the Dataset's attributes record; empty text where they do not."""
+        a = dataset.attrs
+        network = str(a["network"]) if "network" in a else None
+        keys = ("name", "model", "data", "model_fingerprint", "data_fingerprint")
+        return cls(network, *(str(a.get(key, "")) for key in keys))
+
+    @property
+    def who(self) -> str:
+        """Whose numbers: "network A", or "the network"."""
+        return f"network {self.network}" if self.network else "the network"
+
+    @property
+    def label(self) -> str:
+        """What tells its curve from others: "network A", else the Dataset's name, else its model."""
+        return self.who if self.network else self.name.replace("_", " ") or self.model or "the network"
+
+    @property
+    def subject(self) -> str:
+        """The label at the beginning of a sentence: "Network A"."""
+        return self.label[0].upper() + self.label[1:]
+
+    @property
+    def data_label(self) -> str:
+        """What the data are called: "fashion-mnist test, 2,000 examples"."""
+        return self.data or "the data given"
+
+    @property
+    def short_data(self) -> str:
+        """The data's label without its count: "fashion-mnist test"."""
+        return (self.data or "data").split(",")[0]
+
+
+def identity(dataset: xr.Dataset) -> str:
+    """16 hexadecimal digits of the SHA-256 over all numbers and attributes, times of computing apart.
+
+    The same measurement has the same id in another process, and after a round trip through a file.
+    """
+    import numpy as np
+
+    sha = hashlib.sha256()
+    for name in sorted(map(str, dataset.variables)):
+        variable = dataset.variables[name]
+        values = np.ascontiguousarray(variable.to_numpy())
+        sha.update(f"{name}{variable.dims}{values.shape}".encode())
+        sha.update(repr(values.tolist()).encode() if values.dtype.kind in "OUS" else values.astype("<f8").tobytes())
+    sha.update(repr(sorted((k, str(v)) for k, v in dataset.attrs.items() if k != "id" and "seconds" not in k)).encode())
+    return sha.hexdigest()[:16]
