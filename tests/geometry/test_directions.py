@@ -285,6 +285,8 @@ def test_whichever_way_directions_are_passed_the_surface_of_the_region_knows_the
         assert type(region.center) is type(region.directions) is Tensor
         assert expected.items() <= region.provenance().items()
     assert len({region.fingerprint() for region in regions}) == 1
+    for region in regions[:2]:
+        assert expected.items() <= la.surface(o, region, progress=False).attrs.items()
     plain = make(o.point, made.as_subclass(Tensor), steps=4)
     assert plain.fingerprint() == regions[0].fingerprint()
     assert plain.provenance()["directions"] == "given"

@@ -13,7 +13,7 @@ from lossatlas.trajectory.trajectory import Trajectory
 
 def test_without_an_objective_there_is_the_analysis_alone(recorded, tmp_path):
     recorded(tmp_path, steps=13)
-    ((name, dataset),) = trajectory_measurement(tmp_path, components=3, seed=4, progress=False)
+    ((name, dataset),) = trajectory_measurement(tmp_path, components=3, seed=4, progress=False).items()
     assert name == "trajectory"
     xr.testing.assert_identical(dataset, Trajectory.load(tmp_path).analyse(components=3, seed=4))
 
@@ -22,7 +22,7 @@ def test_with_an_objective_the_surface_on_the_plane_knows_the_trajectory(recorde
     member = BY_NAME["mlp-tanh"]
     model, record = recorded(steps=13)
     o = Objective(model, member.loss, member.data())
-    found = dict(trajectory_measurement(record.trajectory, o, steps=5, progress=False))
+    found = trajectory_measurement(record.trajectory, o, steps=5, progress=False)
     assert list(found) == ["trajectory", "trajectory_plane"]
     surface = found["trajectory_plane"]
     assert surface["loss"].shape == (5, 5)
@@ -30,3 +30,19 @@ def test_with_an_objective_the_surface_on_the_plane_knows_the_trajectory(recorde
     assert surface.attrs["trajectory"] == found["trajectory"].attrs["trajectory"] == record.trajectory.fingerprint()
     center = surface["loss"].sel(alpha=0, beta=0)
     assert float(center) == pytest.approx(float(found["trajectory"]["loss"][-1]), rel=1e-6)
+
+
+def test_what_was_kept_is_not_computed_again(recorded):
+    member = BY_NAME["mlp-tanh"]
+    model, record = recorded(steps=13)
+    o = Objective(model, member.loss, member.data())
+    earlier = {"trajectory": xr.Dataset(attrs={"from": "an earlier call"})}
+
+    def keep(name, compute):
+        if name not in earlier:
+            earlier[name] = compute()
+        return earlier[name]
+
+    found = trajectory_measurement(record.trajectory, o, steps=3, keep=keep, progress=False)
+    assert found["trajectory"].attrs == {"from": "an earlier call"}
+    assert found["trajectory_plane"] is earlier["trajectory_plane"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -10,6 +11,8 @@ import xarray as xr
 from lossatlas.objective import Objective
 from lossatlas.surfaces.surface import surface
 from lossatlas.trajectory.trajectory import Trajectory
+
+Keep = Callable[[str, Callable[[], xr.Dataset]], xr.Dataset]
 
 
 def trajectory_measurement(
@@ -19,9 +22,10 @@ def trajectory_measurement(
     steps: int = 51,
     components: int = 10,
     seed: int = 0,
+    keep: Keep | None = None,
     progress: bool = True,
-) -> Iterator[tuple[str, xr.Dataset]]:
-    """("trajectory", ``Trajectory.analyse(..)``) and, with an objective, ("trajectory_plane", the surface), one by one.
+) -> dict[str, xr.Dataset]:
+    """``"trajectory"``: ``Trajectory.analyse``; with an objective ``"trajectory_plane"`` too, the loss on ``plane()``.
 
     Parameters
     ----------
@@ -30,6 +34,8 @@ def trajectory_measurement(
     steps : points on each axis of the plane.
     components : how many are listed.
     seed : of the null model's random signs.
+    keep : ``keep(name, compute)`` returns ``compute()``, or the result of that name from an earlier call, so that a
+        measurement that was interrupted goes on.
 
     Raises
     ------
@@ -37,14 +43,20 @@ def trajectory_measurement(
     InputError : too few snapshots for a plane.
     DirectionError : snapshots of another network than the objective's.
 
+    Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 7.
+
     Examples
     --------
     >>> import torch
     >>> made = trajectory_measurement(Trajectory(torch.eye(4).cumsum(0), steps=range(4)))
-    >>> [(name, dataset.attrs["n_snapshots"]) for name, dataset in made]
-    [('trajectory', 4)]
+    >>> {name: dataset.attrs["n_snapshots"] for name, dataset in made.items()}
+    {'trajectory': 4}
     """
+    kept = keep or (lambda _, compute: compute())
     trajectory = snapshots if isinstance(snapshots, Trajectory) else Trajectory.load(snapshots)
-    yield "trajectory", trajectory.analyse(objective, components=components, seed=seed, progress=progress)
+    analyse = partial(trajectory.analyse, objective, components=components, seed=seed, progress=progress)
+    found = {"trajectory": kept("trajectory", analyse)}
     if objective is not None:
-        yield "trajectory_plane", surface(objective, trajectory.plane(steps=steps), progress=progress)
+        region = trajectory.plane(steps=steps)
+        found["trajectory_plane"] = kept("trajectory_plane", partial(surface, objective, region, progress=progress))
+    return found
