@@ -21,8 +21,8 @@ from common.connectivity_tables import (
     alignment_line,
     barrier_line,
     curve_line,
+    error_barrier_line,
     mean_line,
-    verdict_line,
     width_lines,
 )
 from common.machine import header
@@ -114,7 +114,7 @@ class _Bench:
 
     def cnn(self) -> None:
         pair = self.pair(CNN.name)
-        self.page.add("", "Three ways between two CNNs of 6 epochs (16 and 32 channels, 128 hidden units)")
+        self.page.add("", "Three paths between two CNNs of 6 epochs (16 and 32 channels, 128 hidden units)")
         self._heading("simple_cnn", pair)
         train = pair.on_train(None)
         lines = _lines(train, pair)
@@ -122,7 +122,7 @@ class _Bench:
         connection = la.connect(train, pair.first, pair.second, epochs=epochs, progress=False)
         (curve,) = connection.profiles
         self.page.add(*map(barrier_line, [*lines, curve]), curve_line(connection.training, curve))
-        self.page.add(*map(verdict_line, [*lines, curve]))
+        self.page.add(*map(error_barrier_line, [*lines, curve]))
 
     def resnet20(self) -> None:
         pair = self.pair(RESNET20.name)
@@ -173,7 +173,7 @@ def _lines(objective: la.Objective, pair: Pair) -> list[xr.Dataset]:
     """The barriers on the line to the second network, and to the second one aligned."""
     first = objective.point_of(pair.first)
     ends = {"line": objective.point_of(pair.second), ALIGNED: pair.aligned.point}
-    return [la.barrier(objective, la.Segment(first, end), way=way, progress=False) for way, end in ends.items()]
+    return [la.barrier(objective, la.Segment(first, end), path=path, progress=False) for path, end in ends.items()]
 
 
 if __name__ == "__main__":

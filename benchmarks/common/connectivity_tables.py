@@ -10,7 +10,7 @@ import lossatlas as la
 from lossatlas.objective import Source
 from lossatlas.results.uncertainty import plus_minus, with_interval
 
-BARRIERS = f"  {'way':<21}{'images':<13}{'loss':<26}{'at t':<6}{'error':<30}{'loss of ends':<15}{'s':>5}"
+BARRIERS = f"  {'path':<21}{'images':<13}{'loss':<26}{'at t':<6}{'error':<30}{'loss of ends':<15}{'s':>5}"
 ABOVE = 0.05  # the curve's highest training loss above its worse end, at most
 MEANS = f"  {'network':<34}{'loss on test':<22}{'error on test':<22}"
 
@@ -20,7 +20,7 @@ def barrier_line(found: xr.Dataset) -> str:
     ends = f"{float(found['loss'][0]):.3f}, {float(found['loss'][-1]):.3f}"
     images = f"{found.attrs['n_examples']:,} {found.attrs['data']}"
     return (
-        f"  {found.attrs['way']:<21}{images:<13}{_height(found, ''):<26}{float(found['t_max']):<6.3f}"
+        f"  {found.attrs['path']:<21}{images:<13}{_height(found, ''):<26}{float(found['t_max']):<6.3f}"
         f"{_height(found, '_error'):<30}{ends:<15}{found.attrs['seconds']:>5.0f}"
     )
 
@@ -52,9 +52,11 @@ def curve_line(training: xr.Dataset, found: xr.Dataset) -> str:
     )
 
 
-def verdict_line(found: xr.Dataset) -> str:
-    """What a barrier shows."""
-    return f"  {found.attrs['way']}: {found.attrs['verdict']} ({found.attrs['verdict_statistic']})"
+def error_barrier_line(found: xr.Dataset) -> str:
+    """Frankle's error barrier with its interval; below 2 % they call two networks connected."""
+    own = found.sel(definition="frankle")
+    low, value, high = (float(own[f"height_error{end}"]) for end in ("_low", "", "_high"))
+    return f"  {found.attrs['path']}: Frankle's error barrier {value:.4g}, 95 % interval [{low:.4g}, {high:.4g}]"
 
 
 def mean_line(name: str, objective: la.Objective, point: Source) -> str:

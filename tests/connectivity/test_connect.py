@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lossatlas as la
 from lossatlas.connectivity import fitting
+from lossatlas.connectivity.batch_gradients import batch_gradient
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.elastic_band import elastic_band
 from lossatlas.errors import CheckpointError, DirectionError, InputError, NonFiniteLoss, OutputError
@@ -78,44 +79,45 @@ def test_the_mini_batches_hold_every_example_once_and_their_mean_gradient_is_the
     single = DataLoader(TensorDataset(*whole), batch_size=5)
     for data in (whole, ragged, single):
         o = Objective(member.make(torch.float64), member.loss, data)
-        weights, batches = o.mini_batches(4, seed=1)
+        weights, batches = o.batches.shuffled(4, seed=1)
         batches = list(batches)
         assert sum(weights) == pytest.approx(len(batches), rel=1e-12)
         rows = torch.cat([batch[0] for batch in batches])
         assert sorted(rows.tolist()) == sorted(whole[0].tolist())
         assert not torch.equal(rows, whole[0])
-        mean = sum(w * o.batch_gradient(x)[1] for w, x in zip(weights, batches, strict=True)) / len(batches)
+        gradients = [batch_gradient(o, o.point, x, 0)[1] for x in batches]
+        mean = sum(w * g for w, g in zip(weights, gradients, strict=True)) / len(gradients)
         torch.testing.assert_close(mean, o.gradient(), rtol=1e-10, atol=1e-13)
 
 
 def test_mini_batches_are_nearly_equal_and_no_larger_than_asked():
     o, _, _ = two()
     for size in (1, 4, 9, 22, 23, 100):
-        lengths = [len(batch[1]) for batch in o.mini_batches(size, seed=0)[1]]
+        lengths = [len(batch[1]) for batch in o.batches.shuffled(size, seed=0)[1]]
         assert sum(lengths) == N
         assert max(lengths) <= size
         assert len(lengths) == -(-N // size)
 
 
-def bezier_bends(a, b, centre):
+def bezier_bends(a, b, center):
     """int c_1 (theta - c) dt = 0 for one bend p: 2/15 p + (a + b) / 10 = c / 3."""
-    return (2.5 * centre - 0.75 * (a + b))[None]
+    return (2.5 * center - 0.75 * (a + b))[None]
 
 
-def chain_bends(a, b, centre):
+def chain_bends(a, b, center):
     """The same for two bends: hat functions of width 1/3, with the masses 2/3 and 1/6 to the constant's 1."""
     mass = torch.tensor([[2 / 3, 1 / 6], [1 / 6, 2 / 3]], dtype=torch.float64)
-    return torch.linalg.solve(mass, centre - torch.stack([a, b]) / 6)
+    return torch.linalg.solve(mass, center - torch.stack([a, b]) / 6)
 
 
 @pytest.mark.parametrize(("kind", "closed_form"), [(Bezier(), bezier_bends), (PolygonalChain(2), chain_bends)])
 def test_over_a_bowl_the_bends_go_where_the_closed_form_puts_them(kind, closed_form):
     matrix, _ = symmetric([0.5, 1.0, 3.0])
-    centre = torch.tensor([0.4, -1.0, 0.7], dtype=torch.float64)
+    center = torch.tensor([0.4, -1.0, 0.7], dtype=torch.float64)
     a, b = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    o = quadratic(matrix, centre.expand(64, 3), a)
-    best = closed_form(a, b, centre)
-    batch = next(iter(o.mini_batches(64, 0)[1]))
+    o = quadratic(matrix, center.expand(64, 3), a)
+    best = closed_form(a, b, center)
+    batch = next(iter(o.batches.shuffled(64, 0)[1]))
     curve = kind.through(torch.stack([a, *best, b]))
     # There the mean gradient over t is zero: by Gauss's rule on each piece of a chain, exact for these polynomials.
     nodes, shares = np.polynomial.legendre.leggauss(4)
@@ -163,7 +165,7 @@ def test_a_band_feels_the_loss_across_the_chain_alone_and_keeps_its_distances():
     o = ring()
     points = torch.tensor([[-1.0, 0.0], [-0.7, 0.5], [0.0, 0.6], [0.2, 0.8], [1.0, 0.0]], dtype=torch.float64)
     chain = PolygonalChain().through(points)
-    loss, t, found = elastic_band(o, chain, next(iter(o.mini_batches(4, 0)[1])), 0, 0.5)
+    loss, t, found = elastic_band(o, chain, next(iter(o.batches.shuffled(4, 0)[1])), 0, 0.5)
     moved = chain.points
     # Each bend stands on the chain that was given, at an equal share of its length.
     for k, p in enumerate(moved[1:-1], start=1):
@@ -205,7 +207,7 @@ def test_the_expected_loss_falls_and_the_training_says_how():
     assert training.attrs["kind"] == "connection"
     expected = {"curve": "Bezier", "bends": 1, "epochs": 60, "batch_size": BATCH, "learning_rate": 0.02, "seed": 0}
     assert expected.items() <= training.attrs.items()
-    assert training.attrs["way"] == found.profiles[0].attrs["way"]
+    assert training.attrs["path"] == found.profiles[0].attrs["path"]
 
 
 def same(first, second) -> bool:
@@ -296,7 +298,7 @@ def test_batch_norm_trains_on_each_batch_and_is_recomputed_along_the_path():
         assert float(profile["loss"][index]) == again.value(end)
     # The first loss is the network's own in training mode, on the first batch at the first t.
     rng = np.random.default_rng([0, 0])
-    batch = next(iter(o.mini_batches(BATCH, int(rng.integers(2**62)))[1]))
+    batch = next(iter(o.batches.shuffled(BATCH, int(rng.integers(2**62)))[1]))
     model = plain.at(member.make(), Segment(a, b).point(float(rng.random())))
     assert float(found.training["loss"][0]) == pytest.approx(
         float(member.loss(model.train()(batch[0]), batch[1]).detach()), rel=1e-5
@@ -345,7 +347,7 @@ def test_batches_that_are_not_kept_in_memory_come_in_their_own_order(monkeypatch
     monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
     member = BY_NAME["mlp-tanh"]
     o = Objective(member.make(), member.loss, DataLoader(TensorDataset(*member.data()), batch_size=BATCH))
-    assert torch.equal(torch.cat([x for x, _ in o.mini_batches(4, 0)[1]]), member.data()[0])
+    assert torch.equal(torch.cat([x for x, _ in o.batches.shuffled(4, 0)[1]]), member.data()[0])
     assert fitted(o, o.point, o.point_of(member.make(seed=1))).training.sizes["step"] == 12
 
 
@@ -406,4 +408,3 @@ def test_two_networks_on_the_digits_are_connected_by_a_curve_that_is_hardly_long
     found = connect(o, o.point, networks[1], epochs=50, learning_rate=3e-3, progress=False)
     assert float(found.profiles[0]["barrier"]) < 0.1 * float(line["barrier"])
     assert 1.05 < float(found.profiles[0]["length_ratio"]) < 1.25
-    assert found.profiles[0].attrs["verdict"] == "connected by a curve"

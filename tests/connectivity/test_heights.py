@@ -125,7 +125,7 @@ def test_losses_in_another_unit_with_another_zero_have_the_same_interval_in_it(d
 
 @pytest.mark.parametrize("definition", ["entezari", "frankle", "draxler"])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_way_back_has_the_same_interval_at_the_mirrored_places(definition, seed):
+def test_the_reversed_path_has_the_same_interval_at_the_mirrored_places(definition, seed):
     t, profile = drawn(seed)
     low, high, first, last = bounds(profile, definition)
     back = Profile(1 - t[::-1], list(profile.samples)[::-1])

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from oracles.members import BY_NAME
 from torch import Tensor, nn
 
+import lossatlas as la
 from lossatlas import zoo
 from lossatlas.connectivity.instability import instability
-from lossatlas.errors import CheckpointError, DirectionError, InputError
+from lossatlas.errors import CheckpointError, DirectionError, InputError, NonFiniteLoss
 from lossatlas.objective import Objective
 
 
@@ -73,12 +74,13 @@ def test_the_heights_are_frankles_and_the_later_runs_part_the_lower_they_are():
     # All examples have the same loss, so the data leave no doubt.
     np.testing.assert_allclose(found["barrier_high"][:, 0], expected, rtol=1e-9, atol=1e-12)
     assert "barrier_error" not in found
-    named = {"kind": "instability", "definition": "frankle", "threshold": 0.02, "total_steps": 25}
+    named = {"kind": "instability", "definition": "frankle", "total_steps": 25}
     assert {name: found.attrs[name] for name in named} == named
+    assert not {"verdict", "threshold"} & set(found.attrs)
     assert found.attrs["n_examples"] == 4
 
 
-def test_the_error_is_measured_beside_the_loss():
+def test_the_error_is_measured_with_the_loss():
     found = measured(signs(), spawned, [0, 30])
     # Right everywhere at w = 1, wrong everywhere at w = -1: at most 1, less the mean 1/2 of the ends.
     assert found["barrier_error"].values.tolist() == [[0.5], [0.0]]
@@ -159,9 +161,14 @@ def test_trainings_that_fork_differ_before_the_end_and_are_one_at_the_end():
         ({"ks": [1.5]}, "whole"),
         ({"ks": [0, 30], "total_steps": 20}, "a run has 20 steps"),
         ({"pairs": 0}, "pairs=0: give at least 1"),
+        ({"pairs": -1}, "pairs=-1"),
+        ({"total_steps": -1}, "ks="),
+        ({"steps": 2}, "steps=2"),
+        ({"draws": 7}, "draws=7"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_steps_and_pairs_that_cannot_be_are_refused_before_anything_is_trained(options, message):
+def test_impossible_questions_are_refused_before_anything_is_trained(options, message):
     def spawn(k: int, order: int) -> Tensor:
         raise AssertionError("a training was begun")
 
@@ -184,3 +191,108 @@ def test_steps_and_pairs_that_cannot_be_are_refused_before_anything_is_trained(o
 def test_what_is_no_network_is_refused(returned, error, message):
     with pytest.raises(error, match=message):
         measured(two_wells(), lambda k, order: returned, [3])
+
+
+# Real networks
+
+MEMBER = BY_NAME["mlp-tanh"]
+INTERVALS = ["barrier", "barrier_low", "barrier_high", "barrier_error", "barrier_error_low", "barrier_error_high"]
+
+
+def classifier(**options) -> Objective:
+    return Objective(MEMBER.make(), MEMBER.loss, MEMBER.data(), **options)
+
+
+def interpolated(k: int, order: int) -> nn.Module:
+    """The later the parting, the nearer to one network."""
+    one, other = MEMBER.make(seed=0), MEMBER.make(seed=order + 1)
+    with torch.no_grad():
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            p.lerp_(q, 1 / (1 + k))
+    return one
+
+
+def test_every_number_is_that_of_the_barrier_between_the_two_runs():
+    o = classifier()
+    found = measured(o, interpolated, np.array([8, 0, 2]), pairs=2, seed=3)
+    assert found["k"].values.tolist() == [0, 2, 8]
+    for k in (0, 2, 8):
+        for pair in (0, 1):
+            a, b = (o.point_of(interpolated(k, 2 * pair + i)) for i in (0, 1))
+            own = la.barrier(o, la.Segment(a, b), definition="frankle", steps=5, draws=100, seed=3, progress=False)
+            cell = found.sel(k=k, pair=pair)
+            for name in INTERVALS:
+                assert float(cell[name]) == float(own[name])
+            ends = [1 - o.samples(p)["accuracy"].mean for p in (a, b)]
+            assert float(cell["end_error"]) == pytest.approx(np.mean(ends), abs=1e-12)
+    assert float(found["barrier"][-1].max()) < 0.1 * float(found["barrier"][0].min())
+
+
+def test_one_seed_gives_the_same_numbers_and_draws_none_from_the_callers_stream():
+    o = classifier()
+    points = {order: o.point_of(interpolated(1, order)) for order in range(2)}
+    state = torch.get_rng_state()
+    first, again, other = (measured(o, lambda k, order: points[order], [1], seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.equals(again)
+    assert first["barrier"].item() == other["barrier"].item()
+    assert first["barrier_high"].item() != other["barrier_high"].item()
+
+
+def test_without_draws_the_heights_stay_and_the_intervals_are_unknown():
+    o = classifier()
+    found, known = measured(o, interpolated, [0], draws=0), measured(o, interpolated, [0])
+    for name in ("barrier", "barrier_error"):
+        assert found[name].item() == known[name].item()
+        assert np.isnan(found[f"{name}_high"].item())
+
+
+def test_a_step_of_any_kind_has_no_error_even_where_runs_are_one():
+    batches = [{"x": x, "y": y} for x, y in MEMBER.batches()]
+    o = Objective.from_step(MEMBER.make(), lambda m, d: F.cross_entropy(m(d["x"]), d["y"], reduction="none"), batches)
+    found = measured(o, lambda k, order: interpolated(k, 0 if k == 5 else order), [0, 5])
+    assert set(found) == {"barrier", "barrier_low", "barrier_high"}
+    assert found["barrier"][0].item() > 0
+    assert found["barrier"][1].item() == 0
+
+
+def test_a_point_of_another_type_that_takes_a_gradient_is_a_point():
+    o = classifier(dtype=torch.float64)
+    points = [o.point_of(interpolated(0, order)).float().requires_grad_() for order in (0, 1)]
+    found = measured(o, lambda k, order: points[order], [0])
+    expected = measured(o, lambda k, order: points[order].detach().double(), [0])
+    assert found["barrier"].item() == expected["barrier"].item()
+    assert all(point.requires_grad for point in points)
+
+
+def test_only_the_chosen_parameters_are_compared():
+    o = classifier(parameters="2.*")
+    found = measured(o, interpolated, [0])
+    a, b = (o.point_of(interpolated(0, order)) for order in (0, 1))
+    own = la.barrier(o, la.Segment(a, b), definition="frankle", steps=5, draws=100, progress=False)
+    assert found["barrier"].item() == own["barrier"].item()
+
+
+def test_what_spawn_raises_is_not_hidden():
+    def spawn(k: int, order: int) -> Tensor:
+        raise RuntimeError("no space left on device")
+
+    with pytest.raises(RuntimeError, match="no space left"):
+        measured(classifier(), spawn, [0])
+
+
+def test_a_run_whose_loss_overflows_is_told():
+    def spawn(k: int, order: int) -> nn.Module:
+        network = MEMBER.make(seed=order)
+        with torch.no_grad():
+            network[-1].weight.fill_(3e38)
+        return network
+
+    with pytest.raises(NonFiniteLoss, match="t = 0") as caught:
+        measured(classifier(), spawn, [0])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bar_counts_the_pairs(capsys):
+    measured(classifier(), interpolated, [0, 4], pairs=2, progress=True)
+    assert "instability" in capsys.readouterr().err

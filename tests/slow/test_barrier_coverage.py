@@ -41,7 +41,7 @@ def network(seed: int, epochs: int) -> torch.nn.Module:
 
 
 def path(objective: Objective, name: str) -> Curve:
-    """Two networks apart, and one beside itself after more training, where the barrier is about 0."""
+    """Between two networks, and from one to itself after more training, where the barrier is about 0."""
     a = objective.point_of(network(0, 10))
     return la.Segment(a, objective.point_of(network(1, 10) if name == "apart" else network(0, 12)))
 
@@ -75,6 +75,6 @@ def covered(name: str, replacement: bool) -> dict[tuple[str, str], int]:
 
 
 @pytest.mark.parametrize("replacement", [True, False], ids=["with replacement", "without"])
-@pytest.mark.parametrize("name", ["apart", "beside"])
+@pytest.mark.parametrize("name", ["apart", "trained on"])
 def test_at_least_90_of_100_samples_have_intervals_that_cover_the_barrier_of_all_data(name, replacement):
     assert min(covered(name, replacement).values()) >= 90

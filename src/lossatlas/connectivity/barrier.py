@@ -1,4 +1,4 @@
-"""The height of the ground between two models, by the literature's definitions."""
+"""The height of the loss on a path between two models above its ends, by the definitions of the literature."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from lossatlas.connectivity.heights import (
     Profile,
     heights,
     interval,
-    relative_heights,
+    relative_interval,
     summit,
 )
-from lossatlas.connectivity.refinement import Samples, Tolerance, evidence, explored, first_places, profiles
+from lossatlas.connectivity.refinement import Refinement, Samples, Tolerance, evidence, explored, first_places, profiles
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Curve, Segment
 from lossatlas.model.functional import BatchNormPolicy
 from lossatlas.objective import Objective
 
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
-THRESHOLD = 0.02  # Frankle et al. 2020: an error barrier below 2 % counts as connectivity
 SAME = (
     "The two ends are the same point, so their barrier is 0: right after an alignment that finds one network in the "
     "other; if two different models were meant, check which weights were loaded."
 )
-WAYS = {"Segment": "line", "Bezier": "Bezier curve", "PolygonalChain": "polygonal chain"}
+RELATIVE = ("relative_height", "relative_height_low", "relative_height_high")
+PATH_NAMES = {"Segment": "line", "Bezier": "Bezier curve", "PolygonalChain": "polygonal chain"}
 
 
 def barrier(
@@ -49,7 +49,7 @@ def barrier(
     draws: int = 1000,
     seed: int = 0,
     batch_norm: BatchNormPolicy | None = None,
-    way: str | None = None,
+    path: str | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """max over t of L(theta(t)) - base(t), where the base is
@@ -72,17 +72,19 @@ def barrier(
     rise: it assumes that no peak is narrower than the first points are apart. At most 40 further points. ``tol=None``
     keeps to the first ones.
 
-    **How sure.** ``draws`` replicates of a bootstrap draw the examples anew, the same ones at every t and at both ends,
-    and take every maximum anew; the 95 % interval corrects for the bias of a maximum over noisy points
+    **Uncertainty.** ``draws`` replicates of a bootstrap draw the examples anew, the same ones at every t and at both
+    ends, and take every maximum anew; the 95 % interval corrects for the bias of a maximum over noisy points
     (``connectivity.heights.interval``); where no example shows an error it ends at 3.7 / N, since what is
     rarer may not be seen among N. It takes the examples as independent draws and the t as given. With a loss
     that has one value a batch the batches are drawn. No draws, two batches or fewer: NaN. ``barrier_stderr`` is the
     paired standard error at the t of the maximum alone.
 
-    **Verdict** (``attrs["verdict"]``): ``"linearly connected"`` (a ``Segment``) or ``"connected by a curve"`` where the
-    upper end of the interval of Frankle's error barrier is below 0.02, else ``"not shown connected"``. Without an
-    accuracy, the same for Frankle's loss barrier as a share of the mean loss of the ends. The statistic is in
-    ``attrs["verdict_statistic"]``.
+    Parameters
+    ----------
+    curve : theta(t), ``(n,)`` for each t in [0, 1]: a ``Segment``, a fitted curve, or any object with ``point(t)`` and
+        ``length``.
+    path : what the path is called in figures and claims: "line", "line after alignment", "Bezier curve" or "polygonal
+        chain"; by default after the kind of the curve.
 
     Returns
     -------
@@ -90,50 +92,60 @@ def barrier(
     ``barrier``, ``barrier_stderr``, ``barrier_low``, ``barrier_high``, ``t_max``, ``t_max_low``, ``t_max_high``; the
     same of the error (``barrier_error``, ``t_max_error``, ...); ``highest_loss``, the largest on the path, with its
     standard error; ``length_ratio``, the length of the path over |theta(1) - theta(0)|. Over ``("definition",)``, all
-    three: ``height``, ``height_low``, ``height_high``, and of the error ``height_error``, ... ``attrs["refined"]``
-    is ``"yes"`` where the tolerances were met, for loss and error, else the reason. ``way`` is what the path is called.
+    three: ``height``, ``height_low``, ``height_high``, and of the error ``height_error``, ... Without an accuracy
+    ``relative_height``, ``relative_height_low``, ``relative_height_high``: Frankle's loss barrier as a share of the
+    mean loss of the ends, NaN where that is not positive. ``attrs["refined"]`` is 1 where the tolerances were met, for
+    loss and error, else 0 with the reason in ``attrs["refinement_note"]``.
 
-    Warns (``UserWarning``) where both ends are one point. Raises ``NonFiniteLoss`` when an end's loss is not finite,
-    ``InputError`` for an impossible question.
+    Warns (``UserWarning``) where both ends are one point.
+
+    Raises
+    ------
+    NonFiniteLoss : an end's loss is not finite.
+    InputError : an impossible setting.
+    DirectionError : the points of the curve are not of the objective's size.
+
+    Source: Frankle et al. (2020), "Linear mode connectivity and the lottery ticket hypothesis", section 2; Entezari et
+    al. (2022), "The role of permutation invariance in linear mode connectivity of neural networks";
+    Draxler et al. (2018), "Essentially no barriers in neural network energy landscape". Intervals: Chernozhukov, Lee &
+    Rosen (2013).
+
+    Examples
+    --------
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> loss = lambda outputs, _: (outputs[:, 0] ** 2 - 1) ** 2   # for x = 1: minima at w = -1 and w = 1
+    >>> objective = Objective(model, loss, (torch.ones(8, 1), torch.zeros(8)), metrics=None)
+    >>> found = barrier(objective, Segment(torch.tensor([-1.0]), torch.tensor([1.0])), progress=False)
+    >>> float(found["barrier"]), float(found["t_max"])
+    (1.0, 0.5)
     """
     check(definition, tol, t_tol, draws, seed)
     straight = Segment(curve.point(0.0), curve.point(1.0))
     if same := torch.equal(straight.a, straight.b):
         warnings.warn(SAME, UserWarning, stacklevel=2)
     started = time.perf_counter()
-    if batch_norm is None and objective.has_batch_norm and objective.batch_norm == "frozen":
-        batch_norm = "recompute"
-    if batch_norm is not None:
-        objective = objective.with_batch_norm(batch_norm)
-    known, refined = explored(objective, curve, first_places(steps), tol, t_tol, progress)
+    objective = with_statistics_on_paths(objective, batch_norm)
+    known, refinement = explored(objective, curve, first_places(steps), tol, t_tol, progress)
     loss, error = profiles(known)
-    replicates = loss.replicates(draws, seed)
-    variables = _means(known) | _highest(loss) | _summits(loss, replicates, definition, "")
-    if error is not None:
-        variables |= {"error": ("t", error.means), "error_stderr": ("t", error.stderrs)}
-        variables |= _summits(error, error.replicates(draws, seed), definition, "_error")
+    variables = _means(known) | _highest(loss) | _heights_found(loss, error, definition, draws, seed)
     variables["length_ratio"] = 1.0 if same else curve.length / straight.length
     dataset = xr.Dataset(variables, coords={"t": loss.t, "definition": list(DEFINITIONS)})
     name = type(curve).__name__
     dataset.attrs = {"kind": "barrier"} | objective.provenance()
-    dataset.attrs |= {
-        "definition": definition,
-        "curve": name,
-        "way": way or WAYS.get(name, name),
-        "draws": draws,
-        "seed": seed,
-        "tol": math.nan if tol is None else tol,
-        "t_tol": t_tol,
-        "refined": refined,
-        "stderr_over": loss.samples[0].over,
-        "bootstrap": _bootstrap(loss, draws),
-    }
-    dataset.attrs |= _resolutions(loss, error, definition)
+    dataset.attrs |= {"definition": definition, "curve": name, "path": path or PATH_NAMES.get(name, name)}
+    dataset.attrs |= {"draws": draws, "seed": seed, "tol": math.nan if tol is None else tol, "t_tol": t_tol}
+    dataset.attrs |= _refined(refinement) | _resolutions(loss, error, definition)
+    dataset.attrs |= {"stderr_over": loss.samples[0].over, "bootstrap": _bootstrap(loss, draws)}
     _widen_places(dataset)
-    connected = "linearly connected" if isinstance(curve, Segment) else "connected by a curve"
-    dataset.attrs |= _verdict(dataset, loss, replicates, connected)
     dataset.attrs["seconds"] = time.perf_counter() - started
     return dataset
+
+
+def with_statistics_on_paths(objective: Objective, batch_norm: BatchNormPolicy | None = None) -> Objective:
+    """The objective with ``batch_norm``, by default with frozen BatchNorm statistics estimated anew at each point."""
+    if batch_norm is None and objective.function.frozen_statistics:
+        batch_norm = "recompute"
+    return objective if batch_norm is None else objective.with_batch_norm(batch_norm)
 
 
 def check(definition: Definition, tol: float | None, t_tol: float, draws: int, seed: int) -> None:
@@ -162,6 +174,18 @@ def _means(known: dict[float, Samples]) -> dict[str, object]:
 def _highest(loss: Profile) -> dict[str, object]:
     top = summit(loss.means)
     return {"highest_loss": loss.means[top], "highest_loss_stderr": loss.stderrs[top]}
+
+
+def _heights_found(
+    loss: Profile, error: Profile | None, definition: Definition, draws: int, seed: int
+) -> dict[str, object]:
+    """All heights with their intervals: of the loss, and of the error or, without one, of the loss as a share."""
+    replicates = loss.replicates(draws, seed)
+    variables = _summits(loss, replicates, definition, "")
+    if error is None:
+        return variables | dict(zip(RELATIVE, relative_interval(loss, replicates), strict=True))
+    variables |= {"error": ("t", error.means), "error_stderr": ("t", error.stderrs)}
+    return variables | _summits(error, error.replicates(draws, seed), definition, "_error")
 
 
 def _summits(profile: Profile, replicates: FloatArray | None, definition: Definition, suffix: str) -> dict[str, object]:
@@ -196,8 +220,12 @@ def _bootstrap(loss: Profile, draws: int) -> str:
     if loss.units < 3:
         return f"none: {loss.units} {loss.samples[0].over} are too few"
     if not loss.finite:
-        return "none for the loss, which is not finite on the way"
+        return "none for the loss, which is not finite on the path"
     return f"paired over {loss.samples[0].over}"
+
+
+def _refined(refinement: Refinement) -> dict[str, int | str]:
+    return {"refined": int(refinement.met), "refinement_note": refinement.reason}
 
 
 def _resolutions(loss: Profile, error: Profile | None, definition: Definition) -> dict[str, float]:
@@ -218,33 +246,3 @@ def _widen_places(dataset: xr.Dataset) -> None:
             place = float(dataset[name])
             dataset[f"{name}_low"] = np.minimum(dataset[f"{name}_low"], max(place - resolution, 0.0))
             dataset[f"{name}_high"] = np.maximum(dataset[f"{name}_high"], min(place + resolution, 1.0))
-
-
-def _verdict(
-    dataset: xr.Dataset, loss: Profile, replicates: FloatArray | None, connected: str
-) -> dict[str, str | float]:
-    if "error" in dataset:
-        own = dataset.sel(definition="frankle")
-        name, value = "Frankle's error barrier", float(own["height_error"])
-        low, high = float(own["height_error_low"]), float(own["height_error_high"])
-    else:
-        name = "Frankle's loss barrier / mean loss of the ends"
-        value, low, high = _relative(loss, replicates)
-    known = "no interval" if math.isnan(high) else f"95 % interval [{low:.4g}, {high:.4g}]"
-    return {
-        "verdict": connected if high < THRESHOLD and loss.finite else "not shown connected",
-        "verdict_statistic": f"{name} {value:.4g}, {known}, threshold {THRESHOLD:g}",
-        "threshold": THRESHOLD,
-    }
-
-
-def _relative(loss: Profile, replicates: FloatArray | None) -> tuple[float, float, float]:
-    """Frankle's barrier as a share of the mean loss of the ends; NaN where that is not positive."""
-    if loss.means[[0, -1]].mean() <= 0:
-        return math.nan, math.nan, math.nan
-    found = relative_heights(loss.means)
-    value = float(found[summit(found)])
-    if replicates is None or (replicates[:, [0, -1]].mean(1) <= 0).any():
-        return value, math.nan, math.nan
-    low, high, *_ = interval(loss.t, found, relative_heights(replicates), loss.units)
-    return value, low, high

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossatlas.connectivity.barrier import WAYS, barrier
+from lossatlas.connectivity.barrier import PATH_NAMES, barrier
 from lossatlas.connectivity.fitting import Engine, Fit
 from lossatlas.connectivity.heights import Definition
 from lossatlas.errors import InputError
@@ -24,7 +24,7 @@ _BEZIER = Bezier()
 
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """A fitted path, how it was fitted, and the ground along it.
+    """A fitted path, how it was fitted, and the loss along it.
 
     ``curve`` holds the ``points`` ``(bends + 2, n)``; ``training`` is a Dataset of kind ``"connection"``; ``profiles``
     are Datasets of kind ``"barrier"``: on the objective's data and, where ``test`` was given, on its data.
@@ -54,8 +54,8 @@ def connect(
 ) -> Connection:
     """argmin over the bends of E[L(theta(t))], t ~ U(0, 1): a path of low loss from a to b.
 
-    Garipov et al. (2018, equation 2). Each step draws one t and one mini-batch, and every bend p_k descends along
-    c_k(t) grad L_batch(theta(t)): one backward pass a step, whatever the number of bends. Adam, whose steps do not
+    Each step draws one t and one mini-batch, and every bend p_k descends along c_k(t) grad L_batch(theta(t)): one
+    backward pass a step, whatever the number of bends. Adam, whose steps do not
     depend on the scale of the loss or of c_k; its learning rate falls to zero along a cosine. The path starts as the
     straight line, its bends at equal distances, or as the ``curve`` that was given where that has points. BatchNorm
     uses each batch's own statistics while training; along the finished path they are estimated anew at each t, as
@@ -76,6 +76,11 @@ def connect(
     profile_steps, definition : of the profiles, as ``barrier`` takes them; 0 steps for none.
     folder : keeps the state after each epoch; the same call goes on after the last whole one and ends in the same bits.
 
+    Returns
+    -------
+    Connection : the ``curve``, with its points ``(bends + 2, n)``; ``training``, over ``("step",)`` ``loss``,
+    ``t_drawn``, ``learning_rate`` and over ``("epoch",)`` ``epoch_loss``; ``profiles``, of ``barrier``.
+
     Raises
     ------
     DirectionError : the ends are the same point, of another size, or not finite; so are those of a fitted curve.
@@ -84,9 +89,12 @@ def connect(
     OutputError : ``folder`` holds another fit, or cannot be written.
     InputError : an impossible setting.
 
+    Source: Garipov et al. (2018), "Loss surfaces, mode connectivity, and fast ensembling of DNNs", equation 2; Draxler
+    et al. (2018), "Essentially no barriers in neural network energy landscape".
+
     Examples
     --------
-    >>> valley = lambda w, _: (w.norm(dim=1) - 1) ** 2   # a ring of radius 1, seen from (-1, 0) and (1, 0)
+    >>> valley = lambda w, _: (w.norm(dim=1) - 1) ** 2   # a ring of radius 1
     >>> class Place(torch.nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
@@ -98,23 +106,14 @@ def connect(
     >>> bool(found.profiles[0]["highest_loss"] < 0.05)  # 1 on the straight line
     True
     """
-    _check(objective, test, curve, engine, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    if definition not in get_args(Definition) or profile_steps in (1, 2) or profile_steps < 0:
-        # Found out now, not after the training.
-        raise InputError(
-            f"definition={definition!r}, profile_steps={profile_steps}: give one of {', '.join(get_args(Definition))}, "
-            "and at least 3 steps, or 0 for no profiles."
-        )
+    check_fit(objective, test, curve, engine, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    _check_profiles(definition, profile_steps)  # found out now, not after the training
     points = _start(curve, objective.point_of(a), objective.point_of(b))
-    if epochs is None:
-        epochs = math.ceil(STEPS / len(objective.mini_batches(batch_size, seed)[0]))
-    if epochs < 1:
-        raise InputError(f"epochs={epochs}: give a whole number from 1 up.")
     settings = {
         "curve": type(curve).__name__,
         "bends": curve.bends,
         "engine": engine,
-        "epochs": epochs,
+        "epochs": _epochs(objective, epochs, batch_size, seed),
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "optimizer": "Adam",
@@ -123,13 +122,32 @@ def connect(
     }
     fit = Fit(objective, curve, points, settings, None if folder is None else Path(folder))
     fitted = fit.to_the_end(progress)
-    profiles: list[xr.Dataset] = []
-    if profile_steps:
-        profiles.append(barrier(objective, fitted, definition=definition, steps=profile_steps, progress=progress))
-        if test is not None:  # at the same t, and at more where the maximum there needs them
-            t = profiles[0]["t"].values
-            profiles.append(barrier(test, fitted, definition=definition, steps=t, progress=progress))
-    return Connection(fitted, fit.dataset().assign_attrs(way=WAYS[type(fitted).__name__]), profiles)
+    profiles = _profiles(objective, test, fitted, profile_steps, definition, progress) if profile_steps else []
+    return Connection(fitted, fit.dataset().assign_attrs(path=PATH_NAMES[type(fitted).__name__]), profiles)
+
+
+def _epochs(objective: Objective, epochs: int | None, batch_size: int, seed: int) -> int:
+    """The number that was given, or as many as make ``STEPS`` steps."""
+    if epochs is None:
+        return math.ceil(STEPS / len(objective.batches.shuffled(batch_size, seed)[0]))
+    if epochs < 1:
+        raise InputError(f"epochs={epochs}: give a whole number from 1 up.")
+    return epochs
+
+
+def _profiles(
+    objective: Objective,
+    test: Objective | None,
+    curve: ParametricCurve,
+    steps: int,
+    definition: Definition,
+    progress: bool,
+) -> list[xr.Dataset]:
+    """Barriers on the objective's data and on the test's: there at the same t, and at more if its maximum needs it."""
+    own = barrier(objective, curve, definition=definition, steps=steps, progress=progress)
+    if test is None:
+        return [own]
+    return [own, barrier(test, curve, definition=definition, steps=own["t"].values, progress=progress)]
 
 
 def _start(curve: ParametricCurve, a: Tensor, b: Tensor) -> Tensor:
@@ -146,7 +164,15 @@ def _start(curve: ParametricCurve, a: Tensor, b: Tensor) -> Tensor:
     return curve.points.to(a)
 
 
-def _check(objective: Objective, test: Objective | None, curve: object, engine: str, **settings: float) -> None:
+def _check_profiles(definition: str, steps: int) -> None:
+    if definition not in get_args(Definition) or steps in (1, 2) or steps < 0:
+        raise InputError(
+            f"definition={definition!r}, profile_steps={steps}: give one of {', '.join(get_args(Definition))}, "
+            "and at least 3 steps, or 0 for no profiles."
+        )
+
+
+def check_fit(objective: Objective, test: Objective | None, curve: object, engine: str, **settings: float) -> None:
     if not isinstance(curve, ParametricCurve):
         raise InputError(f"curve is a {type(curve).__name__}: give Bezier(bends) or PolygonalChain(bends).")
     if engine not in get_args(Engine):

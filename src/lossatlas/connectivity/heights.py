@@ -140,6 +140,18 @@ def interval(t: FloatArray, found: FloatArray, replicates: FloatArray, units: in
     return Interval(max(0.0, float(low)), float(high), min(here, float(first)), max(here, float(last)))
 
 
+def relative_interval(loss: Profile, replicates: FloatArray | None) -> tuple[float, float, float]:
+    """Frankle's barrier as a share of the mean loss of the ends, and its interval; NaN where that is not positive."""
+    if loss.means[[0, -1]].mean() <= 0:
+        return math.nan, math.nan, math.nan
+    found = relative_heights(loss.means)
+    value = float(found[summit(found)])
+    if replicates is None or (replicates[:, [0, -1]].mean(1) <= 0).any():
+        return value, math.nan, math.nan
+    low, high, *_ = interval(loss.t, found, relative_heights(replicates), loss.units)
+    return value, low, high
+
+
 def _counts(rng: np.random.Generator, units: int, draws: int) -> FloatArray:
     """``(draws, units)``: how often each unit comes when as many as there are come, with replacement."""
     drawn = [np.bincount(rng.integers(units, size=units), minlength=units) for _ in range(draws)]

@@ -1,4 +1,4 @@
-"""How early in training the end is decided: runs from a shared prefix, and the ground between them."""
+"""How early in training the minimum is decided: runs from a shared prefix, and the barriers between their ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lossatlas.connectivity.barrier import THRESHOLD, barrier, check
+from lossatlas.connectivity.barrier import barrier, check, with_statistics_on_paths
 from lossatlas.connectivity.refinement import first_places
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Segment
@@ -37,7 +37,8 @@ def instability(
     """sup_t E(theta_t) - (E_1 + E_2) / 2 between two runs that share their first k steps, for each k.
 
     Runs whose barrier of the error is below 2 % are *stable to SGD noise from step k on*: their ends are linearly
-    connected (Frankle et al. 2020, section 3). E is the error 1 - accuracy, and beside it the loss.
+    connected. E is the error 1 - accuracy; the barrier of the loss is measured too. Whether runs are stable is a claim
+    on the intervals, not part of the result.
 
     Parameters
     ----------
@@ -56,15 +57,29 @@ def instability(
     ``barrier_high``; where the objective has an accuracy ``barrier_error`` likewise, and ``end_error``, the mean error
     of the two ends. Runs that end in the same point (k = ``total_steps``) have barriers of exactly 0.
 
-    Raises ``InputError`` for k or pairs that cannot be, and where ``spawn`` returns no network; ``DirectionError`` and
-    ``CheckpointError`` where it returns one of another architecture or with weights that are not finite.
+    Raises
+    ------
+    InputError : k or pairs that cannot be; ``spawn`` returns no network.
+    DirectionError, CheckpointError : it returns one of another architecture, or with weights that are not finite.
+    NonFiniteLoss : the loss of a run's end is not finite.
+
+    Source: Frankle et al. (2020), "Linear mode connectivity and the lottery ticket hypothesis", sections 2 and 3.
+
+    Examples
+    --------
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> loss = lambda outputs, _: (outputs[:, 0] ** 2 - 1) ** 2   # for x = 1: minima at w = -1 and w = 1
+    >>> objective = Objective(model, loss, (torch.ones(8, 1), torch.zeros(8)), metrics=None)
+    >>> def spawn(k, order):   # before step 10 the order of the data decides between the two minima
+    ...     return torch.tensor([-1.0 if k < 10 and order % 2 else 1.0])
+    >>> instability(objective, spawn, [0, 10], progress=False)["barrier"].values.tolist()
+    [[1.0], [0.0]]
     """
     shared = _checked(ks, pairs, total_steps)
     first_places(steps)  # found out now, not after the training
     check("frankle", None, 1.0, draws, seed)
     started = time.perf_counter()
-    if objective.has_batch_norm and objective.batch_norm == "frozen":
-        objective = objective.with_batch_norm("recompute")  # the objective's own statistics belong to no run
+    objective = with_statistics_on_paths(objective)  # the objective's own statistics belong to no run
     found: dict[tuple[int, int], dict[str, float]] = {}
     with tqdm(total=len(shared) * pairs, desc="instability", unit="pair", disable=not progress, leave=False) as bar:
         for k, pair in np.ndindex(len(shared), pairs):
@@ -79,7 +94,7 @@ def instability(
         coords={"k": shared, "pair": np.arange(pairs)},
     )
     dataset.attrs = {"kind": "instability"} | objective.provenance()
-    dataset.attrs |= {"definition": "frankle", "threshold": THRESHOLD, "draws": draws, "seed": seed}
+    dataset.attrs |= {"definition": "frankle", "draws": draws, "seed": seed}
     dataset.attrs |= {} if total_steps is None else {"total_steps": total_steps}
     dataset.attrs["seconds"] = time.perf_counter() - started
     return dataset

@@ -1,4 +1,4 @@
-"""The plane through two networks and a third point, with the ways between them drawn on it."""
+"""The plane through two networks and a third point, with the paths between them on it."""
 
 from __future__ import annotations
 
@@ -10,64 +10,79 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lossatlas.connectivity.barrier import with_statistics_on_paths
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Curve
 from lossatlas.geometry.regions import Region, plane_through
 from lossatlas.objective import Objective
 from lossatlas.surfaces.surface import surface
 
-_MARGIN = 0.2  # of the extent of what is drawn, on either side
-_PLACES = 61  # on each way: divides by 2 to 6, so the corners of a chain are among them
+_MARGIN = 0.2  # of the extent of paths and marks, on either side
+_PLACES = 61  # on each path: divides by 2 to 6, so the corners of a chain are among them
 
 
 def connectivity_plane(
     objective: Objective,
-    ways: Mapping[str, Curve],
+    paths: Mapping[str, Curve],
     marks: Mapping[str, Tensor],
     third: Tensor,
     *,
     steps: int | tuple[int, int] = 31,
     progress: bool = True,
 ) -> xr.Dataset:
-    """L on the plane through theta(0), theta(1) of the first way and ``third``, with every way and mark (Garipov et al.
-    2018, figure 1).
+    """L(theta(0) + alpha u + beta v), where u points from theta(0) to theta(1) of the first path, and v, orthogonal to
+    u, spans with it the plane that holds ``third``; u and v have length 1.
 
-    The axes are distances in parameter space from theta(0), alpha towards theta(1). What is not on the plane is drawn
-    where it is nearest, and how far away it is goes with it: a Bezier curve or chain with one bend lies on the plane
-    through its bend. BatchNorm statistics that an objective holds frozen are estimated anew at each pixel, as on the
-    ways (``"recompute"``).
+    The axes are distances in parameter space from theta(0). Every path and mark is projected onto the plane, and its
+    distance from the plane is given: a Bezier curve or chain with one bend lies on the plane through its bend.
+    BatchNorm statistics that an objective holds frozen are estimated anew at each grid point, as on the paths
+    (``"recompute"``).
 
     Parameters
     ----------
-    ways : what each path is called, such as "line" or "Bezier curve", and the path.
+    paths : what each path is called, such as "line" or "Bezier curve", and the path.
     marks : what each point is called, and the point ``(n,)``.
-    third : ``(n,)``, beside the straight line between the ends: a bend, or the second network aligned.
-    steps : pixels on each axis; the axes hold all ways and marks, and 20 % of their extent on either side.
+    third : ``(n,)``, off the straight line between the ends: a bend, or the second network aligned.
+    steps : grid points on each axis; the axes hold all paths and marks, and 20 % of their extent on either side.
 
     Returns
     -------
-    Dataset of ``surface``, and over ``("way", "t_way")`` ``way_alpha``, ``way_beta`` and ``way_off_plane``, the
-    distance from the plane, over ``("mark",)`` ``mark_alpha``, ``mark_beta``, ``mark_off_plane``.
+    Dataset with the variables of a ``surface``, and over ``("path", "t_path")`` ``path_alpha``, ``path_beta`` and
+    ``path_off_plane``, the distance from the plane, over ``("mark",)`` ``mark_alpha``, ``mark_beta``,
+    ``mark_off_plane``.
 
-    Raises ``InputError`` without a way, ``DirectionError`` where the three points lie on one line.
+    Raises
+    ------
+    InputError : no path.
+    DirectionError : the three points lie on one line, or a point has another size or is not finite.
+
+    Source: Garipov et al. (2018), "Loss surfaces, mode connectivity, and fast ensembling of DNNs", figure 1.
+
+    Examples
+    --------
+    >>> from lossatlas.geometry.curves import Segment
+    >>> model = torch.nn.Linear(3, 1, bias=False)
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, (torch.eye(3), torch.zeros(3, 1)))
+    >>> a, b, c = torch.eye(3)
+    >>> found = connectivity_plane(objective, {"line": Segment(a, b)}, {"c": c}, c, steps=5, progress=False)
+    >>> found["loss"].shape, round(float(found["path_alpha"][0, -1]), 4)
+    ((5, 5), 1.4142)
     """
-    if not ways:
-        raise InputError("There is no way to draw: give at least one, such as {'line': Segment(a, b)}.")
-    if objective.has_batch_norm and objective.batch_norm == "frozen":
-        objective = objective.with_batch_norm("recompute")
-    first = next(iter(ways.values()))
+    if not paths:
+        raise InputError("There is no path to draw: give at least one, such as {'line': Segment(a, b)}.")
+    first = next(iter(paths.values()))
     region = plane_through(first.point(0.0), first.point(1.0), third)
     t = np.linspace(0.0, 1.0, _PLACES)
-    roads = np.stack([[_place(region, way.point(float(x))) for x in t] for way in ways.values()])
+    along = np.stack([[_place(region, path.point(float(x))) for x in t] for path in paths.values()])
     places = np.stack([_place(region, point) for point in marks.values()]) if marks else np.empty((0, 3))
-    corners = np.stack([_place(region, third), *roads.reshape(-1, 3), *places])[:, :2]
-    dataset = surface(objective, region.zoom(_spans(corners), steps=steps), progress=progress)
+    corners = np.stack([_place(region, third), *along.reshape(-1, 3), *places])[:, :2]
+    region = region.zoom(_spans(corners), steps=steps)
+    dataset = surface(with_statistics_on_paths(objective), region, progress=progress)
     for index, name in enumerate(("alpha", "beta", "off_plane")):
-        dataset[f"way_{name}"] = (("way", "t_way"), roads[:, :, index])
+        dataset[f"path_{name}"] = (("path", "t_path"), along[:, :, index])
         dataset[f"mark_{name}"] = ("mark", places[:, index])
-    return dataset.assign_coords(way=list(ways), t_way=t, mark=list(marks)).assign_attrs(
-        directions="through three points"
-    )
+    dataset = dataset.assign_coords(path=list(paths), t_path=t, mark=list(marks))
+    return dataset.assign_attrs(kind="connectivity_plane", directions="through three points")
 
 
 def _place(region: Region, point: Tensor) -> NDArray[np.float64]:

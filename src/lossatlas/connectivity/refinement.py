@@ -22,6 +22,14 @@ Samples = dict[str, Sample]
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """Whether the tolerances of a maximum were met, and the reason where they were not."""
+
+    met: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Tolerance:
     """How well a maximum shall be known: its height, its place, and the step below which values say nothing."""
 
@@ -36,33 +44,33 @@ class Evidence:
 
     height_resolution: float
     t_resolution: float
-    wanted: FloatArray
+    further: FloatArray
 
 
 def evidence(t: FloatArray, values: FloatArray, tolerance: Tolerance) -> Evidence:
     """What the values ``(n_t,)`` at t ``(n_t,)`` tell of the maximum between them.
 
-    Wanted are the midpoints of the intervals that may rise above the highest value by more than the tolerance: as
-    parabolas through three neighbours do or, beside the highest value, as a kink could (half of the second difference,
-    four times what a parabola rises at most). And of those beside the highest value while they are wider than t's,
-    unless they rise by no more than a step. A maximum at an end needs no bracket. A peak that is narrower than the
-    points are apart is not seen. A value that is not finite is a maximum as it is.
+    The further places are the midpoints of the intervals that may rise above the highest value by more than the
+    tolerance: as parabolas through three neighbours do or, next to the highest value, as a kink could (half of the
+    second difference, four times what a parabola rises at most). And of those next to the highest value while they are
+    wider than t's, unless they rise by no more than a step. A maximum at an end needs no bracket. A peak that is
+    narrower than the points are apart is not seen. A value that is not finite is a maximum as it is.
     """
     if not np.isfinite(values).all():
         return Evidence(math.nan, math.nan, np.array([]))
     top, widths = int(np.argmax(values)), np.diff(t)
     rises = vertices(t, values) - values[top]
-    beside = np.zeros(len(widths), dtype=bool)
+    adjacent = np.zeros(len(widths), dtype=bool)
     if 0 < top < len(t) - 1:
-        beside[[top - 1, top]] = True
-        slopes = np.diff(values[top - 1 : top + 2]) / widths[beside]
-        kink = (slopes[0] - slopes[1]) / widths[beside].sum() * widths[beside].max() ** 2
-        rises[beside] = np.maximum(rises[beside], kink)
-    wanted = (rises > max(tolerance.height, tolerance.step)) | (
-        beside & (widths > tolerance.t) & (np.abs(np.diff(values)) > tolerance.step)
+        adjacent[[top - 1, top]] = True
+        slopes = np.diff(values[top - 1 : top + 2]) / widths[adjacent]
+        kink = (slopes[0] - slopes[1]) / widths[adjacent].sum() * widths[adjacent].max() ** 2
+        rises[adjacent] = np.maximum(rises[adjacent], kink)
+    split = (rises > max(tolerance.height, tolerance.step)) | (
+        adjacent & (widths > tolerance.t) & (np.abs(np.diff(values)) > tolerance.step)
     )
     halfway = t[:-1] + widths / 2
-    return Evidence(max(0.0, float(rises.max())), float(widths[beside].max(initial=0.0)), halfway[wanted])
+    return Evidence(max(0.0, float(rises.max())), float(widths[adjacent].max(initial=0.0)), halfway[split])
 
 
 def vertices(t: FloatArray, values: FloatArray) -> FloatArray:
@@ -96,25 +104,25 @@ def first_places(steps: int | Sequence[float] | FloatArray) -> FloatArray:
 
 def explored(
     objective: Objective, curve: Curve, first: FloatArray, tol: float | None, t_tol: float, progress: bool
-) -> tuple[dict[float, Samples], str]:
+) -> tuple[dict[float, Samples], Refinement]:
     """The samples at each t, sorted, and whether the tolerances were met."""
     # The ends first: a model that cannot be measured is found out before the rest is computed.
     known = {x: _end(objective, curve, x) for x in (0.0, 1.0)}
-    refined, wanted = "no: not asked for", first[1:-1]
+    refinement, places = Refinement(False, "not asked for"), first[1:-1]
     with tqdm(total=len(first), initial=2, desc="barrier", disable=not progress, leave=False) as bar:
-        while len(wanted):
-            for x in wanted.tolist():
+        while len(places):
+            for x in places.tolist():
                 known[x] = objective.samples(curve.point(x))
                 bar.update()
             known = dict(sorted(known.items()))
             if tol is None:
                 break
-            wanted, refined = _wanted(known, tol, t_tol, 8 * torch.finfo(objective.dtype).eps)
-            if len(known) + len(wanted) > len(first) + FURTHER:
-                refined = f"no: {len(known) - len(first)} further points do not suffice"
+            places, refinement = _further(known, tol, t_tol, 8 * torch.finfo(objective.dtype).eps)
+            if len(known) + len(places) > len(first) + FURTHER:
+                refinement = Refinement(False, f"{len(known) - len(first)} further points do not suffice")
                 break
-            bar.total = len(known) + len(wanted)
-    return known, refined
+            bar.total = len(known) + len(places)
+    return known, refinement
 
 
 def profiles(known: dict[float, Samples]) -> tuple[Profile, Profile | None]:
@@ -134,13 +142,14 @@ def _end(objective: Objective, curve: Curve, t: float) -> Samples:
     return samples
 
 
-def _wanted(known: dict[float, Samples], tol: float, t_tol: float, rounding: float) -> tuple[FloatArray, str]:
+def _further(known: dict[float, Samples], tol: float, t_tol: float, rounding: float) -> tuple[FloatArray, Refinement]:
+    """The places to evaluate next, and what is reached when there are none."""
     loss, error = profiles(known)
     found = _evidence(loss, Tolerance(tol * _level(loss), t_tol, rounding * _level(loss)))
     if error is not None:
         found += _evidence(error, Tolerance(tol * _level(error), t_tol, 1 / float(error.samples[0].weights.sum())))
-    finite = "yes" if loss.finite else "no: the loss is not finite on the way"
-    return np.unique(np.concatenate([each.wanted for each in found])), finite
+    reached = Refinement(True) if loss.finite else Refinement(False, "the loss is not finite on the path")
+    return np.unique(np.concatenate([each.further for each in found])), reached
 
 
 def _evidence(profile: Profile, tolerance: Tolerance) -> list[Evidence]:

@@ -1,4 +1,4 @@
-"""Fitting a path where it is hard: best paths by quadrature, kills at every step, odd data, folders that do not fit."""
+"""The training of a path: best paths by quadrature, kills at every step, data of every kind, folders of other fits."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Bowl:
 
     def __init__(self) -> None:
         self.matrix, _ = symmetric([0.5, 1.0, 3.0, 8.0])
-        self.centre = torch.tensor([0.4, -1.0, 0.7, 2.0], dtype=torch.float64)
+        self.center = torch.tensor([0.4, -1.0, 0.7, 2.0], dtype=torch.float64)
         self.a, self.b = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 2
-        self.objective = quadratic(self.matrix, self.centre.expand(64, 4), self.a)
+        self.objective = quadratic(self.matrix, self.center.expand(64, 4), self.a)
 
     def mean_loss(self, curve) -> float:
         return sum(w * self.objective.value(curve.point(t)) for t, w in self.nodes(curve.bends))
@@ -60,7 +60,7 @@ class Bowl:
         share = np.array([w for _, w in nodes])[:, None]
         gram = c.T @ (share * c)
         ends = np.stack([self.a, self.b])
-        right = (share * c).sum(0)[1:-1, None] * self.centre.numpy() - gram[1:-1][:, [0, -1]] @ ends
+        right = (share * c).sum(0)[1:-1, None] * self.center.numpy() - gram[1:-1][:, [0, -1]] @ ends
         bends = np.linalg.solve(gram[1:-1, 1:-1], right)
         return kind.through(torch.from_numpy(np.concatenate([ends[:1], bends, ends[1:]])))
 
@@ -321,7 +321,7 @@ def test_batch_norm_falls_along_the_path_and_what_was_frozen_stays_so():
     line = la.barrier(o, Segment(a, b), steps=5, progress=False)
     assert float(found.profiles[0]["loss"].mean()) < float(line["loss"].mean())
     assert found.training["epoch_loss"][-1] < found.training["epoch_loss"][0]
-    assert o.batch_norm == "frozen"
+    assert o.function.policy == "frozen"
     assert o.with_batch_norm("frozen").value() == o.value()
 
 
@@ -340,7 +340,7 @@ def test_a_learning_rate_that_is_too_high_is_told_with_the_remedy(engine, kept, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_loss_that_is_nan_on_the_way_is_told_with_its_t():
+def test_a_loss_that_is_nan_on_the_path_is_told_with_its_t():
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs[:, 0].sqrt()
 
