@@ -1,13 +1,15 @@
-"""Traces and diagonals: exact where that is said, honest errors where not, products counted."""
+"""Traces and diagonals: exact where they say so, right errors and a reason where not, products counted."""
 
 from __future__ import annotations
 
 import math
+import re
 import warnings
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from oracles import plain
 from oracles.members import BATCH, MEMBERS, N
 from oracles.quadratic import symmetric
@@ -116,7 +118,7 @@ def test_the_seed_decides_an_estimate():
     assert first.value != other.value
 
 
-def test_the_estimated_diagonal_is_unbiased_with_an_honest_error():
+def test_the_estimated_diagonal_is_unbiased_and_its_error_is_that_of_its_values():
     matrix = symmetric(torch.cat([torch.tensor([9.0, -4.0]), torch.linspace(0, 1, 98)]))[0]
     counted = Counted(matrix)
     truth = matrix.diagonal()
@@ -170,3 +172,54 @@ def test_products_that_are_not_finite_are_an_error(n):
     for verb in (la.trace, la.diagonal):
         with pytest.raises(LossAtlasError, match=r"NaN|finite"):
             verb(operator)
+
+
+def trained_to(loss: float) -> tuple[torch.nn.Module, tuple[Tensor, Tensor]]:
+    """A small ReLU network in float32 with a loss below ``loss``, and its data."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(40, 6, generator=generator)
+    data = inputs, (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.3)
+    for _ in range(4000):
+        optimizer.zero_grad()
+        value = F.cross_entropy(model(inputs), data[1])
+        value.backward()
+        if value.item() < loss:
+            return model, data
+        optimizer.step()
+    raise AssertionError(f"the loss is {value.item()} after training")
+
+
+def test_a_network_with_a_loss_of_almost_zero_in_float32_still_has_the_exact_trace():
+    model, data = trained_to(1e-6)
+    found = la.trace(la.hessian(Objective(model, F.cross_entropy, data, batch_size=16)))
+    truth = float(plain.hessian(model.double(), F.cross_entropy, (data[0].double(), data[1])).trace())
+    assert (found.method, found.reason, found.stderr) == ("exact: a backward pass for each output", "", 0)
+    assert found.value == pytest.approx(truth, rel=1e-4)
+
+
+@pytest.mark.parametrize("verb", [la.trace, la.diagonal])
+def test_a_result_is_exact_or_has_a_sentence_that_says_why_not(verb):
+    tanh = next(m for m in MEMBERS if m.name == "mlp-tanh")
+    operator = la.hessian(Objective(tanh.make(), tanh.loss, tanh.data(), batch_size=BATCH))
+    assert operator.n > 64, "where all columns are no more products than an estimate"
+    assert re.fullmatch(r"The network has tanh, so it is not piecewise linear .*\.", verb(operator, tol=0.5).reason)
+    assert verb(Counted(symmetric(DECAYING)[0]).operator, tol=0.5).reason == "The matrix is known by its products only."
+    assert verb(Counted(torch.eye(20)).operator).reason == ""
+
+
+def test_the_datasets_that_hold_a_trace_say_how_it_was_found_and_why():
+    tanh = next(m for m in MEMBERS if m.name == "mlp-tanh")
+    objective = Objective(tanh.make(), tanh.loss, tanh.data(), batch_size=BATCH)
+    spectrum = la.spectrum(objective, 2, steps=20, trace_tol=0.3, trend=False, layers=True)
+    split = la.gauss_newton_split(objective, 2, tol=0.3)
+    for found in (spectrum, split):
+        assert found.attrs["trace_method"].startswith("estimate")
+        assert found.attrs["trace_reason"].startswith("The network has tanh, so")
+    assert split.attrs["trace_method_gauss_newton"].startswith("exact: a backward pass")
+    assert split.attrs["trace_reason_gauss_newton"] == ""
+    reasons = spectrum["layer_trace_reason"]
+    np.testing.assert_array_equal(reasons == "", spectrum["layer_trace_stderr"] == 0)

@@ -9,12 +9,13 @@ import xarray as xr
 
 from lossatlas.curvature.lanczos import top_eigenpairs
 from lossatlas.curvature.operators import hessian
+from lossatlas.curvature.progress import Bar, counted
 from lossatlas.curvature.trace import trace
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.objective import Objective
 
 
-def layer_variables(objective: Objective, k: int, tol: float, seed: int) -> tuple[dict[str, xr.Variable], int]:
+def layer_variables(objective: Objective, k: int, tol: float, seed: int, bar: Bar) -> tuple[dict[str, xr.Variable], int]:
     """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and the products spent.
 
     A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the
@@ -26,7 +27,7 @@ def layer_variables(objective: Objective, k: int, tol: float, seed: int) -> tupl
     traces, sizes, spent = [], [], 0
     for row, names in enumerate(layers.values()):
         part = objective.restricted([glob.escape(name) for name in names])
-        operator = hessian(part)
+        operator = counted(hessian(part), bar)
         kept = min(k, part.n_parameters)
         pairs = top_eigenpairs(operator, kept, which="both", tol=tol, floor=tol, seed=seed)  # some are 0
         values[row, :, :kept] = pairs.values.reshape(2, kept).numpy()

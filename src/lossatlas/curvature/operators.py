@@ -92,21 +92,50 @@ def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
     What does not depend on the vector is computed at the first product and kept, as far as ``max_memory`` bytes reach
     (half of what is free by default): later products take about half the time of ``objective.hvp``.
 
-    >>> model, data = torch.nn.Linear(2, 1, bias=False), (torch.eye(2), torch.zeros(2, 1))
-    >>> hessian(Objective(model, torch.nn.functional.mse_loss, data)) @ torch.eye(2)
+    Returns
+    -------
+    ``Operator`` ``(n, n)``, in the units of the loss a squared unit of theta.
+
+    Raises
+    ------
+    InputError : a model under ``batch_norm="recompute"``, or negative ``max_memory``; at a product, a model that
+        cannot be differentiated twice.
+    NumericalError : a product holds NaN or infinite numbers.
+
+    Source: Pearlmutter 1994, "Fast Exact Multiplication by the Hessian".
+
+    Examples
+    --------
+    >>> model, data = torch.nn.Linear(2, 1, bias=False), (torch.diag(torch.tensor([1.0, 2.0])), torch.zeros(2, 1))
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, data)
+    >>> hessian(objective) @ torch.eye(2)
     tensor([[1., 0.],
-            [0., 1.]])
+            [0., 4.]])
     """
     return _operator(objective, "hessian", max_memory)
 
 
 def gauss_newton(objective: Objective, *, max_memory: int | None = None) -> Operator:
-    """G = sum_i J_i' H_i J_i / N, the generalised Gauss-Newton matrix (Schraudolph 2002; Martens 2020, section 8).
+    """G = sum_i J_i' H_i J_i / N, the generalised Gauss-Newton matrix, ``(n, n)``.
 
     J_i is the Jacobian of the outputs of example i, H_i the Hessian of its loss in them. H = G + sum_i sum_c
     (dl_i / df_c) grad grad' f_c / N; G is positive semidefinite where the loss is convex in the outputs.
 
-    Raises ``InputError`` for an objective made by ``from_step``, where outputs and loss are not apart.
+    Raises
+    ------
+    InputError : an objective made by ``from_step``, where outputs and loss are not apart; and as ``hessian``.
+    NumericalError : a product holds NaN or infinite numbers.
+
+    Source: Schraudolph 2002, "Fast Curvature Matrix-Vector Products"; Martens 2020, "New Insights and Perspectives on the
+    Natural Gradient Method", section 8.
+
+    Examples
+    --------
+    >>> model, data = torch.nn.Linear(2, 1, bias=False), (torch.diag(torch.tensor([1.0, 2.0])), torch.zeros(2, 1))
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, data)
+    >>> gauss_newton(objective) @ torch.eye(2)  # the Hessian itself, of a linear model
+    tensor([[1., 0.],
+            [0., 4.]])
     """
     return _operator(objective, "gauss_newton", max_memory)
 
@@ -123,12 +152,25 @@ def fisher(
 
     ``"sampled"`` draws ``draws`` targets for each input from p(y | x) = exp(-loss), once, from ``seed``: an unbiased
     estimate of the Fisher matrix, which is the Gauss-Newton matrix where the outputs are the natural parameters of the
-    likelihood, as for logits (Martens 2020, section 9.2).
-    ``"empirical"`` takes the targets of the data: another matrix (Kunstner et al. 2019).
+    likelihood, as for logits.
+    ``"empirical"`` takes the targets of the data: another matrix.
 
-    Raises ``InputError`` for a loss without a value for each example, and, where targets are to be drawn, for one that
-    is not the negative log-likelihood of classes (cross-entropy), of 0 or 1 (binary cross-entropy), or of numbers with
-    normal noise (squared error).
+    Raises
+    ------
+    InputError : a loss without a value for each example; where targets are to be drawn, one that is not the negative
+        log-likelihood of classes (cross-entropy), of 0 or 1 (binary cross-entropy), or of numbers with normal noise
+        (squared error); and as ``hessian``.
+    NumericalError : a product holds NaN or infinite numbers.
+
+    Source: Martens 2020, "New Insights and Perspectives on the Natural Gradient Method", section 9.2; Kunstner, Hennig &
+    Balles 2019, "Limitations of the Empirical Fisher Approximation".
+
+    Examples
+    --------
+    >>> model, data = torch.nn.Linear(1, 1, bias=False), (torch.ones(2, 1), torch.tensor([[1.0], [3.0]]))
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, data).at(torch.tensor([0.0]))
+    >>> fisher(objective, kind="empirical") @ torch.ones(1)  # the gradients are -2 and -6
+    tensor([20.])
     """
     if kind == "empirical":
         return _operator(objective, "empirical_fisher", max_memory)
@@ -144,14 +186,28 @@ def gradient_covariance(objective: Objective, *, max_memory: int | None = None) 
     """C = sum_i (g_i - g) (g_i - g)' / N: the covariance of the examples' gradients g_i about their mean g.
 
     C / B is that of the mean over B examples drawn with replacement: the noise of SGD. C = empirical Fisher - g g'.
+
+    Raises
+    ------
+    InputError : a loss without a value for each example; and as ``hessian``.
+    NumericalError : a gradient or a product holds NaN or infinite numbers.
+
+    Source: Jastrzebski et al. 2018, "Three Factors Influencing Minima in SGD", section 2.
+
+    Examples
+    --------
+    >>> model, data = torch.nn.Linear(1, 1, bias=False), (torch.ones(2, 1), torch.tensor([[1.0], [3.0]]))
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, data).at(torch.tensor([0.0]))
+    >>> gradient_covariance(objective) @ torch.ones(1)  # the gradients are -2 and -6
+    tensor([4.])
     """
     gradient = objective.gradient()
-    uncentred = fisher(objective, kind="empirical", max_memory=max_memory)
+    moment = fisher(objective, kind="empirical", max_memory=max_memory)
 
     def rows(vectors: Tensor) -> Tensor:
-        return uncentred.rows(vectors) - torch.outer(vectors @ gradient, gradient)
+        return moment.rows(vectors) - torch.outer(vectors @ gradient, gradient)
 
-    return Operator(uncentred.n, rows, uncentred.dtype, uncentred.device)
+    return Operator(moment.n, rows, moment.dtype, moment.device)
 
 
 def matrix_products(

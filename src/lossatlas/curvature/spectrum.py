@@ -1,4 +1,4 @@
-"""The spectrum of the Hessian from one set of Krylov runs, each figure with its certificate."""
+"""The spectrum of the Hessian from one set of Krylov runs, each number with its error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from lossatlas.curvature.density import check_probes, density_dataset, probe_rules, rule_beside
+from lossatlas.curvature.density import check_probes, density_dataset, probe_rules, search_rule
 from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
@@ -18,7 +18,7 @@ from lossatlas.curvature.trend import trend_variables
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
 
-TRACE_PRODUCTS = 1000  # at most, beside those of the density
+TRACE_PRODUCTS = 1000  # at most, without those of the density
 
 
 def spectrum(
@@ -35,6 +35,7 @@ def spectrum(
     max_products: int | None = None,
     max_memory: int | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> xr.Dataset:
     """The k largest and k smallest eigenvalues of H, its trace, norm and density, each with its errors.
 
@@ -55,7 +56,8 @@ def spectrum(
     than lambda_max, so compare at equal numbers of examples. Needs data that can be cut anew; a note tells otherwise.
 
     ``layers=True``: ``layer_eigenvalue`` and ``layer_residual`` over ``("layer", "end", "rank")``, of the block of H
-    that belongs to the parameters of one module, the others fixed; ``layer_trace``, ``layer_trace_reason``, ``layer_size``.
+    that belongs to the parameters of one module, the others fixed; ``layer_trace``,
+    ``layer_trace_reason`` (why it is not exact), ``layer_size``.
 
     ``vectors=True`` keeps, for ``eigen_plane``, the unit ``eigenvector`` of each, in float32 over
     ``("end", "rank", "parameter")``, ``slope`` = v' grad L, the ``point`` ``("parameter",)`` that all are taken at, and
@@ -83,10 +85,10 @@ def spectrum(
     }
     notes: list[str] = []
     if trend:
-        trends, spent["products_trend"], note = trend_variables(objective, pairs, seed)
+        trends, spent["products_trend"], note = trend_variables(objective, pairs, seed, bar)
         dataset, notes = dataset.assign(trends), notes + [note] * bool(note)
     if layers:
-        blocks, spent["products_layers"] = layer_variables(objective, k, tol, seed)
+        blocks, spent["products_layers"] = layer_variables(objective, k, tol, seed, bar)
         dataset = dataset.assign(blocks)
     if vectors:
         dataset = dataset.assign(_vectors(objective, pairs, k))
@@ -158,7 +160,7 @@ def _with_density(
     rest = operator.n - len(known.values)
     if rest < 2:
         return _all_known(dataset, known, operator)
-    first = rule_beside(run, steps)
+    first = search_rule(run, steps)
     fresh = probe_rules(
         operator, steps, probes - (first is not None), known.vectors, seed + 1, float(known.values.abs().max())
     )

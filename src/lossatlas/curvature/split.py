@@ -12,6 +12,7 @@ from torch import Tensor
 from lossatlas.curvature.krylov import Floats, unit
 from lossatlas.curvature.lanczos import top_eigenpairs
 from lossatlas.curvature.operators import Operator, gauss_newton, hessian
+from lossatlas.curvature.progress import counted, product_bar
 from lossatlas.curvature.trace import trace
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
@@ -24,6 +25,7 @@ def gauss_newton_split(
     probes: int = 16,
     tol: float = 1e-2,
     seed: int = 0,
+    progress: bool = True,
 ) -> xr.Dataset:
     """H = G + R: the Gauss-Newton part J' H_f J and the rest, sum_i sum_c (dl_i / df_c) grad grad' f_c / N.
 
@@ -38,12 +40,27 @@ def gauss_newton_split(
     vectors z that H and G share; the errors of norms and cosine are the jackknife's. ``tol`` is that of the eigenpairs
     and of the traces.
 
-    Raises ``InputError`` for fewer than 2 probes, and as ``gauss_newton``.
+    Raises
+    ------
+    InputError : fewer than 2 probes, or an objective made by ``from_step``, as in ``gauss_newton``.
+    NumericalError : a product holds NaN or infinite numbers.
+
+    Source: Schraudolph 2002, "Fast Curvature Matrix-Vector Products"; Sagun et al. 2017, "Empirical Analysis of the
+    Hessian of Over-Parametrized Neural Networks", section 2 (H = G + R).
+
+    Examples
+    --------
+    >>> model = torch.nn.Linear(3, 2, bias=False)  # linear in its parameters: the rest R is 0
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, (torch.eye(3), torch.zeros(3, 2)))
+    >>> found = gauss_newton_split(objective, k=1, progress=False)
+    >>> round(float(found["cosine"]), 4), round(abs(float(found["frobenius_residual"])), 4)
+    (1.0, 0.0)
     """
     if probes < 2:
         raise InputError(f"probes={probes}: give at least 2, the error is taken over them.")
     started = time.perf_counter()
-    both = hessian(objective), gauss_newton(objective)
+    bar = product_bar("Gauss-Newton split", progress)
+    both = counted(hessian(objective), bar), counted(gauss_newton(objective), bar)
     pairs = top_eigenpairs(both[0], k, tol=tol, seed=seed)
     known = _products(both, pairs.vectors)
     beyond = _products(both, _unit_vectors(both[0], pairs.vectors, probes, seed))
@@ -53,6 +70,7 @@ def gauss_newton_split(
     traces = [trace(operator, tol=tol, seed=seed) for operator in both]
     found: dict[str, tuple[float, float]] = _jackknifed(inner)
     found["trace_hessian"], found["trace_gauss_newton"] = ((t.value, t.stderr) for t in traces)
+    bar.close()
     difference = traces[0].value - traces[1].value
     found["trace_residual"] = difference, float(np.hypot(traces[0].stderr, traces[1].stderr))
     forms = [(products * pairs.vectors).double().sum(1).cpu().numpy() for products in known]

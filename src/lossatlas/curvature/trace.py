@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,12 +17,18 @@ from lossatlas.errors import ConvergenceWarning, InputError, NumericalError
 
 SMALL = 64  # up to this size all columns are multiplied
 ROUND = 10  # probes between two looks at the error
-SHORT, LONG = 20, 60  # vectors of the Krylov space; the long one where many probes would be needed beside the short
+SHORT, LONG = 20, 60  # vectors of the Krylov space; the long one where many probes would be needed with the short
+EXACT = "exact: "
+BACKWARD, COLUMNS = f"{EXACT}a backward pass for each output", f"{EXACT}all columns"
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number with its standard error (0 where it is exact), 95 % interval, products used, and how it was found."""
+class TraceEstimate:
+    """tr A with its standard error (0 where it is exact) and 95 % interval.
+
+    ``products`` were used, and ``method`` tells how it was found. ``reason``, a sentence, tells why it is not exact;
+    it is empty where it is.
+    """
 
     value: float
     stderr: float
@@ -30,36 +36,81 @@ class Estimate:
     high: float
     products: int
     method: str
+    reason: str = ""
+
+    def because(self, reason: str) -> TraceEstimate:
+        """The same, with ``reason`` where it is not exact."""
+        return self if self.method.startswith(EXACT) else replace(self, reason=reason)
 
 
 @dataclass(frozen=True)
 class DiagonalEstimate:
-    """The diagonal ``values`` (n,) float64 with ``stderr`` (n,), 0 where it is exact."""
+    """The diagonal ``values`` ``(n,)`` float64 with its standard errors ``stderr`` ``(n,)``, 0 where it is exact.
+
+    ``products`` were used, and ``method`` tells how it was found. ``reason``, a sentence, tells why it is not exact;
+    it is empty where it is.
+    """
 
     values: Tensor
     stderr: Tensor
     products: int
     method: str
+    reason: str = ""
 
 
-def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, seed: int = 0) -> Estimate:
-    """tr A, exactly where that is cheap, else to a standard error of ``tol`` |tr A|.
+def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, seed: int = 0) -> TraceEstimate:
+    """tr A = sum_i A_ii, exactly where that is cheap, else to a standard error of ``tol`` |tr A|.
 
     Exact for a Gauss-Newton matrix with up to 128 outputs an example, and for the Hessian of a network that is
     piecewise linear in each single weight, from one backward pass for each output; and from all n columns, where an
     estimate would take as many products.
 
-    Otherwise tr A = tr T + tr (I - V'V) A (I - V'V): V and T from a Krylov space, which holds the large eigenvalues,
-    and the rest by z' A z for random directions z orthogonal to it, of length sqrt(n - m) (Hutchinson 1989, deflated as
-    in Hutch++, Meyer et al. 2021). The interval is Student's. Stops on the standard error; after ``max_products`` with
-    a ``ConvergenceWarning``.
+    Otherwise tr A = tr T + tr (I - V'V) A (I - V'V): V and T from a Krylov space of m vectors, which holds the large
+    eigenvalues, and the rest by z' A z for random directions z orthogonal to it, of length sqrt(n - m). The interval is
+    Student's. It stops on the standard error.
+
+    Parameters
+    ----------
+    operator : the symmetric matrix A, ``(n, n)``.
+    tol : the standard error to reach, as a share of |tr A|.
+    max_products : products A v at most. A trace that misses ``tol`` by then comes with a ``ConvergenceWarning``.
+    seed : of the random directions.
+
+    Returns
+    -------
+    ``TraceEstimate``, in the units of A's entries; its ``reason`` is a sentence that tells why it is not exact.
+
+    Raises
+    ------
+    InputError : ``tol`` is not positive, or ``max_products`` is below 100.
+    NumericalError : products, or the loss's derivatives, hold NaN or infinite numbers.
+
+    Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix"; Meyer, Musco, Musco &
+    Woodruff 2021, "Hutch++" (deflation); Dangel et al. 2020, "BackPACK" (exact).
+
+    Examples
+    --------
+    >>> import lossatlas as la
+    >>> model, data = torch.nn.Linear(2, 1, bias=False), (torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.zeros(2, 1))
+    >>> found = trace(la.hessian(la.Objective(model, torch.nn.functional.mse_loss, data)))
+    >>> round(found.value, 5), found.stderr, found.method
+    (5.0, 0.0, 'exact: a backward pass for each output')
     """
     _check(tol, max_products)
     exact = operator.exact_diagonal()
-    if isinstance(exact, Tensor):
-        return _exact(float(exact.sum()), 0, "exact: a backward pass for each output")
+    if exact.values is not None:
+        return exact_trace(exact.values)
+    return _trace_of_products(operator, tol, max_products, seed).because(exact.reason)
+
+
+def exact_trace(diagonal: Tensor) -> TraceEstimate:
+    """The sum of the diagonal that backward passes gave."""
+    return _exact(float(diagonal.sum()), 0, BACKWARD)
+
+
+def _trace_of_products(operator: Operator, tol: float, max_products: int, seed: int) -> TraceEstimate:
     if operator.n <= SMALL:
-        return _exact(float(_columns(operator).sum()), operator.n, "exact: all columns")
+        return _exact(float(_columns(operator).sum()), operator.n, COLUMNS)
     generator = torch.Generator().manual_seed(seed)
     short = _space(operator, min(SHORT, operator.n - 2), generator)
     samples = rest_samples(operator, short.basis, ROUND, generator)
@@ -80,7 +131,7 @@ def estimated(
     tol: float,
     max_products: int,
     seed: int,
-) -> Estimate:
+) -> TraceEstimate:
     """tr A = ``base`` on the span of ``basis`` + the mean of samples for the rest, with as many more as ``tol`` takes.
 
     Where that would be as many as there are columns, from all of them.
@@ -89,7 +140,7 @@ def estimated(
     while True:
         needed = _needed(base, samples, tol) - len(samples)
         if operator.n <= min(needed, max_products - spent):
-            return _exact(float(_columns(operator).sum()), spent + operator.n, "exact: all columns")
+            return _exact(float(_columns(operator).sum()), spent + operator.n, COLUMNS)
         if needed <= 0 or spent + ROUND > max_products:
             break
         samples = np.concatenate([samples, rest_samples(operator, basis, ROUND, generator)])
@@ -97,9 +148,9 @@ def estimated(
     value, stderr = base + float(samples.mean()), float(samples.std(ddof=1)) / math.sqrt(len(samples))
     half = float(t.ppf(0.975, len(samples) - 1)) * stderr
     if stderr > tol * abs(value):
-        _warn(f"The trace is {value:.4g} with a standard error of {stderr:.2g}", tol, spent)
+        _warn(f"The trace is {value:.4g} with a standard error of {stderr:.2g}", tol, spent, stacklevel=4)
     method = f"estimate: {len(samples)} probes orthogonal to {len(basis)} vectors"
-    return Estimate(value, stderr, value - half, value + half, spent, method)
+    return TraceEstimate(value, stderr, value - half, value + half, spent, method)
 
 
 def _needed(base: float, samples: Floats, tol: float) -> float:
@@ -111,16 +162,46 @@ def _needed(base: float, samples: Floats, tol: float) -> float:
 def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, seed: int = 0) -> DiagonalEstimate:
     """diag A, exactly where that is cheap (as for ``trace``), else the mean of z * A z over random signs z.
 
-    The estimate (Bekas et al. 2007) is unbiased; the standard error of an entry is that over the probes. Stops when
-    |stderr| <= ``tol`` |diag A| as vectors; after ``max_products`` with a ``ConvergenceWarning``.
+    The estimate is unbiased; the standard error of an entry is that over the probes. It stops when
+    |stderr| <= ``tol`` |diag A| as vectors.
+
+    Parameters
+    ----------
+    operator : the symmetric matrix A, ``(n, n)``.
+    tol : the norm of the standard errors to reach, as a share of the diagonal's norm.
+    max_products : products A v at most. A diagonal that misses ``tol`` by then comes with a ``ConvergenceWarning``.
+    seed : of the random signs.
+
+    Returns
+    -------
+    ``DiagonalEstimate``, in the units of A's entries; its ``reason`` is a sentence that tells why it is not exact.
+
+    Raises
+    ------
+    InputError : ``tol`` is not positive, or ``max_products`` is below 100.
+    NumericalError : products, or the loss's derivatives, hold NaN or infinite numbers.
+
+    Source: Bekas, Kokiopoulou & Saad 2007, "An estimator for the diagonal of a matrix"; Dangel et al. 2020, "BackPACK"
+    (exact).
+
+    Examples
+    --------
+    >>> import lossatlas as la
+    >>> model, data = torch.nn.Linear(2, 1, bias=False), (torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.zeros(2, 1))
+    >>> diagonal(la.hessian(la.Objective(model, torch.nn.functional.mse_loss, data))).values
+    tensor([4.0000, 1.0000], dtype=torch.float64)
     """
     _check(tol, max_products)
     exact = operator.exact_diagonal()
-    if isinstance(exact, Tensor):
-        return DiagonalEstimate(exact, torch.zeros_like(exact), 0, "exact: a backward pass for each output")
+    if exact.values is not None:
+        return DiagonalEstimate(exact.values, torch.zeros_like(exact.values), 0, BACKWARD)
     if operator.n <= SMALL:
         columns = _columns(operator)
-        return DiagonalEstimate(columns, torch.zeros_like(columns), operator.n, "exact: all columns")
+        return DiagonalEstimate(columns, torch.zeros_like(columns), operator.n, COLUMNS)
+    return _estimated_diagonal(operator, tol, max_products, seed, exact.reason)
+
+
+def _estimated_diagonal(operator: Operator, tol: float, max_products: int, seed: int, reason: str) -> DiagonalEstimate:
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(operator.n, dtype=torch.float64, device=operator.device)
     squares = torch.zeros_like(total)
@@ -137,8 +218,8 @@ def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, s
         if share <= tol or spent + ROUND > max_products:
             break
     if share > tol:
-        _warn(f"The diagonal's error is {share:.1%} of it", tol, spent)
-    return DiagonalEstimate(mean, stderr, spent, f"estimate: {spent} probes")
+        _warn(f"The diagonal's error is {share:.1%} of it", tol, spent, stacklevel=3)
+    return DiagonalEstimate(mean, stderr, spent, f"estimate: {spent} probes", reason)
 
 
 def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch.Generator) -> Floats:
@@ -166,8 +247,8 @@ def _finite(numbers: Tensor) -> Tensor:
     return numbers
 
 
-def _exact(value: float, products: int, method: str) -> Estimate:
-    return Estimate(value, 0.0, value, value, products, method)
+def _exact(value: float, products: int, method: str) -> TraceEstimate:
+    return TraceEstimate(value, 0.0, value, value, products, method)
 
 
 def _space(operator: Operator, size: int, generator: torch.Generator) -> KrylovSpace:
@@ -185,9 +266,9 @@ def _check(tol: float, max_products: int) -> None:
         raise InputError(f"max_products={max_products}: allow at least {2 * ROUND + LONG + SHORT}.")
 
 
-def _warn(found: str, tol: float, products: int) -> None:
+def _warn(found: str, tol: float, products: int, stacklevel: int) -> None:
     warnings.warn(
         f"{found} after {products} products, not the {tol:.1%} asked for: allow more with max_products.",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=stacklevel + 1,
     )
