@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lossatlas import plot as plot
     from lossatlas import zoo as zoo
-    from lossatlas.claims import Claim as Claim
+    from lossatlas.connectivity.alignment import Aligned as Aligned
     from lossatlas.connectivity.alignment import align as align
     from lossatlas.connectivity.barrier import barrier as barrier
+    from lossatlas.connectivity.connect import Connection as Connection
     from lossatlas.connectivity.connect import connect as connect
+    from lossatlas.connectivity.connectivity import connectivity as connectivity
     from lossatlas.connectivity.instability import instability as instability
+    from lossatlas.connectivity.merging import Merged as Merged
     from lossatlas.connectivity.merging import merge_many as merge_many
     from lossatlas.connectivity.plane import connectivity_plane as connectivity_plane
     from lossatlas.connectivity.repair import repair as repair
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from lossatlas.curvature.density import spectral_density as spectral_density
     from lossatlas.curvature.gabdullin import gabdullin as gabdullin
     from lossatlas.curvature.kfac import kfac as kfac
+    from lossatlas.curvature.lanczos import Eigenpairs as Eigenpairs
     from lossatlas.curvature.lanczos import top_eigenpairs as top_eigenpairs
+    from lossatlas.curvature.operators import Operator as Operator
     from lossatlas.curvature.operators import fisher as fisher
     from lossatlas.curvature.operators import gauss_newton as gauss_newton
     from lossatlas.curvature.operators import gradient_covariance as gradient_covariance
@@ -42,17 +47,24 @@ if TYPE_CHECKING:
     from lossatlas.geometry.curves import Bezier as Bezier
     from lossatlas.geometry.curves import PolygonalChain as PolygonalChain
     from lossatlas.geometry.curves import Segment as Segment
+    from lossatlas.geometry.directions import Directions as Directions
     from lossatlas.geometry.directions import between as between
     from lossatlas.geometry.directions import orthonormalise as orthonormalise
     from lossatlas.geometry.directions import random_directions as random_directions
-    from lossatlas.geometry.region import Region as Region
+    from lossatlas.geometry.regions import Region as Region
     from lossatlas.geometry.regions import line as line
     from lossatlas.geometry.regions import plane as plane
     from lossatlas.geometry.regions import plane_through as plane_through
     from lossatlas.geometry.regions import polar as polar
     from lossatlas.geometry.regions import volume as volume
+    from lossatlas.objective import Evaluation as Evaluation
     from lossatlas.objective import Objective as Objective
+    from lossatlas.report import Report as Report
     from lossatlas.report import report as report
+    from lossatlas.results.claim import Claim as Claim
+    from lossatlas.results.claim import Verdict as Verdict
+    from lossatlas.results.files import load as load
+    from lossatlas.results.files import save as save
     from lossatlas.robustness.robustness import robustness as robustness
     from lossatlas.surfaces.surface import refine as refine
     from lossatlas.surfaces.surface import surface as surface
@@ -61,15 +73,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Objective": "objective",
+    "Evaluation": "objective",
     "line": "geometry.regions",
     "plane": "geometry.regions",
     "volume": "geometry.regions",
     "polar": "geometry.regions",
     "plane_through": "geometry.regions",
-    "Region": "geometry.region",
+    "Region": "geometry.regions",
     "Segment": "geometry.curves",
     "Bezier": "geometry.curves",
     "PolygonalChain": "geometry.curves",
+    "Directions": "geometry.directions",
     "random_directions": "geometry.directions",
     "between": "geometry.directions",
     "orthonormalise": "geometry.directions",
@@ -77,10 +91,12 @@ _HOME = {
     "Trajectory": "trajectory.trajectory",
     "surface": "surfaces.surface",
     "refine": "surfaces.surface",
+    "Operator": "curvature.operators",
     "hessian": "curvature.operators",
     "gauss_newton": "curvature.operators",
     "fisher": "curvature.operators",
     "gradient_covariance": "curvature.operators",
+    "Eigenpairs": "curvature.lanczos",
     "top_eigenpairs": "curvature.lanczos",
     "trace": "curvature.trace",
     "diagonal": "curvature.trace",
@@ -93,16 +109,24 @@ _HOME = {
     "eigen_plane": "curvature.axes",
     "barrier": "connectivity.barrier",
     "connect": "connectivity.connect",
+    "Connection": "connectivity.connect",
+    "connectivity": "connectivity.connectivity",
     "align": "connectivity.alignment",
+    "Aligned": "connectivity.alignment",
     "symmetries": "connectivity.symmetry.discovery",
     "Symmetries": "connectivity.symmetry.symmetries",
     "merge_many": "connectivity.merging",
+    "Merged": "connectivity.merging",
     "repair": "connectivity.repair",
     "instability": "connectivity.instability",
     "connectivity_plane": "connectivity.plane",
     "robustness": "robustness.robustness",
-    "Claim": "claims",
+    "Claim": "results.claim",
+    "Verdict": "results.claim",
+    "save": "results.files",
+    "load": "results.files",
     "report": "report",
+    "Report": "report",
     "LossAtlasError": "errors",
 }
 _MODULES = ("plot", "zoo")

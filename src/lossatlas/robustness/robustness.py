@@ -1,4 +1,4 @@
-"""How much weight noise a trained network bears."""
+"""Loss and accuracy under Gaussian noise on the weights."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from lossatlas.errors import InputError
 from lossatlas.model.measures import Sample
 from lossatlas.objective import Objective
+from lossatlas.results.making import result
 
 Relative = Literal["none", "filter"]
 
@@ -62,16 +63,16 @@ def robustness(
         noise = scale * _normal(objective, seed, draw)
         for row, sigma in zip(per_sigma, values, strict=True):
             row.append(objective.samples(objective.point + float(sigma) * noise))
-    dataset = _dataset(per_sigma, values)
-    dataset.attrs = {"kind": "robustness"} | objective.provenance()
-    dataset.attrs |= {
-        "relative": relative,
-        "draws": draws,
-        "seed": seed,
-        "stderr_over": per_sigma[0][0]["loss"].over,
-        "seconds": time.perf_counter() - started,
-    }
-    return dataset
+    return result(
+        "robustness",
+        _dataset(per_sigma, values),
+        objective.provenance(),
+        relative=relative,
+        draws=draws,
+        seed=seed,
+        stderr_over=per_sigma[0][0]["loss"].over,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _scale(objective: Objective, relative: Relative) -> Tensor:
