@@ -61,7 +61,7 @@ _DENSITY: dict[str, tuple[str, ...] | None] = {
     "node": ("probe", "step"),
     "weight": ("probe", "step"),
     "diagonal": ("probe", "step"),
-    "beside": ("probe", "step"),
+    "off_diagonal": ("probe", "step"),
     "negative_mass": (),
     "negative_mass_*": (),
     "undecided_mass": (),
@@ -125,9 +125,10 @@ SPECTRAL_DENSITY = Kind(
     schema=Schema(
         variables={
             **{name: _DENSITY[name] for name in ("lambda", "density", "density_stderr", "histogram", "node", "weight")},
-            **{"bin_left": ("bin",), "bin_right": ("bin",)},
-            **{name: () for name in ("negative_mass", "negative_mass_low", "negative_mass_high", "undecided_mass")},
-            **{name: () for name in ("trace", "trace_stderr", "effective_rank", "effective_rank_stderr")},
+            "bin_left": ("bin",),
+            "bin_right": ("bin",),
+            **dict.fromkeys(("negative_mass", "negative_mass_low", "negative_mass_high", "undecided_mass"), ()),
+            **dict.fromkeys(("trace", "trace_stderr", "effective_rank", "effective_rank_stderr"), ()),
         },
         optional=_DENSITY,
         attrs=("n_parameters", "steps", "probes", "smoothing", "atoms", "products", "seed"),

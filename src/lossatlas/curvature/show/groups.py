@@ -1,0 +1,77 @@
+"""Which results on curvature belong into one figure, and what is drawn of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lossatlas.curvature.show import SPECTRUM, captions, tables
+from lossatlas.curvature.show.densities import spectral_density
+from lossatlas.curvature.show.layers import gauss_newton_split, layers
+from lossatlas.curvature.show.spectra import power_iteration, spectrum
+from lossatlas.curvature.show.trends import gabdullin, trend
+from lossatlas.results.blocks import FigureGroup, Picture
+from lossatlas.results.groups import alike
+from lossatlas.results.provenance import Provenance
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from lossatlas.results.catalogue import Catalogue
+
+Datasets = Sequence["xr.Dataset"]
+
+
+def spectra(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """A group for each data set: both ends, the density, the dependence on the data, the layers."""
+    for group in alike(datasets, "data", "parameters"):
+        ends = Picture("spectrum", partial(spectrum, *group), captions.spectrum(group))
+        numbers = (*tables.scalar_tables(group), *map(tables.eigenvalue_table, group))
+        yield FigureGroup(tuple(group), (ends, *_beyond_the_ends(group)), numbers)
+
+
+def _beyond_the_ends(group: Datasets) -> Iterator[Picture]:
+    """The other figures, each of the Datasets that have what it draws."""
+    if dense := _having(group, "density"):
+        yield Picture("density", partial(spectral_density, *dense), captions.density(dense))
+    if grown := _having(group, "trend_eigenvalue"):
+        yield Picture("trend", partial(trend, *grown), captions.trend(grown), 1.0 if len(grown) > 1 else 0.7)
+    if layered := _having(group, "layer_eigenvalue"):
+        yield Picture("layers", partial(layers, *layered), captions.layers(layered))
+
+
+def _having(group: Datasets, name: str) -> list[xr.Dataset]:
+    return [dataset for dataset in group if name in dataset and dataset[name].size]
+
+
+def densities(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """A group for each data set and each matrix."""
+    for group in alike(datasets, "data", "matrix"):
+        picture = Picture("spectral-density", partial(spectral_density, *group), captions.density(group))
+        yield FigureGroup(tuple(group), (picture,), tuple(tables.scalar_tables(group)))
+
+
+def splits(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """A group for each data set."""
+    for group in alike(datasets, "data"):
+        draw = partial(gauss_newton_split, *group)
+        picture = Picture("gauss-newton", draw, captions.gauss_newton_split(group))
+        numbers = tuple(tables.split_table(group[j : j + 2]) for j in range(0, len(group), 2))
+        yield FigureGroup(tuple(group), (picture,), numbers)
+
+
+def criteria(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """A group for each data set and each matrix."""
+    for group in alike(datasets, "data", "matrix"):
+        picture = Picture("gabdullin", partial(gabdullin, *group), captions.gabdullin(group))
+        yield FigureGroup(tuple(group), (picture,))
+
+
+def power(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """One group, with the spectra of the same networks as a reference."""
+    networks = {Provenance.of(dataset).network for dataset in datasets}
+    certified = tuple(d for d in catalogue.of(SPECTRUM) if Provenance.of(d).network in networks)
+    draw = partial(power_iteration, *datasets, spectra=certified)
+    picture = Picture("power-iteration", draw, captions.power_iteration(datasets, certified), 0.8)
+    yield FigureGroup(tuple(datasets), (picture,))
