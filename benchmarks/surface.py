@@ -1,4 +1,4 @@
-"""Loss surfaces: lossatlas beside the plain loop and three other tools; same weights, images, plane and threads.
+"""Loss surfaces: lossatlas, the plain loop and three other tools; same weights, images, plane and threads.
 
 Run by ``make bench``, or ``python benchmarks/surface.py --networks mlp simple_cnn --rounds 3``. Prints a table for each
 network and writes them to ``benchmarks/results/``, dated. The other tools are in ``benchmarks/requirements.txt``.
@@ -23,7 +23,7 @@ from common.tables import Page, Row, exact_table, preparation_lines, tolerance_l
 
 import lossatlas as la
 
-SPANS = ((-0.6, 1.0), (-0.8, 0.4))  # of the timed grid: uneven, so that a mirrored or transposed picture is noticed
+SPANS = ((-0.6, 1.0), (-0.8, 0.4))  # of the timed grid: uneven, so that a mirrored or transposed surface is noticed
 LONGER = 5  # times the points: a second grid, by which lossatlas's time a point is told from what a call costs once
 PROBES = ((-1 / 3, -1 / 3), (-1.0, -1.0))  # where a surface tries what it chooses from: on the way to a corner
 BATCH_SIZES = (128, 500, N_TEST)

@@ -1,4 +1,4 @@
-"""Pictures to a stated accuracy: whatever the picture, the promise is kept or every pixel is evaluated."""
+"""Surfaces to a stated accuracy: whatever the surface, the promise is kept or every pixel is evaluated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binom, hypergeom
 
 from lossatlas.surfaces import adaptive
-from lossatlas.surfaces.adaptive import Picture, picture
+from lossatlas.surfaces.adaptive import AdaptiveSurface, adaptive_surface
 from lossatlas.surfaces.interpolation import Polyharmonic, positions, predicted_errors, worst_points
 
 Array = np.ndarray[Any, Any]
@@ -22,20 +22,20 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Run:
-    """A picture that was searched for, beside the truth."""
+    """A surface that was searched for, and the true one."""
 
     truth: Array
-    found: Picture
+    found: AdaptiveSurface
     asked: list[Array]
 
     @property
     def drawn(self) -> Array:
-        """The picture on the whole grid, as a user of it makes it."""
+        """The surface on the whole grid, as a user of it makes it."""
         if not self.by_test:
             return self.truth
         places, nodes = positions(self.shape), self.found.nodes
-        ground = np.log(self.flat[nodes]) if self.found.logarithmic else self.flat[nodes]
-        values = Polyharmonic(places[nodes], ground[:, None], self.found.power)(places)[:, 0]
+        at_nodes = np.log(self.flat[nodes]) if self.found.logarithmic else self.flat[nodes]
+        values = Polyharmonic(places[nodes], at_nodes[:, None], self.found.power)(places)[:, 0]
         values = np.exp(values) if self.found.logarithmic else values
         values[self.found.evaluated] = self.flat[self.found.evaluated]
         return values.reshape(self.shape)
@@ -69,7 +69,7 @@ class Run:
 def searched(truth: Array, **options: Any) -> Run:
     """Send the losses that are asked for, and hold the rules of asking."""
     asked, options = [], dict(tol=TOL, coverage=0.95, confidence=0.95, seed=0) | options
-    search = picture(truth.shape, **options)
+    search = adaptive_surface(truth.shape, **options)
     try:
         block = next(search)
         while True:
@@ -140,7 +140,7 @@ def zero(x: Array, y: Array) -> Array:
     return 3 * (x - x.flat[np.argmin(x**2 + y**2)]) ** 2 + (y - y.flat[np.argmin(x**2 + y**2)]) ** 2
 
 
-PICTURES = {
+SURFACES = {
     "a bowl": bowl,
     "a narrow valley": valley,
     "a saddle below zero": saddle,
@@ -152,17 +152,17 @@ PICTURES = {
     "a wave": wave,
     "a zero": zero,
 }
-every_picture = pytest.mark.parametrize("name", PICTURES)
+every_surface = pytest.mark.parametrize("name", SURFACES)
 SEEDS = range(40)
 
 
 def runs(name: str) -> list[Run]:
-    """40 seeds, each with the picture turned and shifted another way."""
-    return [searched(PICTURES[name](*grid((31, 31), seed)), seed=seed) for seed in SEEDS]
+    """40 seeds, each with the surface turned and shifted another way."""
+    return [searched(SURFACES[name](*grid((31, 31), seed)), seed=seed) for seed in SEEDS]
 
 
-@every_picture
-def test_the_promise_is_kept_and_the_error_map_is_honest(name):
+@every_surface
+def test_the_promise_is_kept_and_the_error_map_covers_nine_of_ten_pixels(name):
     """At most 5 % of the runs may end with more than 5 % of the pixels beyond the tolerance (0.999 of the binomial)."""
     done = runs(name)
     ended = [run for run in done if run.by_test]
@@ -176,24 +176,24 @@ def test_the_promise_is_kept_and_the_error_map_is_honest(name):
         assert np.mean(under) >= 0.9
 
 
-def test_over_all_pictures_nineteen_of_twenty_runs_keep_the_promise():
-    done = [searched(draw(*grid((31, 31), 100 + seed)), seed=seed) for draw in PICTURES.values() for seed in range(10)]
+def test_over_all_surfaces_nineteen_of_twenty_runs_keep_the_promise():
+    done = [searched(draw(*grid((31, 31), 100 + seed)), seed=seed) for draw in SURFACES.values() for seed in range(10)]
     kept = [run.beyond <= 0.05 for run in done]
     assert np.mean(kept) >= 0.95
     assert np.mean([run.by_test for run in done]) >= 0.5  # or little was promised
 
 
 @pytest.mark.parametrize("name", ["a bowl", "a saddle below zero", "a gentle slope"])
-def test_smooth_pictures_take_few_evaluations(name):
-    run = searched(PICTURES[name](*grid((51, 51))))
+def test_smooth_surfaces_take_few_evaluations(name):
+    run = searched(SURFACES[name](*grid((51, 51))))
     assert run.by_test
     assert len(run.found.evaluated) <= 250
     assert run.beyond <= 0.05
 
 
-@every_picture
+@every_surface
 def test_the_evidence_is_what_was_asked_for_and_nothing_else(name):
-    run = searched(PICTURES[name](*grid((31, 31))))
+    run = searched(SURFACES[name](*grid((31, 31))))
     found, asked = run.found, np.unique(np.concatenate(run.asked))
     np.testing.assert_array_equal(found.evaluated, asked)
     assert np.isin(found.nodes, asked).all()
@@ -207,22 +207,24 @@ def test_the_evidence_is_what_was_asked_for_and_nothing_else(name):
         assert (found.error[unseen] > 0).all()
         assert len(found.evaluated) <= 0.4 * 961
         assert 0.95 <= found.coverage < 1
-        assert found.error_estimate >= found.surprises.max()
+        assert found.error_estimate >= found.held_out_errors.max()
 
 
-def test_the_surprises_are_the_errors_of_a_spline_that_never_saw_the_held_out_pixels():
+def test_the_held_out_errors_are_the_errors_of_a_spline_that_never_saw_the_held_out_pixels():
     run = searched(bowl(*grid((41, 41))))
     places, found = positions(run.shape), run.found
     spline = Polyharmonic(places[found.nodes], np.log(run.flat[found.nodes])[:, None], found.power)
     predicted = np.exp(spline(places[found.held_out])[:, 0])
-    np.testing.assert_allclose(found.surprises, np.abs(predicted / run.flat[found.held_out] - 1), rtol=1e-6, atol=1e-12)
-    assert (found.surprises <= TOL).all()
+    np.testing.assert_allclose(
+        found.held_out_errors, np.abs(predicted / run.flat[found.held_out] - 1), rtol=1e-6, atol=1e-12
+    )
+    assert (found.held_out_errors <= TOL).all()
 
 
 def test_the_nodes_do_not_depend_on_what_was_held_out(monkeypatch):
     """Where a test failed, the next spline is the one that any other seed comes to."""
     truth, tests, test = cliff(2.0)(*grid((31, 31))), [], adaptive._Search.test
-    monkeypatch.setattr(adaptive._Search, "test", lambda search: tests.append(search.looks) or test(search))
+    monkeypatch.setattr(adaptive._Search, "test", lambda search: tests.append(search.tests) or test(search))
     done = [searched(truth, tol=0.03, seed=seed) for seed in range(20)]
     assert tests.count(0) == 20  # each run's first test
     assert tests.count(1) >= 5  # some failed it, and came to a second one
@@ -234,7 +236,7 @@ def test_the_nodes_do_not_depend_on_what_was_held_out(monkeypatch):
         assert len(coarse) < len(fine) or np.array_equal(coarse, fine)
 
 
-def test_a_flat_picture_ends_with_the_first_design():
+def test_a_flat_surface_ends_with_the_first_design():
     for level in (1.0, 2.3, 1e-6, 0.0, -4.0):
         run = searched(np.full((31, 31), level))
         assert run.by_test
@@ -251,8 +253,8 @@ def test_the_loss_is_interpolated_itself_where_it_is_not_positive():
     assert not below.found.logarithmic
 
 
-def test_a_zero_is_no_place_to_divide_by():
-    run = searched(zero(*grid((31, 31))))  # 0 at the centre, which every design holds
+def test_a_loss_of_zero_is_not_divided_by():
+    run = searched(zero(*grid((31, 31))))  # 0 at the center, which every design holds
     assert not run.found.logarithmic
     assert run.by_test
     assert np.isfinite(run.found.error).all()
@@ -349,7 +351,7 @@ def search(pixels: int = 2601, coverage: float = 0.95, confidence: float = 0.95)
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
 def test_the_risk_of_any_number_of_tests_is_what_was_stated(confidence):
-    spent = np.cumsum([search(100, confidence=confidence)._risk(look) for look in range(1, 200)])
+    spent = np.cumsum([search(100, confidence=confidence)._risk(number) for number in range(1, 200)])
     assert spent[-1] <= (1 - confidence) * (1 + 1e-12)
     assert spent[-1] == pytest.approx(1 - confidence)
 
@@ -420,7 +422,7 @@ def unseen_bad(pixels: int, seed: int, hidden: Array) -> Array:
 
 
 @pytest.mark.parametrize("share", [0.06, "just too many"])
-def test_a_picture_with_too_many_bad_pixels_that_no_spline_sees_is_accepted_in_at_most_one_of_twenty(
+def test_a_surface_with_too_many_bad_pixels_that_no_spline_sees_is_accepted_in_at_most_one_of_twenty(
     share, monkeypatch
 ):
     """6 % of the pixels, or 1 more than 5 %, are off by 5 %, all of them where no node ever falls."""

@@ -1,4 +1,4 @@
-"""Splines through scattered pixels: exact where they must be, and honest about each node that is left out."""
+"""Splines through scattered pixels: exact where they must be, with the true error of each node that is left out."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def test_the_root_mean_square_is_that_of_the_leave_one_out_errors():
 def test_several_quantities_at_once_equal_one_by_one(d):
     nodes, elsewhere = scattered(d), np.random.default_rng(3).uniform(-1, 1, (50, d))
     values = np.stack([wavy(nodes), quartic(nodes), -7 * wavy(nodes)], axis=1)
-    together = Polyharmonic(nodes, values, 7)
+    both = Polyharmonic(nodes, values, 7)
     for i in range(3):
         alone = Polyharmonic(nodes, values[:, [i]], 7)
-        np.testing.assert_allclose(together(elsewhere)[:, [i]], alone(elsewhere), rtol=1e-7, atol=1e-7)
-        np.testing.assert_allclose(together.leave_one_out[:, [i]], alone.leave_one_out, rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(both(elsewhere)[:, [i]], alone(elsewhere), rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(both.leave_one_out[:, [i]], alone.leave_one_out, rtol=1e-7, atol=1e-7)
 
 
 def test_a_quantity_that_is_missing_somewhere_leaves_the_others_alone():
@@ -97,15 +97,15 @@ def test_many_points_are_predicted_as_few_are():
 
 
 @pytest.mark.parametrize("shape", [(150, 2), (3, 150), (4, 101), (5, 90), (2, 2, 100), (3, 4, 60)], ids=str)
-def test_a_narrow_grid_bears_a_spline_too(shape):
+def test_a_narrow_grid_has_a_spline_too(shape):
     # y^3 = y on three lines: not every monomial up to degree 4 tells the nodes apart.
     places = positions(shape)
     index = np.indices(shape).reshape(len(shape), -1)[int(np.argmax(shape))]  # along the longest axis
     nodes = np.flatnonzero(np.isin(index, np.linspace(0, max(shape) - 1, 17).round()))
-    picture = np.exp(places[:, 0] - 0.5 * places[:, -1] ** 2)
+    values = np.exp(places[:, 0] - 0.5 * places[:, -1] ** 2)
     for power in (7, 3):
-        spline = Polyharmonic(places[nodes], picture[nodes, None], power)
-        np.testing.assert_allclose(spline(places)[:, 0], picture, atol=1e-3)
+        spline = Polyharmonic(places[nodes], values[nodes, None], power)
+        np.testing.assert_allclose(spline(places)[:, 0], values, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4)], ids=str)
@@ -137,7 +137,7 @@ def test_the_corners_are_in_the_first_design(shape):
 
 
 @pytest.mark.parametrize("shape", [s for s in SHAPES if all(size % 2 for size in s)], ids=str)
-def test_the_centre_of_an_odd_grid_is_in_the_first_design(shape):
+def test_the_center_of_an_odd_grid_is_in_the_first_design(shape):
     assert np.ravel_multi_index(tuple(size // 2 for size in shape), shape) in first_design(shape)
 
 
@@ -164,7 +164,7 @@ def test_the_worst_points_are_no_nodes_and_each_is_chosen_once(d):
     assert np.linalg.norm(points[chosen][:, None] - nodes[None], axis=2).min() > 0
 
 
-def test_a_picture_without_errors_is_filled_evenly():
+def test_without_errors_the_grid_is_filled_evenly():
     points = positions((17, 17))
     nodes = points[[0, 16, 17 * 16, 17 * 17 - 1]]
     first = worst_points(nodes, np.zeros(4), points, 1)
@@ -173,7 +173,7 @@ def test_a_picture_without_errors_is_filled_evenly():
     assert {tuple(p) for p in five} == {(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)}
 
 
-def test_more_points_are_added_where_leaving_a_node_out_hurts_more():
+def test_more_points_are_added_where_leave_one_out_errors_are_larger():
     points = positions((41, 41))
     nodes = points[first_design((41, 41))]
     errors = np.where(nodes[:, 0] > 0, 1.0, 1e-4)

@@ -21,6 +21,7 @@ from torch import nn
 import lossatlas as la
 from lossatlas.errors import DirectionError, InputError
 from lossatlas.evaluation.points import tuning
+from lossatlas.evaluation.points.plans import Plan
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.objective import Objective
 from lossatlas.study.folder import save
@@ -69,12 +70,12 @@ def test_the_errors_of_each_cell_and_of_its_rise_are_those_of_the_examples(objec
     direction = la.random_directions(objective, 1, seed=0)[0]
     region = la.line(objective.point, direction, steps=4)
     line = la.surface(objective, region, progress=False)
-    centre = objective.example_losses().numpy()
+    center = objective.example_losses().numpy()
     for i in range(4):
         losses = objective.example_losses(region.point(i)).numpy()
         assert float(line["loss"][i]) == pytest.approx(losses.mean())
         assert float(line["loss_stderr"][i]) == pytest.approx(losses.std(ddof=1) / np.sqrt(23))
-        assert float(line["loss_rise_stderr"][i]) == pytest.approx((losses - centre).std(ddof=1) / np.sqrt(23))
+        assert float(line["loss_rise_stderr"][i]) == pytest.approx((losses - center).std(ddof=1) / np.sqrt(23))
 
 
 def test_cells_that_are_not_finite_are_kept_and_counted():
@@ -156,7 +157,7 @@ def deviation(found: xr.Dataset, truth: xr.Dataset) -> np.ndarray:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_picture_to_a_tolerance_is_within_it_at_nineteen_of_twenty_pixels(activation):
+def test_a_surface_to_a_tolerance_is_within_it_at_nineteen_of_twenty_pixels(activation):
     under = []
     for seed in range(3):
         found, truth = within(activation, seed), exact(activation, seed)
@@ -169,7 +170,7 @@ def test_a_picture_to_a_tolerance_is_within_it_at_nineteen_of_twenty_pixels(acti
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_where_the_model_was_evaluated_the_picture_is_the_exact_one(activation):
+def test_where_the_model_was_evaluated_the_surface_is_the_exact_one(activation):
     found, truth = within(activation), exact(activation)
     evaluated = found["evaluated"].values == 1
     assert evaluated.sum() == found.attrs["n_evaluations"]
@@ -294,17 +295,17 @@ def test_a_small_grid_is_evaluated_in_full_and_says_so(objective):
 
 
 def test_the_datas_own_error_is_pointed_out_exactly_where_it_exceeds_the_tolerance():
-    said = []
+    noted = []
     for tol in (0.01, 0.05, 0.08, 0.2, 0.5):
         found = within("tanh", tol=tol)
         noise = np.median(found["loss_stderr"] / found["loss"])
-        said.append("standard error" in found.attrs["note"])
-        assert said[-1] == (noise > tol)
-    assert said[0]
-    assert not said[-1]
+        noted.append("standard error" in found.attrs["note"])
+        assert noted[-1] == (noise > tol)
+    assert noted[0]
+    assert not noted[-1]
 
 
-def test_a_picture_with_a_hole_is_evaluated_in_full():
+def test_a_surface_with_a_hole_is_evaluated_in_full():
     region = wide("tanh", steps=21)
 
     def loss(outputs, targets):
@@ -331,7 +332,7 @@ def test_a_loss_below_zero_is_interpolated_itself():
     assert np.mean(off <= 0.01) >= 0.95
 
 
-def test_a_loss_of_one_batch_has_no_standard_error_and_a_picture_all_the_same():
+def test_a_loss_of_one_batch_has_no_standard_error_and_a_surface_all_the_same():
     step = Objective.from_step(trained("tanh"), lambda model, b: F.cross_entropy(model(b[0]), b[1]), [images()])
     found = la.surface(step, wide("tanh", steps=21), tol=0.01, progress=False)
     assert found.attrs["stderr_over"] == "batches"
@@ -405,7 +406,7 @@ def test_the_error_map_holds_the_subsets_error_too():
 def test_how_a_subset_was_evaluated_is_explained(objective):
     o = Objective(MEMBER.make(), MEMBER.loss, MEMBER.data(n=100))
     found = la.surface(o, line_of(o), subset=30, progress=False)
-    assert o.explain().splitlines()[0] == found.attrs["evaluation"]
+    assert o.explain().splitlines()[0] == str(Plan.from_json(found.attrs["evaluation"]))
     assert "no surface was asked for yet" not in o.explain()
 
 
@@ -415,7 +416,7 @@ def test_the_mean_of_the_class_losses_weighted_by_their_numbers_is_the_loss(tol)
     found = la.surface(o, wide("tanh", steps=21), by_class=True, tol=tol, progress=False)
     assert found["class_loss"].dims == ("alpha", "beta", "class")
     assert found["class"].values.tolist() == list(range(10))
-    shares = np.bincount(o.labels().numpy()) / 200
+    shares = np.bincount(o.batches.labels().numpy()) / 200
     evaluated = found["evaluated"].values == 1
     mean = (found["class_loss"].values * shares).sum(axis=-1)
     np.testing.assert_allclose(mean[evaluated], found["loss"].values[evaluated], rtol=1e-6)
@@ -426,7 +427,7 @@ def test_the_loss_of_each_class_is_that_of_its_examples():
     o = digits("relu")
     region = wide("relu", steps=3)
     found = la.surface(o, region, by_class=True, progress=False)
-    labels = o.labels()
+    labels = o.batches.labels()
     for index in region.indices():
         losses = o.example_losses(region.point(*index))
         expected = [float(losses[labels == c].mean()) for c in range(10)]
@@ -591,7 +592,7 @@ def test_the_quadratic_model_of_a_quadratic_is_the_surface():
     assert "quadratic" not in la.surface(o, la.line(o.point, o.point, steps=2), progress=False)
 
 
-def test_the_quadratic_model_touches_the_surface_of_a_network_at_its_centre():
+def test_the_quadratic_model_touches_the_surface_of_a_network_at_its_center():
     o = Objective(MEMBER.make(torch.float64), MEMBER.loss, MEMBER.data(torch.float64))
     region = la.eigen_plane(la.spectrum(o, 1, tol=1e-6, vectors=True), span=1e-2, steps=3)
     found = la.surface(o, region, progress=False)
@@ -707,6 +708,37 @@ def test_a_surface_of_several_planes_cannot_be_taken_over():
         la.surface(o, wide("tanh", 0, 4), reuse=several, progress=False)
 
 
+# What the region knows
+
+
+def test_a_surface_knows_its_directions_and_their_seed(objective):
+    directions = la.random_directions(objective, 2, seed=5)
+    made = la.surface(objective, la.plane(objective.point, directions, steps=2), seed=3, progress=False)
+    assert (made.attrs["directions"], made.attrs["seed"]) == ("random", 5)
+    given = la.surface(objective, la.plane(objective.point, *(1.0 * directions), steps=2), progress=False)
+    assert given.attrs["directions"] == "given"
+    assert "seed" not in given.attrs
+
+
+def test_a_surface_to_a_tolerance_tells_the_seed_of_its_directions_from_that_of_the_held_out_pixels(objective):
+    line = la.line(objective.point, la.random_directions(objective, 1, seed=5)[0], steps=5)
+    made = la.surface(objective, line, tol=0.1, seed=3, progress=False)
+    assert (made.attrs["seed"], made.attrs["held_out_seed"]) == (5, 3)
+
+
+def test_the_plane_of_a_trajectory_knows_the_trajectory(objective):
+    points = objective.point + 0.1 * torch.randn(4, objective.n_parameters, generator=torch.Generator().manual_seed(0))
+    trajectory = la.Trajectory(points, [0, 1, 2, 3])
+    found = la.surface(objective, trajectory.plane(steps=3), progress=False)
+    assert found.attrs["directions"] == "principal components"
+    assert found.attrs["trajectory"] == trajectory.fingerprint()
+
+
+def test_several_planes_have_the_seeds_of_all(objective):
+    planes = [la.plane(objective.point, la.random_directions(objective, 2, seed=s), steps=2) for s in (4, 7)]
+    assert la.surface(objective, planes, progress=False).attrs["seed"] == [4, 7]
+
+
 # Laws of the prepared evaluation
 
 
@@ -720,7 +752,9 @@ def test_prepared_and_plain_evaluation_agree_to_single_precision(member, monkeyp
     o = Objective(member.make(), member.loss, member.data(), batch_size=BATCH)  # 23 examples: the last batch is ragged
     region = la.plane(o.point, *la.random_directions(o, 2, seed=0), span=((-0.5, 1.0), 0.4), steps=(5, 4))
     fast, slow = (la.surface(o, region, fast=fast, progress=False) for fast in (True, False))
-    assert slow.attrs["evaluation"] == "plain loop"
+    assert Plan.from_json(slow.attrs["evaluation"]) == Plan()
+    assert Plan.from_json(fast.attrs["evaluation"]).prepared
+    assert "evaluation_fallback" not in {**slow.attrs, **fast.attrs}
     for name in slow.data_vars:
         assert fast[name].dims == slow[name].dims
         # A standard error is a small difference of large numbers, and loses more digits than a mean.
@@ -729,7 +763,7 @@ def test_prepared_and_plain_evaluation_agree_to_single_precision(member, monkeyp
 
 
 @every_member
-def test_the_prepared_centre_is_the_plain_loss_and_the_model_is_untouched(member, monkeypatch):
+def test_the_prepared_center_is_the_plain_loss_and_the_model_is_untouched(member, monkeypatch):
     monkeypatch.setattr(tuning, "_WORTH", 0.0)
     model, data = member.make(), member.data()
     before = plain.state_of(model)
@@ -742,13 +776,12 @@ def test_the_prepared_centre_is_the_plain_loss_and_the_model_is_untouched(member
     assert all(torch.equal(tensor, o.state_dict()[name]) for name, tensor in own.items())
 
 
-def test_most_members_are_really_prepared(monkeypatch):
-    monkeypatch.setattr(tuning, "_WORTH", 0.0)
-    plans = []
-    for member in MEMBERS:
-        o = Objective(member.make(), member.loss, member.data(), batch_size=BATCH)
-        plans.append(la.surface(o, line_of(o), progress=False).attrs["evaluation"])
-    assert sum(plan.startswith("prepared loop") for plan in plans) >= 8
+def test_a_surface_names_the_reason_for_the_plain_loop(objective):
+    """So few points repay no preparation; a plain loop that was asked for has no reason."""
+    found = la.surface(objective, line_of(objective), progress=False)
+    assert Plan.from_json(found.attrs["evaluation"]) == Plan()
+    assert found.attrs["evaluation_fallback"] == "so few points repay no preparation"
+    assert "evaluation_fallback" not in la.surface(objective, line_of(objective), fast=False, progress=False).attrs
 
 
 def test_train_and_test_are_measured_in_one_sweep():
@@ -768,7 +801,7 @@ def test_train_and_test_are_measured_in_one_sweep():
 
 def test_a_plan_is_repeated_bit_for_bit_and_one_that_does_not_fit_is_refused():
     o, region = digits("relu"), wide("relu", steps=5)
-    plan = "prepared loop; shared layer; batches of 256"
+    plan = Plan(prepared=True, rewrites=("shared layer",), batch_size=256).to_json()
     first, second = (la.surface(o, region, fast=plan, progress=False) for _ in range(2))
     assert first["loss"].equals(second["loss"])
     assert first.attrs["evaluation"] == plan
