@@ -1,0 +1,207 @@
+"""Two-dimensional loss surfaces: contours, with what is known of their accuracy, and static 3D views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lossatlas.drawing.axes import values
+from lossatlas.drawing.contours import (
+    hatch_missing,
+    loss_bar,
+    loss_panel,
+    name_axes,
+    place_for_bar,
+    projection,
+    quadratic_handles,
+)
+from lossatlas.drawing.grids import (
+    SYMBOLS,
+    axes_of,
+    colour_scale,
+    grid,
+    has_error_map,
+    is_polar,
+    mesh,
+    missing_note,
+    over_planes,
+    scale_label,
+    shown,
+)
+from lossatlas.drawing.overlays import draw_overlays_3d, has_overlays, overlay_handles
+from lossatlas.drawing.scales import scale_of, tick_names
+from lossatlas.drawing.style import WIDTH, labels, styled
+from lossatlas.results.provenance import Provenance
+from lossatlas.surfaces.show.error_maps import draw_error_map, evaluation_handles, tolerance_handle
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+
+@styled
+def surface(*datasets: xr.Dataset) -> Figure:
+    """Filled contours of log10 loss over the plane, one panel a Dataset, all on one colour scale.
+
+    Lines carry the loss itself; the cross is the center; equal aspect; hatched cells are not finite. Dashed:
+    the quadratic model, where the Dataset has one, at the same levels. A second panel shows the error map
+    of an interpolated surface, or the spread over several planes next to their mean; each Dataset then has its own
+    row. Paths between networks replace the cross on a plane that has them, dashed where they are off the plane.
+    """
+    pictures = [over_planes(dataset) for dataset in datasets]
+    logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
+    second = any(has_error_map(p) or "relative_spread" in p for p in pictures)
+    figure, rows = (_rows if second else _row)(pictures)
+    several = len(datasets) > 1
+    for panel, picture, label in zip((row[0] for row in rows), pictures, labels(datasets), strict=True):
+        filled = loss_panel(panel, picture, logarithmic, levels)
+        panel.set_title(
+            "\n".join([*([label] if several else []), *_planes_note(picture, "mean"), *missing_note(picture)])
+        )
+        if second:
+            loss_bar(figure, filled, panel, logarithmic)
+    if second:
+        for row, picture in zip(rows, pictures, strict=True):
+            _second_panel(figure, row[1], picture)
+    else:
+        loss_bar(figure, filled, rows[-1][0], logarithmic)
+    _legend(figure, pictures)
+    return figure
+
+
+def _row(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
+    """One panel a picture, side by side."""
+    n, legend = len(pictures), 0.17 * max(_overlay_rows(picture) for picture in pictures)
+    width, panel = (WIDTH, 2.2) if n > 1 else (4.7, 3.0) if not legend else (WIDTH, 4.6)
+    height = 0.55 + legend + max(_height(picture, panel) for picture in pictures) + (0.2 if n > 1 else 0)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, [[figure.add_subplot(1, n, k, projection=projection(p))] for k, p in enumerate(pictures, 1)]
+
+
+def _rows(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
+    """Two panels a picture, one picture below the other."""
+    n = len(pictures)
+    height = 0.4 + sum(0.7 + _height(picture, 1.9) for picture in pictures)
+    height += 0.17 * max(_overlay_rows(picture) for picture in pictures)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, [
+        [figure.add_subplot(n, 2, 2 * k + j, projection=projection(p)) for j in (1, 2)] for k, p in enumerate(pictures)
+    ]
+
+
+def _overlay_rows(picture: xr.Dataset) -> int:
+    """The rows of the legend of paths and marked points, which has two columns."""
+    return len(overlay_handles(picture)) // 2
+
+
+def _height(picture: xr.Dataset, width: float) -> float:
+    """Of a panel of this width, so that equal aspect leaves little paper empty; with the lines of its title."""
+    notes = 0.15 * (len(missing_note(picture)) + ("quadratic" in picture))
+    x, y, _ = grid(picture)
+    if is_polar(picture) or scale_of(x).kind != "linear" or scale_of(y).kind != "linear":
+        return width + notes
+    return width * float(np.clip(np.ptp(y) / np.ptp(x), 0.5, 1.6)) + notes
+
+
+def _planes_note(picture: xr.Dataset, of: str) -> list[str]:
+    if "relative_spread" not in picture:
+        return []
+    return [f"{of} of {picture.attrs['planes']} planes"]
+
+
+def _second_panel(figure: Figure, axes: Axes, picture: xr.Dataset) -> None:
+    """The second panel: the spread over the planes, or the error map, or nothing."""
+    if "relative_spread" in picture:
+        _draw_spread(figure, axes, picture)
+    elif has_error_map(picture):
+        draw_error_map(figure, axes, picture)
+        axes.set_title("estimated interpolation error")
+    else:
+        axes.remove()
+
+
+def _draw_spread(figure: Figure, axes: Axes, picture: xr.Dataset) -> None:
+    across, up, spread = grid(picture, "relative_spread")
+    worst = 100 * float(np.nanmax(spread, initial=0.0))
+    levels = MaxNLocator(12).tick_values(0, worst or 1.0)
+    name_axes(axes, picture)
+    drawn = axes.contourf(across, up, np.ma.masked_invalid(100 * spread), levels=levels, cmap="cividis")
+    drawn.set_edgecolor("face")
+    hatch_missing(axes, picture)
+    axes.set_title("\n".join(_planes_note(picture, "spread")))
+    bar = figure.colorbar(drawn, cax=place_for_bar(axes))
+    bar.set_label("standard deviation / mean (%)")
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")
+
+
+def _legend(figure: Figure, pictures: list[xr.Dataset]) -> None:
+    """One legend above the panels, of what is drawn in them."""
+    handles = quadratic_handles() if any("quadratic" in picture for picture in pictures) else []
+    for picture in pictures:
+        handles += overlay_handles(picture)
+        if has_error_map(picture) and "relative_spread" not in picture:
+            handles += [*evaluation_handles(picture), *tolerance_handle(picture)]
+    once = list({str(handle.get_label()): handle for handle in handles}.values())
+    if once:
+        columns = len(once) if len(once) <= 4 else 3
+        if any(has_overlays(picture) for picture in pictures):
+            columns = 2
+        figure.legend(handles=once, loc="outside upper center", ncols=columns, columnspacing=1.2)
+
+
+@styled
+def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> Figure:
+    """The surface as a static 3D view of log10 loss (of the loss where some is not positive), rasterised.
+
+    Of several planes their mean is shown. In front of the surface: a trajectory, at the true loss of its
+    snapshots, and paths between networks, where the Dataset has them, at the height of the surface.
+    """
+    picture = over_planes(dataset)
+    x, y, loss = mesh(picture)
+    logarithmic, levels = colour_scale(loss)
+    figure = Figure(figsize=(4.9, 3.6))  # placed by hand: no layout engine knows 3D labels
+    axes: Any = figure.add_axes((0.0, 0.02, 0.78, 0.98), projection="3d", computed_zorder=False)
+    drawn = axes.plot_surface(
+        x,
+        y,
+        shown(loss, logarithmic),
+        cmap="viridis",
+        vmin=levels[0],
+        vmax=levels[-1],
+        rcount=80,
+        ccount=80,
+        linewidth=0.15,
+        edgecolor=(0, 0, 0, 0.25),
+        rasterized=True,
+    )
+    if trajectory is not None and "loss" in trajectory:
+        alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
+        axes.plot(alpha, beta, shown(height, logarithmic), "k.-", linewidth=1, markersize=3)
+    draw_overlays_3d(axes, picture, logarithmic)
+    axes.set(zlim=(levels[0], levels[-1]))
+    axes.locator_params(nbins=5)
+    _name_3d(axes, picture)
+    axes.view_init(elev=32, azim=-55)
+    axes.set_box_aspect((1, 1, 0.7), zoom=0.95)
+    axes.set_title(Provenance.of(dataset).label, y=0.97)
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.86, 0.22, 0.022, 0.55)), ticks=MaxNLocator(5))
+    bar.set_label(scale_label(logarithmic))
+    return figure
+
+
+def _name_3d(axes: Any, picture: xr.Dataset) -> None:
+    """Labels, and on axes that are not linear ticks where their positions are."""
+    if is_polar(picture):
+        axes.set(xlabel=r"radius $\times$ cos(angle)", ylabel=r"radius $\times$ sin(angle)")
+        return
+    for name, axis in zip(axes_of(picture), (axes.xaxis, axes.yaxis), strict=True):
+        coordinates = picture[name].to_numpy().astype(float)
+        scale = scale_of(coordinates)
+        if scale.kind != "linear":
+            ticks = scale.ticks(coordinates, most=2)
+            axis.set_ticks(scale.positions(ticks), tick_names(ticks))
+        axis.set_label_text(SYMBOLS[name])

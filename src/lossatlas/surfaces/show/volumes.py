@@ -1,0 +1,49 @@
+"""Volumes as static figures: three slices at right angles through the center."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lossatlas.drawing.contours import loss_bar, loss_panel, quadratic_handles
+from lossatlas.drawing.grids import SYMBOLS, axes_of, colour_scale, grid, missing_note
+from lossatlas.drawing.style import WIDTH, styled
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@styled
+def volume(dataset: xr.Dataset) -> Figure:
+    """The three slices through the middle of a volume, on one colour scale; each title says where it lies.
+
+    The middle of an axis is its coordinate nearest to 0, the center, and half-way along an axis that
+    does not reach 0. Dashed: the quadratic model, where the Dataset has one.
+    """
+    slices = middle_slices(dataset)
+    logarithmic, levels = colour_scale(*(grid(each)[2] for each in slices))
+    figure = Figure(figsize=(WIDTH, 2.35 if "quadratic" in dataset else 2.1), layout="constrained")
+    axes = list(figure.subplots(1, 3))
+    for panel, each in zip(axes, slices, strict=True):
+        filled = loss_panel(panel, each, logarithmic, levels, labels=6, lines=5)
+        (fixed,) = set(axes_of(dataset)) - set(axes_of(each))
+        panel.set_title(f"{SYMBOLS[fixed]} = {float(each[fixed]):.3g}")
+        panel.tick_params(labelsize=7)
+    loss_bar(figure, filled, axes[-1], logarithmic)
+    figure.supxlabel("\n".join(missing_note(dataset)), fontsize=8)
+    if "quadratic" in dataset:
+        figure.legend(handles=quadratic_handles(), loc="outside upper center", ncols=2)
+    return figure
+
+
+def middle_slices(dataset: xr.Dataset) -> list[xr.Dataset]:
+    """The slices across gamma, beta and alpha, in this order; the coordinate of each stays as a scalar."""
+    return [dataset.isel({name: _middle(dataset, name)}) for name in reversed(axes_of(dataset))]
+
+
+def _middle(dataset: xr.Dataset, name: str) -> int:
+    coordinates = dataset[name].to_numpy()
+    reaches = coordinates.min() <= 0 <= coordinates.max()
+    return int(np.abs(coordinates).argmin()) if reaches else len(coordinates) // 2
