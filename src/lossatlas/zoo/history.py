@@ -45,15 +45,29 @@ class History:
         for name, value in values.items():
             getattr(self, name).append(value)
 
-    def to_dataset(self) -> xr.Dataset:
-        """The history as a Dataset of kind "history", over ``step`` and ``epoch``, both counted from 1."""
+    def to_dataset(self, network: str | None = None) -> xr.Dataset:
+        """The lists that are not empty as a Dataset of kind "history", over ``step`` and ``epoch``, counted from 1.
+
+        ``network`` is the label of the network, such as "A": claims that compare networks know them by it.
+
+        Examples
+        --------
+        >>> history = History(loss=[0.9, 0.5], train_loss=[0.4])
+        >>> dataset = history.to_dataset(network="A")
+        >>> dict(dataset.sizes), dataset.attrs["network"]
+        ({'step': 2, 'epoch': 1}, 'A')
+        """
         import xarray as xr
+
+        from lossatlas.results.making import result
 
         columns = {
             name: (dimension, np.array(getattr(self, name), dtype=np.float64))
             for dimension, names in (("step", STEP_VALUES), ("epoch", EPOCH_VALUES))
             for name in names
+            if getattr(self, name)
         }
         counts = {"step": len(self.loss), "epoch": len(self.train_loss)}
         coordinates = {dimension: np.arange(1, count + 1) for dimension, count in counts.items()}
-        return xr.Dataset(columns, coordinates, {"kind": "history", **self.attrs, "seconds": self.seconds})
+        dataset = xr.Dataset(columns, coordinates)
+        return result("history", dataset, self.attrs, seconds=self.seconds, network=network)

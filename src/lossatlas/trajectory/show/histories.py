@@ -1,0 +1,154 @@
+"""The figure of a training history, its caption, tables, numbers, and rows of the set-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lossatlas.drawing.axes import each_step, log_if_wide, values
+from lossatlas.drawing.style import COLOURS, MARKERS, errors, labels, legend_above, panels, styled
+from lossatlas.results.blocks import FigureGroup, Picture, Table
+from lossatlas.results.captions import joined, sentence
+from lossatlas.results.groups import alike, distinct
+from lossatlas.results.provenance import Provenance
+from lossatlas.results.uncertainty import number
+from lossatlas.results.values import value
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lossatlas.results.catalogue import Catalogue
+
+PANELS = {"loss": "loss", "accuracy": "accuracy", "gradient_norm": "gradient norm (mini-batch)"}
+SETUP = {"optimizer": "optimiser", "batch_size": "batch size", "epochs": "epochs", "seed": "seeds of the training"}
+
+
+def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """All histories with epochs in one figure, those of steps alone in another."""
+    for group in sorted(alike(datasets, also=has_epochs), key=lambda group: not has_epochs(group[0])):
+        picture = Picture("history", partial(history, *group), caption(group))
+        yield FigureGroup(tuple(group), (picture,), tuple(table(each) for each in group if has_epochs(each)))
+
+
+def has_epochs(dataset: xr.Dataset) -> bool:
+    return bool(dataset.sizes.get("epoch"))
+
+
+def after_epochs(dataset: xr.Dataset, quantity: str) -> list[str]:
+    """``train_loss`` and ``test_loss``, for the quantity ``loss``: those that were measured after some epoch."""
+    names = (f"{split}_{quantity}" for split in ("train", "test"))
+    return [name for name in names if known(dataset, name, "epoch")]
+
+
+def known(dataset: xr.Dataset, name: str, dimension: str) -> bool:
+    """Whether the Dataset has the variable over this dimension with some value that is a number."""
+    return name in dataset and dataset[name].dims == (dimension,) and bool(dataset[name].notnull().any())
+
+
+def caption(datasets: Sequence[xr.Dataset]) -> str:
+    each_epoch = (
+        "; markers: the loss and the accuracy of the model after each epoch on the training data (open, dashed) and on "
+        "the test data (filled), ± one standard error"
+    )
+    return joined(
+        "Training. Faint lines: the loss and the gradient norm of single mini-batches (the gradient norm with its "
+        f"running mean){each_epoch if has_epochs(datasets[0]) else ''}.",
+        sentence(datasets, "optimizer", "Optimiser: {}."),
+        sentence(datasets, "batch_size", "Batch size: {}."),
+        sentence(datasets, "seed", "Seeds: {}."),
+        sentence(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
+    )
+
+
+def table(dataset: xr.Dataset) -> Table:
+    """Loss and accuracy after each epoch."""
+    names = sorted([*after_epochs(dataset, "loss"), *after_epochs(dataset, "accuracy")], key=_train_first)
+    rows = tuple(
+        (f"{epoch:g}", *(value(dataset, name, epoch=k) for name in names))
+        for k, epoch in enumerate(dataset["epoch"].to_numpy())
+    )
+    return Table(
+        f"Training of {Provenance.of(dataset).who}: value ± one standard error after each epoch.",
+        ("epoch", *(name.replace("_", " ") for name in names)),
+        rows,
+    )
+
+
+def _train_first(name: str) -> bool:
+    return not name.startswith("train")
+
+
+def numbers(dataset: xr.Dataset) -> Iterator[str]:
+    """What the last epoch left, and the median of what the mini-batches showed at the beginning and at the end."""
+    subject = Provenance.of(dataset).subject
+    names = [name for quantity in ("loss", "accuracy") for name in after_epochs(dataset, quantity)]
+    if names:
+        parts = [f"{name.replace('_', ' ')} {value(dataset, name, epoch=-1)}" for name in names]
+        yield f"{subject} after epoch {dataset['epoch'].to_numpy()[-1]:g}: {', '.join(parts)}."
+    steps = {"gradient_norm": "gradient norms"} if names else {"loss": "losses", "gradient_norm": "gradient norms"}
+    for name, plural in steps.items():
+        if known(dataset, name, "step"):
+            yield f"{subject}: {_medians(dataset, name, plural)}."
+
+
+def _medians(dataset: xr.Dataset, name: str, plural: str) -> str:
+    recorded = dataset[name].dropna("step").to_numpy()
+    tenth = max(len(recorded) // 10, 1)
+    first, last = np.median(recorded[:tenth]), np.median(recorded[-tenth:])
+    return (
+        f"the median of the mini-batch {plural} is {number(first, 3)} over the first tenth of the steps recorded and "
+        f"{number(last, 3)} over the last tenth"
+    )
+
+
+def setup(datasets: Sequence[xr.Dataset]) -> dict[str, str]:
+    """How the networks were trained."""
+    found = {name: distinct(datasets, key) for key, name in SETUP.items()}
+    return {name: text for name, text in found.items() if text}
+
+
+@styled
+def history(*datasets: xr.Dataset) -> Figure:
+    """Loss, accuracy and gradient norm while training, of one network or several, whatever of them was recorded.
+
+    Faint: each mini-batch. Markers: test data (solid) and training data (dashed), ± one standard error.
+    The line through the gradient norms is a running mean over 1/25 of the steps.
+    """
+    shown = [name for name in PANELS if any(_shows(dataset, name) for dataset in datasets)] or ["loss"]
+    figure, axes = panels(len(shown), height=2.7, width=6.3 if len(shown) > 1 else 4.2)
+    for panel, name in zip(axes, shown, strict=True):
+        for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
+            _epochs(panel, dataset, name, k, label)
+            if known(dataset, name, "step"):
+                each_step(panel, dataset, name, k)
+        panel.set(xlabel="epoch" if any(map(has_epochs, datasets)) else "step", ylabel=PANELS[name])
+        if name != "accuracy" and panel.lines:
+            log_if_wide(panel, *(np.asarray(line.get_ydata(), float) for line in panel.lines), ratio=8)
+    if axes[0].get_legend_handles_labels()[1]:
+        legend_above(figure, axes[0])
+    return figure
+
+
+def _shows(dataset: xr.Dataset, name: str) -> bool:
+    return known(dataset, name, "step") or bool(after_epochs(dataset, name))
+
+
+def _epochs(axes: Axes, dataset: xr.Dataset, quantity: str, k: int, label: str) -> None:
+    for name in after_epochs(dataset, quantity):
+        split = name.split("_")[0]
+        axes.errorbar(
+            values(dataset, "epoch"),
+            values(dataset, name),
+            yerr=errors(dataset, name),
+            color=COLOURS[k % len(COLOURS)],
+            linestyle="--" if split == "train" else "-",
+            marker=MARKERS[k % len(MARKERS)],
+            markersize=3.5,
+            markerfacecolor="white" if split == "train" else None,
+            label=f"{label}, {split}",
+        )
