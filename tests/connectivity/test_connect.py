@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -352,7 +354,7 @@ def test_batches_that_are_not_kept_in_memory_come_in_their_own_order(monkeypatch
 
 
 def test_by_default_there_are_three_thousand_steps(monkeypatch):
-    monkeypatch.setattr("lossatlas.connectivity.connect.STEPS", 31)
+    monkeypatch.setattr(sys.modules[connect.__module__], "STEPS", 31)
     o, a, b = two()
     assert fitted(o, a, b, epochs=None).training.sizes == {"step": 33, "epoch": 11}
 

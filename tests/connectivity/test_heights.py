@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ def test_replicates_draw_the_same_examples_at_every_t(weights):
 def test_replicates_are_the_same_when_memory_forces_them_into_parts(monkeypatch):
     profile, _ = made(np.ones(30))
     whole = profile.replicates(100, seed=7)
-    monkeypatch.setattr("lossatlas.connectivity.heights.COUNTS_AT_ONCE", 7 * 30)
+    monkeypatch.setattr(sys.modules[Profile.__module__], "COUNTS_AT_ONCE", 7 * 30)
     np.testing.assert_allclose(profile.replicates(100, seed=7), whole, rtol=1e-13)
 
 
