@@ -63,9 +63,18 @@ class Objective:
     name : what the data are called in figures and reports.
     network : the label of the network there ("A"); every Dataset that is measured carries it.
 
+    Attributes
+    ----------
+    point : theta ``(n,)`` of the model, or the one that ``at`` was given.
+    function, batches : the model and the data that it is made of, for what needs more than the mean loss.
+    name, network : as they were given.
+
     Raises
     ------
-    InputError : nothing to vary, or a model or loss that fails on the first batch; ``DataError`` as in ``Batches``.
+    InputError : nothing to vary, or a model or loss that fails on the first batch.
+    DataError : no data, or data that are not the same at every pass.
+
+    Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 1 (L as a function of the weights).
 
     Examples
     --------
@@ -126,6 +135,15 @@ class Objective:
 
         ``step(model, batch)`` returns the mean loss of the batch, or one value an example, computed with the model
         that it is handed. ``weight(batch)`` is the batch's weight: its number of examples by default.
+
+        Examples
+        --------
+        >>> def step(model, batch):
+        ...     return nn.functional.mse_loss(model(batch["x"]), batch["y"])
+        >>> batches = [{"x": torch.ones(4, 1), "y": torch.zeros(4, 1)}]
+        >>> objective = Objective.from_step(nn.Linear(1, 1, bias=False), step, batches)
+        >>> objective.value(torch.tensor([2.0]))
+        4.0
         """
         objective = cls.__new__(cls)
         function = FunctionalModel(model, Step(step), parameters, dtype, device)

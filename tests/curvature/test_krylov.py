@@ -56,7 +56,7 @@ def test_a_restart_keeps_what_is_known_of_the_vectors_that_stay(starts):
     kept = [19, 18, 17, 0]
     space.restart(values[kept], weights[:, kept])
     assert space.size == 4
-    assert space.room == 56
+    assert space.free == 56
     again, weights, after = space.ritz()
     np.testing.assert_allclose(again, np.sort(values[kept]), rtol=1e-13)
     np.testing.assert_allclose(after, residuals[np.sort(kept)], atol=1e-12)

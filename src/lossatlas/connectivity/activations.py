@@ -92,10 +92,10 @@ class _Moments:
         x, y = torch.as_tensor(self.x) / self.count, torch.as_tensor(self.y) / self.count
         spread_x = (torch.as_tensor(self.xx) / self.count - x * x).clamp_min(0).sqrt()
         spread_y = (torch.as_tensor(self.yy) / self.count - y * y).clamp_min(0).sqrt()
-        together = torch.as_tensor(self.xy) / self.count - torch.outer(x, y)
+        covariance = torch.as_tensor(self.xy) / self.count - torch.outer(x, y)
         scale = torch.outer(spread_x, spread_y)
-        still = scale <= 1e-10 * scale.max()
-        return torch.where(still, 0.0, together / torch.where(still, 1.0, scale)).cpu()
+        constant = scale <= 1e-10 * scale.max()
+        return torch.where(constant, 0.0, covariance / torch.where(constant, 1.0, scale)).cpu()
 
 
 def _keep(found: Discovered, seen: dict[str, Tensor], node: fx.Node, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""One network with its hidden units renamed so that it is as near to another as its symmetries allow."""
+"""One network with its hidden units permuted so that it is as near to another as its symmetries allow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lossatlas.connectivity.symmetry.discovery import Discovered, discover
 from lossatlas.connectivity.symmetry.notation import names_in
 from lossatlas.connectivity.symmetry.states import movable_tensors, network_state
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, segments
-from lossatlas.connectivity.symmetry.verification import deviation, guilty_groups
+from lossatlas.connectivity.symmetry.verification import deviation, failing_groups
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.objective import Objective, Source
 
@@ -60,7 +60,7 @@ def align(
 ) -> Aligned:
     """P(b) with P = argmax <a, P(b)> over permutations of hidden units, for which f at P(b) is f at b.
 
-    ``method="weights"`` is weight matching (Ainsworth et al. 2023, Algorithm 1): one linear assignment a group, in
+    ``method="weights"`` is weight matching: one linear assignment a group, in
     turn, until none gains. Its optima are local, so it starts from the identity, from activation matching and from
     ``restarts`` random permutations. The best is kept; of those whose <a, P(b)> is within 1 % of the best, which says
     little by itself, the one with the lowest loss half-way to a, on the objective's data. A start that reaches |a| |b|,
@@ -88,6 +88,9 @@ def align(
     CheckpointError, DirectionError : weights of another network, or NaN among them, by name.
     InputError : a model that cannot be traced, symmetries that do not fit it or that change its function.
     NumericalError : symmetries that were found do not hold on the data.
+
+    Source: Ainsworth, Hayase & Srinivasa 2023, "Git Re-Basin: Merging Models modulo Permutation Symmetries", section
+    3.1 (activation matching) and Algorithm 1 (weight matching).
 
     Examples
     --------
@@ -145,9 +148,9 @@ def _symmetries(objective: Objective, given: Given | None, state: State) -> tupl
     if not isinstance(spec, Mapping):
         raise InputError(f"symmetries is a {type(given).__name__}: give a mapping, name of a tensor -> its axes.")
     of = Symmetries.parse(spec, shapes, given.pinned if isinstance(given, Symmetries) else ())
-    if still := sorted(of.axes.keys() - movable_tensors(objective)):
+    if fixed := sorted(of.axes.keys() - movable_tensors(objective)):
         raise InputError(
-            f"The symmetries move {still[0]!r}, which is not among the parameters that vary: leave it out."
+            f"The symmetries move {fixed[0]!r}, which is not among the parameters that vary: leave it out."
         )
     return of, None
 
@@ -206,8 +209,8 @@ def _refusal(
     objective: Objective, of: Symmetries, theirs: State, off: float, tol: float, examples: int, *, by_hand: bool
 ) -> LossAtlasError:
     """Which group changes the function, when its units alone change places."""
-    guilty = guilty_groups(objective, of, theirs, tol, examples)
-    text = f"The outputs are not those of b: they deviate by {off:.1e}, above {tol:.0e}, when {guilty} change places."
+    failing = failing_groups(objective, of, theirs, tol, examples)
+    text = f"The outputs are not those of b: they deviate by {off:.1e}, above {tol:.0e}, when {failing} change places."
     if by_hand:
         return InputError(f"{text} Correct these groups in symmetries=.")
     return NumericalError(

@@ -25,7 +25,7 @@ def elastic_band(
     higher loss. Also returns the highest loss of a bend on this batch, and the t of that bend.
     """
     points = curve.points
-    assert points is not None, "laid by connect"
+    assert points is not None, "connect gives the curve its points"
     points[1:-1] = _equally_spaced(curve, points)
     losses, gradients = zip(*(batch_gradient(objective, p, batch, index) for p in points[1:-1]), strict=True)
     # The ends are minima: each bend's other neighbour is taken to be higher.

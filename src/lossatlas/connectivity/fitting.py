@@ -46,7 +46,7 @@ ENGINES: dict[Engine, Gradient] = {"expected_loss": expected_loss, "elastic_band
 
 @dataclass
 class Fit:
-    """The training of a path's bends on its way: what it needs, and what was seen so far."""
+    """A training of a path's bends: what it needs, and what was measured so far."""
 
     objective: Objective
     kind: ParametricCurve

@@ -117,7 +117,7 @@ class WeightMatching:
     def _add(self, tables: Tables, name: str, family: list[str], permutations: Permutations) -> None:
         """The agreement of the units of one family along each axis of a tensor, with all else as it is."""
         axes, identity = self.of.axes[name], self.of.identity()
-        still = permutations | {member: identity[member] for member in family}
+        others = permutations | {member: identity[member] for member in family}
         holding = [dim for dim, axis in enumerate(axes) if any(member in family for member in names_in(axis))]
         # Axes of which one depends on a group along another are compared unit by unit, all in b's own order; what a's
         # other one is compared with must then be in that order too.
@@ -125,7 +125,7 @@ class WeightMatching:
         tied |= {carrier(axes, outer) for dim in tied for outer in foreign(axes[dim], self.of)}
         for dim in holding:
             together = tied if dim in tied else {dim}
-            b = permute(self.b[name], axes, self.of, permutations, dict.fromkeys(together, still))
+            b = permute(self.b[name], axes, self.of, permutations, dict.fromkeys(together, others))
             back = {m: permutations[m].argsort(-1) if self.of.groups[m].within else identity[m] for m in family}
             undone = {d: identity | back if d in together and d != dim else identity for d in range(len(axes))}
             a = permute(self.a[name], axes, self.of, identity, undone) if len(together) > 1 else self.a[name]

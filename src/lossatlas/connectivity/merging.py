@@ -44,10 +44,27 @@ def merge_many(
     """mean_i P_i(theta_i), where each P_i matches its network with the mean of the others (MergeMany).
 
     First all are aligned with the first one, then one after another, in random order, with the mean of the others,
-    until none gains (Ainsworth et al. 2023, Algorithm 3). Arguments as in ``align``; the statistics of the mean are
+    until none gains. Arguments as in ``align``; the statistics of the mean are
     put right by ``repair(objective, merged.points)``.
 
-    Raises ``InputError`` for fewer than two networks, and what ``align`` raises.
+    Raises
+    ------
+    InputError : fewer than two networks; and as ``align``.
+    CheckpointError, DirectionError, NumericalError : as ``align``.
+
+    Source: Ainsworth, Hayase & Srinivasa 2023, "Git Re-Basin: Merging Models modulo Permutation Symmetries",
+    Algorithm 3.
+
+    Examples
+    --------
+    >>> def network():
+    ...     return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> a, b = network(), network()
+    >>> data = torch.randn(10, 2), torch.randn(10, 1)
+    >>> objective = Objective(a, torch.nn.functional.mse_loss, data)
+    >>> merged = merge_many(objective, [a, b])
+    >>> torch.allclose(merged.point, merged.points.mean(0))
+    True
     """
     if len(sources) < 2:
         raise InputError(f"{len(sources)} networks: give at least two to merge.")

@@ -50,10 +50,10 @@ def repair(
     """theta = sum_i w_i theta_i, its units' pre-activations moved and scaled to sum_i w_i mu_i and sum_i w_i sd_i.
 
     Layer after layer, z <- mu + sd (z - mean z) / sd z, written into the layer's weight and bias: the units of an
-    average of networks vary less than those of the networks, which costs accuracy (variance collapse; Jordan et al.
-    2023, section 3). Align the networks first. Statistics are over about ``examples`` examples and all positions. The
-    outputs themselves are left as they are. What a BatchNorm follows needs nothing but statistics estimated anew, which
-    ``barrier`` does and ``state_dict`` holds.
+    average of networks vary less than those of the networks, which costs accuracy (variance collapse). Align the
+    networks first. Statistics are over about ``examples`` examples and all positions. The outputs themselves are left
+    as they are. What a BatchNorm follows needs nothing but statistics estimated anew, which ``barrier`` does and
+    ``state_dict`` holds.
 
     ``weights`` are equal by default and need not be positive, but sum to 1: (1 - t, t) for a point of the line.
 
@@ -61,6 +61,21 @@ def repair(
     ------
     InputError : fewer than two networks, weights that do not sum to 1, a model that cannot be traced, or one without
         a hidden layer that has a weight and a bias of its own.
+    CheckpointError, DirectionError : weights of another network, or NaN among them, with the tensor's name.
+
+    Source: Jordan, Sedghi, Saukh, Entezari & Neyshabur 2023, "REPAIR: REnormalizing Permuted Activations for
+    Interpolation Repair", section 3.
+
+    Examples
+    --------
+    >>> def network():
+    ...     return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> a, b = network(), network()
+    >>> data = torch.randn(10, 2), torch.randn(10, 1)
+    >>> objective = Objective(a, torch.nn.functional.mse_loss, data)
+    >>> repaired = repair(objective, [a, b])
+    >>> repaired.statistics["layer"].values.tolist(), round(float(repaired.statistics["sd_ratio_after"][0]), 3)
+    (['0'], 1.0)
     """
     share = [1 / max(len(sources), 1)] * len(sources) if weights is None else list(weights)
     if len(sources) < 2 or len(share) != len(sources) or not abs(sum(share) - 1) <= 1e-6:

@@ -15,7 +15,9 @@ from torch import Tensor
 from lossatlas.curvature.krylov import Floats, KrylovSpace
 from lossatlas.curvature.lanczos import Eigenpairs, Found
 from lossatlas.curvature.operators import Operator
+from lossatlas.curvature.progress import counted, product_bar
 from lossatlas.errors import InputError
+from lossatlas.results.making import result
 
 POINTS = 1024  # of the grid on which the smoothed density is given
 SMOOTHING = 1 / 200  # standard deviation of the Gaussian kernel, as a share of the spectrum's width
@@ -28,12 +30,12 @@ class Rule:
     """Gauss quadrature of one probe: sum_j w_j f(theta_j) estimates the mean of f over the eigenvalues.
 
     ``below`` is the mass of the negative nodes of the rule that has a node at 0 (Gauss-Radau); the probe's mass below 0
-    is that and no more than the mass of this node beside (Krein; Golub & Meurant 2010). ``undecided`` is its mass
+    is that and no more than the mass of this node more (Krein; Golub & Meurant 2010). ``undecided`` is its mass
     without that of eigenvalues that are 0, on which the Gauss rule has a node of its own.
     """
 
     diagonal: Floats
-    beside: Floats
+    off_diagonal: Floats
     nodes: Floats
     weights: Floats
     below: float
@@ -48,12 +50,13 @@ def spectral_density(
     probes: int = 4,
     deflate: Eigenpairs | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> xr.Dataset:
     """phi(lambda) = (1/n) sum_i delta(lambda - lambda_i), by ``steps`` Lanczos steps from each of ``probes`` vectors.
 
     Each random direction z gives, by full reorthogonalisation, nodes theta_j and weights w_j = (first component of the
-    j-th eigenvector of T)^2 that sum to 1 (Golub & Meurant 2010; Ghorbani et al. 2019). The spread over the probes is
-    the error. Pairs to ``deflate`` are atoms of mass 1/n, and the probes are drawn orthogonal to them.
+    j-th eigenvector of T)^2 that sum to 1. The spread over the probes is the error. Pairs to ``deflate`` are atoms of
+    mass 1/n, and the probes are drawn orthogonal to them. Needs memory for ``steps`` vectors.
 
     Returns
     -------
@@ -61,30 +64,47 @@ def spectral_density(
     ``density_stderr``. Over ``("bin",)``: ``histogram``, the share of the eigenvalues between ``bin_left`` and
     ``bin_right``, bins of equal width in log |lambda| and one about 0, as wide as the nodes next to 0 are apart;
     ``histogram_stderr``, ``histogram_low`` and ``_high`` (95 %, Student's t over the probes). Over
-    ``("probe", "step")``: ``node``, ``weight``, and T's ``diagonal`` and the numbers ``beside`` it.
+    ``("probe", "step")``: ``node``, ``weight``, and T's ``diagonal`` and ``off_diagonal``.
 
     Numbers: ``negative_mass``, the share of eigenvalues below 0, with ``_low`` and ``_high`` (95 %: probes, and
     ``undecided_mass``, what the quadrature cannot tell from 0). With ``_stderr``: ``negative_share``, the sum of
     |lambda| below 0 over that of all, which eigenvalues near 0 do not touch; ``trace``; ``frobenius_norm``;
     ``effective_rank`` = (sum |lambda|)^2 / sum lambda^2.
 
-    Raises ``InputError`` for fewer than 2 steps or 2 probes. Needs memory for ``steps`` vectors.
+    Raises
+    ------
+    InputError : fewer than 2 steps or 2 probes, or fewer than 2 eigenvalues beyond those to deflate.
+    NumericalError : a product holds NaN or infinite numbers.
+
+    Source: Golub & Meurant 2010, "Matrices, Moments and Quadrature", chapters 3 and 6; Ghorbani, Krishnan & Xiao 2019,
+    "An Investigation into Neural Net Optimization via Hessian Eigenvalue Density", section 2.
+
+    Examples
+    --------
+    >>> values = torch.linspace(-1, 3, 100, dtype=torch.float64)  # a diagonal matrix with a quarter of them below 0
+    >>> operator = Operator(100, lambda rows: rows * values, torch.float64, torch.device("cpu"))
+    >>> found = spectral_density(operator, steps=40, probes=4, progress=False)
+    >>> bool(found["negative_mass_low"] < 0.25 < found["negative_mass_high"]), found.attrs["products"]
+    (True, 160)
     """
     check_probes(steps, probes)
     started = time.perf_counter()
     atoms = np.zeros(0) if deflate is None else deflate.values.numpy()
     scale = float(np.abs(atoms).max(initial=0))
-    rules = probe_rules(operator, steps, probes, None if deflate is None else deflate.vectors, seed, scale)
+    locked = None if deflate is None else deflate.vectors
+    with product_bar("spectral density", progress, probes * min(steps, operator.n - len(atoms))) as bar:
+        rules = probe_rules(counted(operator, bar), steps, probes, locked, seed, scale)
     dataset = density_dataset(rules, atoms, operator.n)
-    dataset.attrs |= {
-        "kind": "spectral_density",
-        "n_parameters": operator.n,
-        "atoms": len(atoms),
-        "seed": seed,
-        "products": sum(len(rule.nodes) for rule in rules),
-        "seconds": time.perf_counter() - started,
-    }
-    return dataset
+    return result(
+        "spectral_density",
+        dataset,
+        operator.provenance(),
+        n_parameters=operator.n,
+        atoms=len(atoms),
+        seed=seed,
+        products=sum(len(rule.nodes) for rule in rules),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def check_probes(steps: int, probes: int) -> None:
@@ -104,8 +124,8 @@ def probe_rules(
     return [_rule(operator, min(steps, rest), locked, int(s), scale=scale) for s in seeds]
 
 
-def rule_beside(found: Found, steps: int) -> Rule | None:
-    """The rule of the random vector that a search began with, beside the pairs that it found; None if it is too short.
+def search_rule(found: Found, steps: int) -> Rule | None:
+    """The rule of the random vector that a search began with, without the pairs that it found; None if it is too short.
 
     The pairs are invariant, so what is left of the space, orthogonal to them, is the Krylov space of what is left of
     the vector: its Ritz values are the nodes.
@@ -144,7 +164,7 @@ def density_dataset(rules: list[Rule], atoms: Floats, n: int) -> xr.Dataset:
         "node": _padded([rule.nodes for rule in rules]),
         "weight": _padded([rule.weights for rule in rules]),
         "diagonal": _padded([rule.diagonal for rule in rules]),
-        "beside": _padded([np.append(rule.beside, np.nan) for rule in rules]),
+        "off_diagonal": _padded([np.append(rule.off_diagonal, np.nan) for rule in rules]),
     }
     longest = max(len(rule.nodes) for rule in rules)
     coords = {"probe": np.arange(1, len(rules) + 1), "step": np.arange(1, longest + 1)}
@@ -166,16 +186,16 @@ def _rule(
     space.start(start)
     while space.size < steps and not space.exhausted:
         space.extend()
-    diagonal, beside = space.tridiagonal()
+    diagonal, off_diagonal = space.tridiagonal()
     nodes, vectors, residuals = space.ritz()
     weights = vectors[0] ** 2
     if exact or (exact is None and (space.exhausted or space.size == space.dimension)):
         return Rule(
-            diagonal, beside, nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0, space.rounding
+            diagonal, off_diagonal, nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0, space.rounding
         )
-    below, at_zero = _at_zero(diagonal, beside, space.rounding)
+    below, at_zero = _at_zero(diagonal, off_diagonal, space.rounding)
     undecided = max(0.0, at_zero - _zeros(nodes, weights, residuals))
-    return Rule(diagonal, beside, nodes, weights, below, undecided, space.rounding)
+    return Rule(diagonal, off_diagonal, nodes, weights, below, undecided, space.rounding)
 
 
 def _zeros(nodes: Floats, weights: Floats, residuals: Floats) -> float:
@@ -187,16 +207,16 @@ def _zeros(nodes: Floats, weights: Floats, residuals: Floats) -> float:
     return float(weights[nearest]) if spread <= AT_ZERO * apart else 0.0
 
 
-def _at_zero(diagonal: Floats, beside: Floats, rounding: float) -> tuple[float, float]:
+def _at_zero(diagonal: Floats, off_diagonal: Floats, rounding: float) -> tuple[float, float]:
     """Of the Gauss-Radau rule with a node at 0 (Golub 1973): the masses below 0 and at 0, to within rounding."""
     last = np.zeros(len(diagonal) - 1)
-    last[-1] = beside[-1] ** 2
+    last[-1] = off_diagonal[-1] ** 2
     # Moved by less than rounding: where 0 is an eigenvalue of T already, there is no such rule.
     banded = np.zeros((3, len(last)))
-    banded[0, 1:], banded[1], banded[2, :-1] = beside[:-1], diagonal[:-1] + rounding / 16, beside[:-1]
+    banded[0, 1:], banded[1], banded[2, :-1] = off_diagonal[:-1], diagonal[:-1] + rounding / 16, off_diagonal[:-1]
     changed = diagonal.copy()
     changed[-1] = solve_banded((1, 1), banded, last)[-1]
-    nodes, vectors = eigh_tridiagonal(changed, beside)
+    nodes, vectors = eigh_tridiagonal(changed, off_diagonal)
     weights, small = vectors[0] ** 2, np.abs(nodes) <= rounding
     return float(weights[(nodes < 0) & ~small].sum()), float(weights[small].sum())
 

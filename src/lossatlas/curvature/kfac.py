@@ -23,13 +23,29 @@ def kfac(
 ) -> Operator:
     """K = the block diagonal of A_l (x) B_l: the Kronecker-factored approximation of the Gauss-Newton matrix.
 
-    A_l is the mean of the outer products of layer l's inputs, B_l that of what flows back to its outputs (Martens &
-    Grosse 2015). Computed by ``curvlinops.KFACLinearOperator``: ``"type-2"`` with the exact Hessian of the loss in the
+    A_l is the mean of the outer products of layer l's inputs, B_l that of what flows back to its outputs.
+    Computed by ``curvlinops.KFACLinearOperator``: ``"type-2"`` with the exact Hessian of the loss in the
     outputs, ``"mc"`` with ``draws`` targets drawn from the model, ``"empirical"`` with the data's.
 
-    Linear and 2-d convolution layers only. Raises ``MissingToolError`` without curvlinops (``pip install
-    'lossatlas[kfac]'``), ``InputError`` for a loss that is not cross-entropy, mean squared error or binary
-    cross-entropy with logits.
+    Linear and 2-d convolution layers only.
+
+    Raises
+    ------
+    MissingToolError : curvlinops is absent (``pip install 'lossatlas[kfac]'``).
+    InputError : a loss that is not cross-entropy, mean squared error or binary cross-entropy with logits, or a layer
+        that curvlinops does not know.
+
+    Source: Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate
+    Curvature", section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> data = torch.eye(2), torch.zeros(2, 1)
+    >>> objective = Objective(nn.Linear(2, 1, bias=False), nn.MSELoss(), data)
+    >>> kfac(objective) @ torch.eye(2)  # doctest: +SKIP
+    tensor([[1., 0.],
+            [0., 1.]])
     """
     try:
         from curvlinops import KFACLinearOperator

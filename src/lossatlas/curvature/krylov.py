@@ -58,12 +58,12 @@ class KrylovSpace:
 
     @property
     def dimension(self) -> int:
-        """Of all there is beside the locked vectors."""
+        """Of all there is orthogonal to the locked vectors."""
         return self._operator.n - len(self._locked)
 
     @property
-    def room(self) -> int:
-        """How many vectors the memory has room for."""
+    def free(self) -> int:
+        """How many vectors the memory holds."""
         return self.capacity - self.size
 
     @property
@@ -139,7 +139,7 @@ class KrylovSpace:
         self._restarts += 1
 
     def tridiagonal(self) -> tuple[Floats, Floats]:
-        """T's diagonal and the numbers beside it, for a space that was grown from one vector without a restart."""
+        """T's diagonal and off-diagonal, for a space that was grown from one vector without a restart."""
         m = self.size
         return self._T[:m, :m].diagonal().copy(), self._T[:m, :m].diagonal(1).copy()
 

@@ -20,7 +20,7 @@ from lossatlas.evaluation.products.products import free_bytes
 Which = Literal["largest", "smallest", "magnitude", "both"]
 SECOND_LOOK = 8  # products from a fresh vector, after convergence, that look for what the first ones cannot see
 
-# Of ascending values, the indices of the k (of each end) that are wanted, the outermost first.
+# Of ascending values, the indices of the k (of each end) that are asked for, the outermost first.
 _ORDERS: dict[Which, Callable[[Floats, int], NDArray[np.intp]]] = {
     "largest": lambda values, k: np.arange(len(values))[::-1][:k],
     "smallest": lambda values, k: np.arange(len(values))[:k],
@@ -63,22 +63,40 @@ def top_eigenpairs(
 
     Lanczos with full reorthogonalisation, so that no eigenvalue shows twice. Stops when
     |A v - lambda v| <= tol |lambda| for all pairs, or when rounding in the operator's type allows no smaller residual;
-    never because two iterates agree. From one vector a Krylov space shows one of several equal eigenvalues (Parlett
-    1998, section 12.2), so then a fresh random vector is followed for 8 products; if it brings another wanted pair,
-    the search goes on.
+    never because two iterates agree. From one vector a Krylov space shows one of several equal eigenvalues, so then a
+    fresh random vector is followed for 8 products; if it brings another pair that was asked for, the search goes on.
 
     Parameters
     ----------
     floor : residuals of ``floor`` max |lambda| are small enough, whatever the eigenvalue: for ends that may be 0.
     block : how many random vectors to start from; p of them see an eigenvalue of multiplicity p at once.
-    start : ``(n,)`` or ``(m, n)``, vectors near the wanted ones. A random vector is added: a warm start alone can stay
+    start : ``(n,)`` or ``(m, n)``, vectors near those asked for. A random vector is added: a warm start alone can stay
         at a direction that is no longer the top one.
     max_products : when to give up, with a ``ConvergenceWarning``; the residuals tell what was reached. By default
         max(300, 4 times the number of pairs), and not more than n.
     max_memory : bytes for the basis; when it is full, the search restarts from the best Ritz vectors (thick restart).
         Half of the free memory by default.
 
-    Raises ``InputError`` for k below 1 or above n, a tolerance that is not positive, or memory for too few vectors.
+    Returns
+    -------
+    ``Eigenpairs``: values ``(k,)``, in the units of A's entries, unit vectors ``(k, n)``, residuals ``(k,)``; twice as
+    many under ``"both"``.
+
+    Raises
+    ------
+    InputError : k below 1 or above n, a tolerance that is not positive, or memory for too few vectors.
+    NumericalError : a product holds NaN or infinite numbers.
+
+    Source: Parlett 1998, "The Symmetric Eigenvalue Problem", chapters 11 and 13 (section 12.2: equal eigenvalues); Wu &
+    Simon 2000, "Thick-restart Lanczos method".
+
+    Examples
+    --------
+    >>> values = torch.linspace(0, 4, 50, dtype=torch.float64)
+    >>> operator = Operator(50, lambda rows: rows * values, torch.float64, torch.device("cpu"))
+    >>> found = top_eigenpairs(operator, 2, tol=1e-6)
+    >>> [round(value, 4) for value in found.values.tolist()], bool(found.converged.all())
+    ([4.0, 3.9184], True)
     """
     return search(
         operator,
@@ -137,30 +155,30 @@ def search(
 
 
 class _Search:
-    """Growing a Krylov space until the wanted pairs have converged, and a second look has found no more."""
+    """Growing a Krylov space until the pairs asked for have converged, and a second look has found no more."""
 
     def __init__(
         self,
         space: KrylovSpace,
-        wanted: Callable[[Floats, int], NDArray[np.intp]],
+        select: Callable[[Floats, int], NDArray[np.intp]],
         k: int,
         count: int,
         tolerances: tuple[float, float],
         limit: int,
         look: bool,
     ) -> None:
-        self.space, self.wanted, self.k, self.count, self.limit, self.look = space, wanted, k, count, limit, look
+        self.space, self.select, self.k, self.count, self.limit, self.look = space, select, k, count, limit, look
         self.tol, self.floor = tolerances
 
     def run(self) -> Found:
-        seen: Floats | None = None  # the wanted values when the last look began
+        seen: Floats | None = None  # their values when the last look began
         since = 0
         while True:
             self._grow(newest=seen is not None)
             if self.space.size < self.count or not self._due():
                 continue
             values, weights, residuals = self.space.ritz()
-            chosen = self.wanted(values, self.k)
+            chosen = self.select(values, self.k)
             allowed = np.maximum(self.tol * np.abs(values[chosen]), self.floor * np.abs(values).max())
             allowed = np.maximum(allowed, 2 * self.space.rounding)
             converged = residuals[chosen] <= allowed
@@ -187,11 +205,11 @@ class _Search:
     def _grow(self, *, newest: bool) -> None:
         if self.space.exhausted:
             self.space.start()
-        if not self.space.room:
+        if not self.space.free:
             values, weights, _ = self.space.ritz()
-            # Half of the room that is left for their neighbours, which may yet be wanted.
+            # Half of the memory that is left for their neighbours, which may yet be among them.
             ends = 2 if self.count > self.k else 1
-            kept = np.unique(self.wanted(values, self.k + (self.space.capacity - self.count) // 2 // ends))
+            kept = np.unique(self.select(values, self.k + (self.space.capacity - self.count) // 2 // ends))
             self.space.restart(values[kept], weights[:, kept])
         self.space.extend(-1 if newest else 0)
 

@@ -15,7 +15,9 @@ from lossatlas.model.parameters import ParameterSpace
 from lossatlas.objective import Objective
 
 
-def layer_variables(objective: Objective, k: int, tol: float, seed: int, bar: Bar) -> tuple[dict[str, xr.Variable], int]:
+def layer_variables(
+    objective: Objective, k: int, tol: float, seed: int, bar: Bar
+) -> tuple[dict[str, xr.Variable], int]:
     """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and the products spent.
 
     A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +34,11 @@ FORMS: dict[Matrix, type[Linearised]] = {
     "gauss_newton": GaussNewton,
     "empirical_fisher": EmpiricalFisher,
 }
+NAMES: dict[Matrix, str] = {
+    "hessian": "Hessian",
+    "gauss_newton": "Gauss-Newton matrix",
+    "empirical_fisher": "empirical Fisher matrix",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Operator:
 
     ``rows`` maps k vectors as rows ``(k, n)`` to their products ``(k, n)``; ``products``, where there is one, tells
     what each batch of the data contributes, and by which route; ``exact_diagonal`` gives A's diagonal ``(n,)`` where
-    that is cheap, and the reason where it is not.
+    that is cheap, and the reason where it is not; ``provenance`` says which matrix of which objective it is.
     """
 
     n: int
@@ -53,6 +58,7 @@ class Operator:
     exact_diagonal: Callable[[], ExactDiagonal] = lambda: ExactDiagonal(
         None, "The matrix is known by its products only."
     )
+    provenance: Callable[[], Mapping[str, object]] = dict
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -126,8 +132,8 @@ def gauss_newton(objective: Objective, *, max_memory: int | None = None) -> Oper
     InputError : an objective made by ``from_step``, where outputs and loss are not apart; and as ``hessian``.
     NumericalError : a product holds NaN or infinite numbers.
 
-    Source: Schraudolph 2002, "Fast Curvature Matrix-Vector Products"; Martens 2020, "New Insights and Perspectives on the
-    Natural Gradient Method", section 8.
+    Source: Schraudolph 2002, "Fast Curvature Matrix-Vector Products"; Martens 2020, "New Insights and Perspectives on
+    the Natural Gradient Method", section 8.
 
     Examples
     --------
@@ -162,8 +168,8 @@ def fisher(
         (squared error); and as ``hessian``.
     NumericalError : a product holds NaN or infinite numbers.
 
-    Source: Martens 2020, "New Insights and Perspectives on the Natural Gradient Method", section 9.2; Kunstner, Hennig &
-    Balles 2019, "Limitations of the Empirical Fisher Approximation".
+    Source: Martens 2020, "New Insights and Perspectives on the Natural Gradient Method", section 9.2; Kunstner, Hennig
+    & Balles 2019, "Limitations of the Empirical Fisher Approximation".
 
     Examples
     --------
@@ -207,7 +213,8 @@ def gradient_covariance(objective: Objective, *, max_memory: int | None = None) 
     def rows(vectors: Tensor) -> Tensor:
         return moment.rows(vectors) - torch.outer(vectors @ gradient, gradient)
 
-    return Operator(moment.n, rows, moment.dtype, moment.device)
+    made = {"matrix": "covariance matrix of the gradients", **objective.provenance()}
+    return Operator(moment.n, rows, moment.dtype, moment.device, provenance=lambda: made)
 
 
 def matrix_products(
@@ -261,4 +268,9 @@ def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:
 def _operator(objective: Objective, matrix: Matrix, max_memory: int | None, data: Any = None) -> Operator:
     products = matrix_products(objective, matrix, data=data, max_memory=max_memory)
     diagonal = partial(matrix_diagonal, objective, matrix)
-    return Operator(objective.n_parameters, products, objective.dtype, objective.device, products, diagonal)
+    name = NAMES[matrix] if data is None else "Fisher matrix"
+
+    def provenance() -> dict[str, object]:
+        return {"matrix": name, **objective.provenance()}
+
+    return Operator(objective.n_parameters, products, objective.dtype, objective.device, products, diagonal, provenance)

@@ -13,10 +13,12 @@ from lossatlas.curvature.density import check_probes, density_dataset, probe_rul
 from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
+from lossatlas.curvature.progress import counted, product_bar
 from lossatlas.curvature.trace import COLUMNS, TraceEstimate, estimated, exact_trace
 from lossatlas.curvature.trend import trend_variables
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
+from lossatlas.results.making import result
 
 TRACE_PRODUCTS = 1000  # at most, without those of the density
 
@@ -32,12 +34,13 @@ def spectrum(
     trend: bool = True,
     layers: bool = False,
     vectors: bool = False,
+    parameters: str | None = None,
     max_products: int | None = None,
     max_memory: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The k largest and k smallest eigenvalues of H, its trace, norm and density, each with its errors.
+    """H v_i = lambda_i v_i for the k largest and k smallest lambda_i; H's trace, norm and density, each with its error.
 
     Returns
     -------
@@ -63,55 +66,76 @@ def spectrum(
     ``("end", "rank", "parameter")``, ``slope`` = v' grad L, the ``point`` ``("parameter",)`` that all are taken at, and
     ``attrs["loss"]``, the loss there.
 
+    ``parameters``, a glob such as ``"layer4.*"``: of the Hessian of ``objective.restricted(parameters)``.
+
     ``max_memory`` in bytes is what ``hessian`` may keep between products; ``max_products`` limits the search for pairs.
-    ``attrs`` count the products by what they served. Raises as ``top_eigenpairs`` and ``spectral_density``; what misses
-    its tolerance is returned with a ``ConvergenceWarning``.
+    ``attrs`` count the products by what they served. What misses its tolerance is returned with a
+    ``ConvergenceWarning``.
+
+    Raises
+    ------
+    InputError : as ``hessian``, ``top_eigenpairs`` and ``spectral_density``, or a ``trace_tol`` that is not positive.
+    NonFiniteLoss : the loss at the objective's point is NaN or infinite.
+    NumericalError : a product holds NaN or infinite numbers.
+
+    Source: Ghorbani, Krishnan & Xiao 2019, "An Investigation into Neural Net Optimization via Hessian Eigenvalue
+    Density"; Papyan 2020, "Traces of Class/Cross-Class Structure Pervade Deep Learning Spectra".
+
+    Examples
+    --------
+    >>> model, data = torch.nn.Linear(2, 1, bias=False), (torch.diag(torch.tensor([1.0, 2.0])), torch.zeros(2, 1))
+    >>> objective = Objective(model, torch.nn.functional.mse_loss, data)
+    >>> found = spectrum(objective, k=1, trend=False, progress=False)
+    >>> found["eigenvalue"].values.round(4).tolist(), round(float(found["trace"]), 4)
+    ([[4.0], [1.0]], 5.0)
     """
     check_probes(steps, probes)
     if not trace_tol > 0:
         raise InputError(f"trace_tol={trace_tol}: give a positive relative error, such as 0.01.")
+    objective = objective if parameters is None else objective.restricted(parameters)
     objective.require_finite()
     started = time.perf_counter()
-    operator = hessian(objective, max_memory=max_memory)
-    run = search(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
-    pairs = run.pairs
-    dataset = _eigenvalues(operator, pairs, k)
-    dataset, found, added = _with_density(dataset, operator, run, trace_tol, steps, probes, seed)
-    spent = {
-        "products_eigenpairs": pairs.products,
-        "products_errors": len(pairs.values),
-        "products_density": added,
-        "products_trace": found.products,
-    }
-    notes: list[str] = []
-    if trend:
-        trends, spent["products_trend"], note = trend_variables(objective, pairs, seed, bar)
-        dataset, notes = dataset.assign(trends), notes + [note] * bool(note)
-    if layers:
-        blocks, spent["products_layers"] = layer_variables(objective, k, tol, seed, bar)
-        dataset = dataset.assign(blocks)
-    if vectors:
-        dataset = dataset.assign(_vectors(objective, pairs, k))
-    dataset.attrs = (
-        {"kind": "spectrum"}
-        | objective.provenance()
-        | {key: dataset.attrs[key] for key in ("steps", "probes", "smoothing") if key in dataset.attrs}
-        | spent
-        | {
-            "tol": tol,
-            "products": sum(spent.values()),
-            "converged": int(pairs.converged.all()),
-            "trace_method": found.method,
-            "trace_reason": found.reason,
-            "route": operator.explain(),
-            "seed": seed,
-            "stderr_over": "batches",
-            "seconds": time.perf_counter() - started,
+    with product_bar("spectrum", progress) as bar:
+        operator = counted(hessian(objective, max_memory=max_memory), bar)
+        run = search(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
+        pairs = run.pairs
+        dataset = _eigenvalues(operator, pairs, k)
+        dataset, found, added = _with_density(dataset, operator, run, trace_tol, steps, probes, seed)
+        spent = {
+            "products_eigenpairs": pairs.products,
+            "products_errors": len(pairs.values),
+            "products_density": added,
+            "products_trace": found.products,
         }
-        | ({"note": " ".join(notes)} if notes else {})
-        | ({"loss": objective.value()} if vectors else {})
+        note = ""
+        if trend:
+            bar.set_postfix_str("subsets of the data")
+            trends, spent["products_trend"], note = trend_variables(objective, pairs, seed, bar)
+            dataset = dataset.assign(trends)
+        if layers:
+            bar.set_postfix_str("layers")
+            blocks, spent["products_layers"] = layer_variables(objective, k, tol, seed, bar)
+            dataset = dataset.assign(blocks)
+        if vectors:
+            dataset = dataset.assign(_vectors(objective, pairs, k))
+    return result(
+        "spectrum",
+        dataset,
+        objective.provenance(),
+        spent,
+        parameters=parameters,
+        tol=tol,
+        products=sum(spent.values()),
+        converged=int(pairs.converged.all()),
+        trace_method=found.method,
+        trace_reason=found.reason or None,
+        route=operator.explain(),
+        loss=objective.value() if vectors else None,
+        seed=seed,
+        stderr_over="batches",
+        note=note or None,
+        seconds=time.perf_counter() - started,
     )
-    return dataset
 
 
 def _eigenvalues(operator: Operator, pairs: Eigenpairs, k: int) -> xr.Dataset:

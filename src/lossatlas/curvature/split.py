@@ -16,6 +16,7 @@ from lossatlas.curvature.progress import counted, product_bar
 from lossatlas.curvature.trace import trace
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
+from lossatlas.results.making import result
 
 
 def gauss_newton_split(
@@ -78,19 +79,19 @@ def gauss_newton_split(
         {"curvature_hessian": ("rank", forms[0]), "curvature_gauss_newton": ("rank", forms[1])},
         coords={"rank": np.arange(1, k + 1)},
     ).assign({name: value for name, (value, _) in found.items()} | {f"{n}_stderr": e for n, (_, e) in found.items()})
-    dataset.attrs = {
-        "kind": "gauss_newton_split",
-        **objective.provenance(),
-        "probes": probes,
-        "products": pairs.products + 2 * (k + probes) + sum(t.products for t in traces),
-        "trace_method": traces[0].method,
-        "trace_reason": traces[0].reason,
-        "trace_method_gauss_newton": traces[1].method,
-        "trace_reason_gauss_newton": traces[1].reason,
-        "seed": seed,
-        "seconds": time.perf_counter() - started,
-    }
-    return dataset
+    return result(
+        "gauss_newton_split",
+        dataset,
+        objective.provenance(),
+        probes=probes,
+        products=pairs.products + 2 * (k + probes) + sum(t.products for t in traces),
+        trace_method=traces[0].method,
+        trace_reason=traces[0].reason or None,
+        trace_method_gauss_newton=traces[1].method,
+        trace_reason_gauss_newton=traces[1].reason or None,
+        seed=seed,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _products(both: tuple[Operator, Operator], vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from lossatlas.curvature.lanczos import Eigenpairs, search
 from lossatlas.curvature.operators import hessian
+from lossatlas.curvature.progress import Bar, counted
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
 
@@ -19,7 +20,9 @@ REPLICATES = 4  # disjoint subsets of a size, where there are so many
 TOLERANCE = 1e-2  # of the solver, far below the spread of the subsets
 
 
-def trend_variables(objective: Objective, pairs: Eigenpairs, seed: int) -> tuple[dict[str, xr.Variable], int, str]:
+def trend_variables(
+    objective: Objective, pairs: Eigenpairs, seed: int, bar: Bar
+) -> tuple[dict[str, xr.Variable], int, str]:
     """Variables over ``("n_examples", "replicate")``, products in units of the whole data, and a note or ``""``.
 
     E lambda_max(H_S) >= lambda_max(E H_S), since lambda_max is convex (Jensen). Subsets of one size are disjoint, so
@@ -37,7 +40,7 @@ def trend_variables(objective: Objective, pairs: Eigenpairs, seed: int) -> tuple
                 part = objective.examples(order[column * size : (column + 1) * size])
             except InputError as reason:
                 return {}, 0, f"No trend over the number of examples: {reason}"
-            operator = hessian(part)
+            operator = counted(hessian(part), bar)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
                 found = search(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, seed=seed).pairs

@@ -27,7 +27,7 @@ from lossatlas.connectivity.symmetry.states import (
     output_graph,
 )
 from lossatlas.connectivity.symmetry.symmetries import Symmetries
-from lossatlas.connectivity.symmetry.verification import deviation, difference, guilty_groups
+from lossatlas.connectivity.symmetry.verification import deviation, difference, failing_groups
 from lossatlas.errors import InputError, NumericalError
 from lossatlas.evaluation.forward import Forward
 from lossatlas.evaluation.points.tracing import Untraceable
@@ -44,8 +44,16 @@ def symmetries(objective: Objective) -> Symmetries:
     attention (heads, and the dimensions of each head) are understood; what else is met keeps its order, and
     ``pinned`` says so. Parameters that are not part of theta stay as they are. Print it to see the groups.
 
-    Raises ``InputError`` for a model that cannot be traced; ``Symmetries.parse`` takes groups written by hand.
+    Raises
+    ------
+    InputError : a model that cannot be traced; ``Symmetries.parse`` takes groups written by hand.
+    NumericalError : symmetries that were found do not hold on the data.
 
+    Source: Hecht-Nielsen 1990, "On the algebraic structure of feedforward network weight spaces"; Ainsworth et al.
+    2023, "Git Re-Basin", Appendix A.1 (the groups of several architectures, written by hand).
+
+    Examples
+    --------
     >>> import torch
     >>> from lossatlas import zoo
     >>> data = zoo.load("digits").test
@@ -99,9 +107,9 @@ def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
     if not all(
         deviation(objective, state, found.permuted(state, found.random(seed)), 1) <= AGREES for seed in range(3)
     ):
-        guilty = guilty_groups(objective, found, state, AGREES, 1)
+        failing = failing_groups(objective, found, state, AGREES, 1)
         raise NumericalError(
-            f"The symmetries found do not hold: the outputs change when {guilty} change places. Write the groups by "
+            f"The symmetries found do not hold: the outputs change when {failing} change places. Write the groups by "
             "hand, symmetries={...} (see Symmetries.parse), and please report the model."
         )
 
@@ -160,8 +168,8 @@ class _Discovery:
         name = self._graph.tensors.get(str(node.target))
         if name is None:
             return calls.fresh(value.shape)
-        still = name not in self._movable or not node.users
-        self.of[name] = [Extent(size, pinned=size == 1 or still) for size in value.shape]
+        fixed = name not in self._movable or not node.users
+        self.of[name] = [Extent(size, pinned=size == 1 or fixed) for size in value.shape]
         return self.of[name]
 
     def _unknown(self, name: str, call: Call) -> None:

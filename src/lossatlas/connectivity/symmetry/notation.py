@@ -29,12 +29,12 @@ def written(axis: Axis, sizes: Mapping[str, int] | None = None) -> str | None:
     if not names_in(axis):
         return None
     several = sum(isinstance(factor, str) for segment in axis for factor in segment) > 1
-    said = {name: f"={sizes[name]}" for name in names_in(axis)} if sizes is not None and several else {}
-    return " + ".join(" ".join(f"{f}{said.get(str(f), '')}" for f in segment) for segment in axis)
+    given_sizes = {name: f"={sizes[name]}" for name in names_in(axis)} if sizes is not None and several else {}
+    return " + ".join(" ".join(f"{f}{given_sizes.get(str(f), '')}" for f in segment) for segment in axis)
 
 
 def parsed(
-    name: str, entries: Sequence[str | None], shapes: Mapping[str, Sequence[int]], said: dict[str, int]
+    name: str, entries: Sequence[str | None], shapes: Mapping[str, Sequence[int]], given_sizes: dict[str, int]
 ) -> tuple[Axis, ...]:
     if name not in shapes:
         raise InputError(f"The symmetries name a tensor {name!r} that the model does not have: see its state_dict().")
@@ -45,32 +45,34 @@ def parsed(
             f"{tuple(shape)}, each a text or None."
         )
     given = zip(entries, shape, strict=True)
-    return tuple(((size,),) if entry is None else _parsed_axis(name, entry, said) for entry, size in given)
+    return tuple(((size,),) if entry is None else _parsed_axis(name, entry, given_sizes) for entry, size in given)
 
 
-def _parsed_axis(name: str, entry: str, said: dict[str, int]) -> Axis:
+def _parsed_axis(name: str, entry: str, given_sizes: dict[str, int]) -> Axis:
     if not isinstance(entry, str) or not all(part.split() for part in entry.split("+")):
         raise InputError(f"The symmetries give {name!r} the axis {entry!r}: write 'group', 'group 49' or 'one + two'.")
-    return tuple(tuple(_factor(name, word, said) for word in part.split()) for part in entry.split("+"))
+    return tuple(tuple(_factor(name, word, given_sizes) for word in part.split()) for part in entry.split("+"))
 
 
-def _factor(name: str, word: str, said: dict[str, int]) -> Factor:
+def _factor(name: str, word: str, given_sizes: dict[str, int]) -> Factor:
     found = _NAME.fullmatch(word)
     if word.isdigit() and int(word):
         return int(word)
     if found is None or word.isdigit():
         raise InputError(f"The symmetries give {name!r} the factor {word!r}: write a group's name or a size.")
     group, size = found[1], found[2]
-    if size is not None and said.setdefault(group, int(size)) != int(size):
-        raise InputError(f"The symmetries give the group {group!r} of {name!r} two sizes, {said[group]} and {size}.")
+    if size is not None and given_sizes.setdefault(group, int(size)) != int(size):
+        raise InputError(
+            f"The symmetries give the group {group!r} of {name!r} two sizes, {given_sizes[group]} and {size}."
+        )
     return group
 
 
 def solved_sizes(
-    axes: Mapping[str, tuple[Axis, ...]], shapes: Mapping[str, Sequence[int]], said: Mapping[str, int]
+    axes: Mapping[str, tuple[Axis, ...]], shapes: Mapping[str, Sequence[int]], given_sizes: Mapping[str, int]
 ) -> dict[str, int]:
-    """The size of each group, as it was said or from axes where it is the one thing unknown."""
-    known = dict(said)
+    """The size of each group, as it was given, or from axes where it is the one unknown."""
+    known = dict(given_sizes)
     equations = [(name, *pair) for name, own in axes.items() for pair in zip(own, shapes[name], strict=True)]
     for _ in range(len(equations) + 1):
         for name, axis, size in equations:

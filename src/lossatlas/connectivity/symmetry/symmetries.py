@@ -35,6 +35,17 @@ class Symmetries:
     ``axes`` maps a tensor's name to one ``Axis`` a dimension; tensors that no group moves are absent. It is found by
     ``symmetries(objective)``, or written by hand with ``Symmetries.parse``. A permutation p of a group puts unit
     p[i] in place i; of a group within another it is a row ``p[j]`` for each unit j of the outer one, in its new order.
+    Raises ``InputError`` where it is written by hand and does not fit (see ``parse``).
+
+    Source: Ainsworth et al. 2023, "Git Re-Basin: Merging Models modulo Permutation Symmetries", section 3 and A.1.
+
+    Examples
+    --------
+    >>> shapes = {"a.weight": (2, 3), "b.weight": (1, 2)}
+    >>> of = Symmetries.parse({"a.weight": ("a", None), "b.weight": (None, "a")}, shapes)
+    >>> moved = of.permuted({"b.weight": torch.tensor([[5.0, 7.0]])}, {"a": torch.tensor([1, 0])})
+    >>> moved["b.weight"]
+    tensor([[7., 5.]])
     """
 
     groups: dict[str, Group]
@@ -49,18 +60,22 @@ class Symmetries:
 
         An entry is a product of group names and sizes (``"conv2 49"``: each channel of conv2 is a block of 49), or a
         sum of them (``"left + right"``, a concatenation). ``"dim@heads"`` has another order in each of the heads. How
-        many units a group has follows from the shapes, or is said where it does not (``"heads=4 dim@heads=16"``).
+        many units a group has follows from the shapes, or is given where it does not (``"heads=4 dim@heads=16"``).
 
-        Raises ``InputError`` that names the tensor: unknown, with another number of axes, or a size that does not fit.
+        Raises
+        ------
+        InputError : a tensor that is unknown, has another number of axes, or a size that does not fit; it is named.
 
+        Examples
+        --------
         >>> shapes = {"a.weight": (8, 3), "a.bias": (8,), "b.weight": (2, 32)}
         >>> found = Symmetries.parse({"a.weight": ("a", None), "a.bias": ("a",), "b.weight": (None, "a 4")}, shapes)
         >>> found.groups
         {'a': Group(name='a', size=8, within=None)}
         """
-        said: dict[str, int] = {}
-        axes = {name: parsed(name, entries, shapes, said) for name, entries in spec.items()}
-        sizes = solved_sizes(axes, shapes, said)
+        given_sizes: dict[str, int] = {}
+        axes = {name: parsed(name, entries, shapes, given_sizes) for name, entries in spec.items()}
+        sizes = solved_sizes(axes, shapes, given_sizes)
         groups = {name: Group(name, size, outer_of(name)) for name, size in sizes.items()}
         for name, own in axes.items():
             for inner in (f for axis in own for f in names_in(axis) if outer_of(f)):

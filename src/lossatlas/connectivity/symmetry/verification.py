@@ -1,4 +1,4 @@
-"""Whether permuted tensors are the same function, seen on data, and which units are to blame where they are not."""
+"""Whether permuted tensors are the same function, seen on data, and which groups change it where they are not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def difference(pairs: Iterable[tuple[Tensor, Tensor]], examples: int) -> float:
     return largest / scale
 
 
-def guilty_groups(objective: Objective, of: Symmetries, state: State, tol: float, examples: int) -> str:
+def failing_groups(objective: Objective, of: Symmetries, state: State, tol: float, examples: int) -> str:
     """The groups whose units alone change the function when they change places, with their tensors."""
     found = []
     for root in of.roots():
