@@ -31,7 +31,7 @@ Loop = Callable[[Weights], Measured]
 
 
 def sweep(function: FunctionalModel, batches: Batches, theta: Tensor) -> Measured:
-    """What each batch yields at ``theta``, without gradients: the reference for every other way."""
+    """What each batch yields at ``theta``, without gradients: the reference for every other loop."""
     # Not inference_mode: a model may keep what it computes here (a table of positions) for a pass with gradients.
     with torch.no_grad(), preserved_rng(function.point.device):
         tensors = function.tensors(theta)
