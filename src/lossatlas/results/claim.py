@@ -50,7 +50,7 @@ class Claim:
     >>> claim.verdict
     <Verdict.SUPPORTED: 'supported'>
     >>> claim.sentence
-    'Supported: the loss rises (rise of the loss, threshold 0: 0.3, normal 95 % interval [0.20, 0.40]).'
+    'Supported: the loss rises (rise of the loss, threshold 0: 0.3, normal 95 % interval [0.200, 0.400]).'
     """
 
     hypothesis: str

@@ -28,7 +28,7 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     >>> line = la.surface(objective, la.line(objective.point, torch.ones(2), steps=3), progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     la.save(line, f"{folder}/line.nc")
-    ...     la.load(f"{folder}/line.nc").identical(line)
+    ...     la.load(f"{folder}/line.nc").equals(line)
     True
     """
     from lossatlas.results.discovery import kind_of
@@ -44,9 +44,15 @@ def write(dataset: xr.Dataset, path: Path) -> None:
 
 
 def load(path: str | Path) -> xr.Dataset:
-    """The result that ``save``, a command or a study wrote to ``path``.
+    """The result that ``save``, a command or a study wrote to ``path``, checked against the schema of its kind.
 
     Raises ``InputError`` where there is no such file, where it is none of ours, or damaged.
+
+    Examples
+    --------
+    >>> load("no/such/file.nc")
+    Traceback (most recent call last):
+    lossatlas.errors.InputError: There is no file no/such/file.nc: give a result (.nc) that ... wrote.
     """
     import xarray as xr
 

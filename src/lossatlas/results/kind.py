@@ -85,8 +85,8 @@ class Kind:
     chapter : the question of the report that it answers (``results.chapters``).
     schema : what its Datasets hold.
     figures : all its Datasets of a report, and the catalogue -> groups of pictures and tables.
-    verb : called with the inputs, the options and ``progress`` by keyword; returns a Dataset, a mapping name ->
-        Dataset, or yields pairs (name, Dataset). None: made by something else only.
+    verb : called with the inputs, the options and ``progress`` by keyword; returns a Dataset. One with several results
+        has an input of type ``"keep"``, to which it hands each. None: made by something else only.
     command, help : the verb's name on the command line (the kind's own by default), and what it says of itself.
     options, inputs : what the verb takes.
     numbers : Dataset -> sentences that read its key numbers off, with their errors, and judge nothing.
