@@ -19,7 +19,7 @@ _MOST = 2**20  # blocks: the array's nominal length, of which only written chunk
 
 
 class Store:
-    """Rows of numbers in blocks that are evaluated in a fixed order, block k first where k is smallest.
+    """Rows of numbers in blocks, numbered in the order in which they are evaluated, which is the same in every run.
 
     ``identity`` says what is stored; a folder that holds anything else is refused, and so is one that another process
     has open. ``notes`` are written once and read back on resuming. zarr renames a finished chunk into place, so a block
