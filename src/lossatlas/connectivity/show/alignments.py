@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lossatlas.plot.curves import values
-from lossatlas.plot.style import BLUE, GREY, VERMILLION, legend_above, panels, styled
+from lossatlas.drawing.axes import values
+from lossatlas.drawing.style import BLUE, GREY, VERMILLION, legend_above, panels, styled
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lossatlas.plot.curves import values
+from lossatlas.drawing.axes import values
 from lossatlas.report.captions import DEFINITIONS, accuracy, basis, count, distinct, joined, said
 from lossatlas.results.uncertainty import number
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.claims.claim import UNKNOWN, Claim, Interval, data_of, scalar, verdict
+from lossatlas.results.claim import UNKNOWN, Claim, Interval, data_of, scalar, verdict
 from lossatlas.results.uncertainty import normal_interval, number
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from lossatlas.plot.curves import values
-from lossatlas.plot.style import BLUE, legend_above, panels, styled
+from lossatlas.drawing.axes import values
+from lossatlas.drawing.style import BLUE, legend_above, panels, styled
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lossatlas.plot.style import FloatArray
+    from lossatlas.drawing.style import FloatArray
 
 
 @styled

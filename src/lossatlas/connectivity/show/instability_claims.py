@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lossatlas.claims.barriers import FRANKLE_THRESHOLD
-from lossatlas.claims.claim import Claim, data_of, verdict
+from lossatlas.connectivity.show.claims import FRANKLE_THRESHOLD
+from lossatlas.results.claim import Claim, data_of, verdict
 
 if TYPE_CHECKING:
     import xarray as xr

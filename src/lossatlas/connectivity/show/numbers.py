@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.plot.style import short_data
-from lossatlas.plot.ways import height, way
+from lossatlas.drawing.style import short_data
+from lossatlas.connectivity.show.paths import height, way
 from lossatlas.report.values import value
 from lossatlas.results.uncertainty import number, percent, plus_minus, with_interval
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from lossatlas import plot
 from lossatlas.plot import interactive
-from lossatlas.plot.style import short_data
-from lossatlas.plot.ways import bounds, by_way, height, split_names, way
+from lossatlas.drawing.style import short_data
+from lossatlas.connectivity.show.paths import bounds, by_way, height, split_names, way
 from lossatlas.report import connectivity_captions as caption
 from lossatlas.report import observations
 from lossatlas.report.blocks import Datasets, Results, alike, numbered, observed

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.plot.curves import log_if_wide, values
-from lossatlas.plot.style import BLUE, COLOURS, GREEN, VERMILLION, band, legend_above, panels, short_data, styled
+from lossatlas.drawing.axes import log_if_wide, values
+from lossatlas.drawing.style import BLUE, COLOURS, GREEN, VERMILLION, band, legend_above, panels, short_data, styled
 from lossatlas.results.uncertainty import Z95, plus_minus, with_interval
 
 if TYPE_CHECKING:
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lossatlas.plot.style import FloatArray
+    from lossatlas.drawing.style import FloatArray
 
 T_AXIS = r"$t$  (0: first network, 1: second network)"
 ERROR = "error (1 − accuracy)"
-FIXED = {"line": BLUE, "line after alignment": VERMILLION, "Bezier curve": GREEN}
 LINES = ("-", "--", ":", "-.")
 
 
@@ -153,13 +152,6 @@ def by_way(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     """Each way with all its data together: the straight line first, then as they were given."""
     order = list(dict.fromkeys([*FIXED, *map(way, datasets)]))
     return sorted(datasets, key=lambda dataset: order.index(way(dataset)))
-
-
-def way_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each way, the same on every figure for the usual ones."""
-    every = dict.fromkeys(names)
-    others = (colour for colour in COLOURS if colour not in FIXED.values() or not FIXED.keys() & every)
-    return {name: FIXED[name] if name in FIXED else next(others, "black") for name in every}
 
 
 def _line_styles(datasets: Sequence[xr.Dataset]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossatlas.report.curvature_theory import paragraph
+from lossatlas.curvature.show.theory import paragraph
 from lossatlas.report.document import Formula
 
 BARRIER = (
