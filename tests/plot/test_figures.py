@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from lossatlas import plot
 from lossatlas.errors import InputError
 from lossatlas.plot import interactive
-from lossatlas.plot.contours import draw_contours
-from lossatlas.plot.grids import colour_scale, round_levels
+from lossatlas.drawing.contours import draw_contours
+from lossatlas.drawing.grids import colour_scale, round_levels
 
 
 def beyond_numbers(dataset: xr.Dataset, dim: str, index: int) -> xr.Dataset:
@@ -34,9 +34,6 @@ def beyond_numbers(dataset: xr.Dataset, dim: str, index: int) -> xr.Dataset:
 
 
 DRAWN: dict[str, Callable[[], Figure]] = {
-    "history of two networks": lambda: plot.history(made.history("A", 1), made.history("B", 2)),
-    "history without accuracy": lambda: plot.history(made.without(made.history(), "train_accuracy", "test_accuracy")),
-    "history of one epoch": lambda: plot.history(made.history(epochs=1)),
     "line": lambda: plot.line(made.line("A"), made.line("B")),
     "line without accuracy": lambda: plot.line(made.without(made.line(), "accuracy")),
     "line with gaps": lambda: plot.line(made.line().where(abs(made.line()["alpha"]) < 0.8)),
@@ -46,10 +43,6 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "plane of a constant loss": lambda: plot.surface(made.plane() * 0 + 1.0),
     "plane with negative losses": lambda: plot.surface(made.plane() - 5.0),
     "3D": lambda: plot.surface_3d(made.plane(nonfinite=True)),
-    "3D with the road": lambda: plot.surface_3d(made.principal_plane(), made.trajectory()),
-    "road": lambda: plot.road(made.principal_plane(), made.trajectory()),
-    "explained": lambda: plot.explained(made.trajectory()),
-    "explained without losses": lambda: plot.explained(made.trajectory(losses=False)),
     "spectrum": lambda: plot.spectrum(made.spectrum("A"), made.spectrum("B", stderr=False)),
     "spectrum with everything else": lambda: plot.spectrum(made.whole_spectrum()),
     "densities": lambda: plot.spectral_density(made.whole_spectrum("A"), made.whole_spectrum("B")),
@@ -188,21 +181,13 @@ def test_the_turning_surface_holds_log10_of_the_loss_in_single_precision():
     np.testing.assert_allclose(surface.z.T, np.log10(dataset["loss"].to_numpy()), rtol=1e-6)
 
 
-def test_the_turning_surface_draws_the_road_at_its_true_loss_with_both_colour_bars_apart():
-    road = made.trajectory()
-    figure = interactive.surface_3d(made.principal_plane(), road)
-    surface, line = figure.data
-    np.testing.assert_allclose(line.z, np.log10(road["loss"].to_numpy()), rtol=1e-6)
-    assert abs(surface.colorbar.x - line.marker.colorbar.x) > 0.1
-
-
 def test_holes_of_the_turning_surface_are_valid_json():
     text = interactive.surface_3d(made.plane(nonfinite=True)).to_json()
     assert json.loads(text)["data"][0]["type"] == "surface"
 
 
 def test_plots_claims_and_reports_import_neither_torch_nor_pyplot():
-    modules = "lossatlas.plot, lossatlas.plot.interactive, lossatlas.claims, lossatlas.report"
+    modules = "lossatlas.plot, lossatlas.surfaces.show.interactive, lossatlas.claims, lossatlas.report"
     code = f"import sys, {modules}; print([m for m in ('torch', 'matplotlib.pyplot') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,20 +7,25 @@ from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
-import made_datasets as made
-import numpy as np
+import measured
 import pytest
 import xarray as xr
 
-from lossatlas.claims import Claim, derive
 from lossatlas.errors import InputError, OutputError
 from lossatlas.report import Report, latex, report
-from lossatlas.report.document import Cite, Math, text
 from lossatlas.report.latex import escape
-from lossatlas.report.references import BIBLIOGRAPHY
-from lossatlas.report.theory import theory
+from lossatlas.results.blocks import Cite, Math, text
+from lossatlas.results.catalogue import Catalogue
 
 SPECIAL = r"a_b 100 % & #1 $x$ {y} ~ ^ \end{document} <script>alert(1)</script> λ ± 中 'q' --set"
+
+
+def one(name: str) -> xr.Dataset:
+    return measured.results()[name]
+
+
+def every() -> list[xr.Dataset]:
+    return list(measured.results().values())
 
 
 class Page(HTMLParser):
@@ -86,7 +91,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "which", lambda name: None)
         folder = tmp_path_factory.mktemp("report")
-        return report(made.study(), folder, title=SPECIAL, setup={"key_%": SPECIAL, "b": "2"})
+        return report(every(), folder, title=SPECIAL, setup={"key_%": SPECIAL, "b": "2"})
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +123,7 @@ def test_every_link_within_the_page_has_its_target(page: Page):
 
 
 def test_a_page_without_interactive_figures_carries_no_script(tmp_path: Path, without_latex: None):
-    made_page = Page(report([made.line()], tmp_path).html.read_text(encoding="utf-8"))
+    made_page = Page(report([one("line")], tmp_path).html.read_text(encoding="utf-8"))
     assert made_page.scripts == 0
 
 
@@ -129,7 +134,7 @@ def test_users_strings_are_shown_and_never_run(page: Page, written: Report):
 
 def test_every_claim_is_in_both_renderings(page: Page, source: str):
     words = plain(source)
-    for claim in derive(made.study()):
+    for claim in Catalogue(every()).claims():
         for said in (claim.hypothesis, claim.statistic, claim.detail, claim.sentence):
             assert " ".join(said.split()) in page.words
             assert " ".join(said.split()) in words
@@ -143,27 +148,6 @@ def test_every_figure_is_in_both_renderings(written: Report, source: str):
     assert all(f'id="figure-{name}"' in text_of_page for name in named)
 
 
-def test_every_kind_of_dataset_has_its_section_theory_and_references(page: Page, source: str):
-    for title in (
-        "Training",
-        "Loss along a line",
-        "Loss on a plane",
-        "The road of training",
-        "Spectrum of the Hessian",
-    ):
-        assert title in page.words
-        assert f"section{{{title}}}" in source
-    for key in ("li2018", "garipov2018", "keskar2017", "gabdullin2024", "entezari2022", "frankle2020"):
-        assert f"\\bibitem{{{key}}}" in source
-        assert f"ref-{key}" in page.anchors
-    assert set(re.findall(r"\\cite\{(\w+)\}", source)) == set(re.findall(r"\\bibitem\{(\w+)\}", source))
-
-
-def test_theory_is_printed_for_the_kinds_present_only():
-    titles = {section.title for section in theory({"barrier"}).subsections}
-    assert titles == {"Objective, gradient and Hessian", "Linear mode connectivity and barriers"}
-
-
 def test_every_formula_is_mathml_without_a_trace_of_latex(written: Report):
     formulas = re.findall(r"<math.*?</math>", written.html.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(formulas) > 20
@@ -171,43 +155,10 @@ def test_every_formula_is_mathml_without_a_trace_of_latex(written: Report):
 
 
 def test_the_order_of_the_items_does_not_matter(tmp_path: Path, without_latex: None):
-    few = [make(network) for network in "BA" for make in (made.history, made.line, made.spectrum, made.robustness)]
-    one, other = (report(items, tmp_path / str(k)) for k, items in enumerate((few, few[::-1])))
-    assert one.tex.read_bytes() == other.tex.read_bytes()
-    assert one.html.read_bytes() == other.html.read_bytes()
-
-
-def test_a_published_number_stands_beside_ours_with_the_reason(page: Page):
-    assert "0.8996 0.9012 ± 0.0030 another seed of the random numbers" in page.words
-    assert "0.399 one draw there; no error was given" in page.words
-
-
-def test_numbers_that_are_missing_print_as_a_dash(tmp_path: Path, without_latex: None):
-    history = made.history(epochs=2)
-    history["test_loss"][1] = np.nan
-    words = Page(report([history], tmp_path).html.read_text(encoding="utf-8")).words
-    assert "test loss –" in words
-    assert "nan" not in words.lower().replace("non-finite", "")
-
-
-def test_claims_that_are_given_replace_the_derived_ones(tmp_path: Path, without_latex: None):
-    claim = Claim("The ground is flat", "slope", 0.25, (0.1, 0.4), "supported", "Measured by eye.")
-    words = Page(report([made.spectrum(), claim], tmp_path).html.read_text(encoding="utf-8")).words
-    assert "The ground is flat slope 0.25 [0.100, 0.400]" in words
-    assert "1 claim was tested" in words
-    assert "negative eigenvalue (" not in words
-
-
-ONE_NETWORK = [dataset for dataset in made.study() if dataset.attrs.get("network") != "B"]
-
-
-@pytest.mark.parametrize("dataset", ONE_NETWORK, ids=lambda d: d.attrs.get("name", "comparison"))
-def test_a_dataset_with_no_attribute_but_its_kind_makes_a_report(
-    dataset: xr.Dataset, tmp_path: Path, without_latex: None
-):
-    bare = dataset.assign_attrs()
-    bare.attrs = {"kind": dataset.attrs["kind"]}
-    assert report([bare], tmp_path).html.stat().st_size > 5000
+    few = [one(f"{name} {network}") for network in "BA" for name in ("history", "spectrum", "robustness")]
+    this, other = (report(items, tmp_path / str(k)) for k, items in enumerate((few, few[::-1])))
+    assert this.tex.read_bytes() == other.tex.read_bytes()
+    assert this.html.read_bytes() == other.html.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +181,7 @@ def test_items_that_are_no_datasets_are_refused_before_anything_is_written(
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(OutputError, match="Choose another folder") as caught:
-        report([made.line()], tmp_path / "file" / "report")
+        report([one("line")], tmp_path / "file" / "report")
     assert "\n" not in str(caught.value)
 
 
@@ -243,7 +194,7 @@ def test_without_latex_the_message_says_how_to_get_the_pdf(written: Report):
 def test_a_failure_leaves_the_older_report_as_it_was(
     tmp_path: Path, without_latex: None, monkeypatch: pytest.MonkeyPatch
 ):
-    report([made.line()], tmp_path, title="the older one")
+    report([one("line")], tmp_path, title="the older one")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
     def broken(*arguments: object) -> None:
@@ -251,13 +202,13 @@ def test_a_failure_leaves_the_older_report_as_it_was(
 
     monkeypatch.setattr(latex, "write_figures", broken)
     with pytest.raises(RuntimeError, match="disk is full"):
-        report([made.spectrum()], tmp_path, title="the newer one")
+        report([one("spectrum A")], tmp_path, title="the newer one")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
-def test_a_pdf_of_an_older_report_does_not_stay_beside_a_newer_page(tmp_path: Path, without_latex: None):
+def test_a_pdf_of_an_older_report_goes_with_it(tmp_path: Path, without_latex: None):
     (tmp_path / "report.pdf").write_bytes(b"%PDF of another day")
-    assert report([made.line()], tmp_path).pdf is None
+    assert report([one("line")], tmp_path).pdf is None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "report.html", "report.tex"]
 
 
@@ -269,7 +220,7 @@ def test_a_latex_error_is_told_in_one_line_and_the_page_is_there_all_the_same(
 
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(subprocess, "run", fails)
-    made_report = report([made.line()], tmp_path)
+    made_report = report([one("line")], tmp_path)
     assert made_report.pdf is None
     assert "! Undefined control sequence." in made_report.message
     assert made_report.html.is_file()
@@ -313,7 +264,7 @@ def test_the_latex_source_compiles_as_it_stands_and_the_special_characters_print
 
 @pytest.mark.needs("latex")
 def test_with_latex_a_report_of_few_datasets_has_its_pdf(tmp_path: Path):
-    made_report = report([made.barrier()], tmp_path)
+    made_report = report([one("barrier")], tmp_path)
     assert made_report.pdf is not None
     assert made_report.pdf.read_bytes().startswith(b"%PDF")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "report.html", "report.pdf", "report.tex"]
@@ -321,13 +272,3 @@ def test_with_latex_a_report_of_few_datasets_has_its_pdf(tmp_path: Path):
 
 def test_prose_is_split_into_words_mathematics_and_citations():
     assert text("As $L$ [@li2018] shows") == ("As ", Math("L"), " ", Cite("li2018"), " shows")
-
-
-def test_every_citation_of_the_theory_is_in_the_bibliography():
-    kinds = {"surface", "spectrum", "trajectory", "barrier", "robustness", "gauss_newton_split", "gabdullin"}
-    kinds |= {"density", "trace", "trend_eigenvalue", "alignment", "connection", "instability"}
-    from lossatlas.report.document import Document
-
-    cited = Document("", (theory(kinds),)).cited
-    assert set(cited) <= set(BIBLIOGRAPHY)
-    assert len(cited) == len(BIBLIOGRAPHY)

@@ -172,6 +172,8 @@ def test_an_empty_recording_has_no_trajectory():
 def test_a_count_below_one_and_an_unknown_center_are_refused():
     with pytest.raises(InputError, match="every"):
         Recorder(nn.Linear(2, 1), every=0)
+    with pytest.raises(InputError, match="components=1"):
+        walk().analyse(components=1)
     with pytest.raises(InputError, match="'last'"):
         walk().explained_variance("first")
 

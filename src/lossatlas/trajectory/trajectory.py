@@ -20,6 +20,7 @@ from lossatlas.geometry.region import Region
 from lossatlas.geometry.regions import plane
 from lossatlas.model.batches import tensor_bytes
 from lossatlas.objective import Objective
+from lossatlas.results.making import result
 from lossatlas.trajectory.analysis import component_shares, snapshot_losses, snapshot_places
 from lossatlas.trajectory.components import (
     Center,
@@ -95,7 +96,7 @@ class Trajectory:
         names = sorted({name for row in self._rows for name in row} - {"step"})
         columns = {name: ("step", [row.get(name, math.nan) for row in self._rows]) for name in names}
         steps = [int(row["step"]) for row in self._rows]
-        return xr.Dataset(columns, {"step": steps}, {"kind": "history", "trajectory": self.fingerprint()})
+        return result("history", xr.Dataset(columns, {"step": steps}), trajectory=self.fingerprint())
 
     def explained_variance(self, center: Center = "mean") -> Matrix:
         """lambda_k / sum lambda of the scatter about the snapshots' mean (or the last), descending, ``(T - 1,)``."""
@@ -153,17 +154,21 @@ class Trajectory:
         ``("snapshot",)``: ``alpha``, ``beta`` on the principal plane, ``off_plane_distance``, ``distance`` from the
         last snapshot and, given an objective, the true ``loss`` there and the ``plane_loss`` of its projection.
         ``attrs["trajectory"]`` is the fingerprint that a surface on ``plane()`` has too.
+
+        Raises ``InputError`` for fewer than two components, which the null models are compared with.
         """
+        if components < 2:
+            raise InputError(f"components={components}: give at least 2, those of the plane.")
         basis = self.components(2, center)
         variables = component_shares(self._gram, center, components, draws, seed)
         variables |= snapshot_places(self.points, self.steps, basis)
         dataset = xr.Dataset(variables, {"component": np.arange(1, min(components, len(self) - 1) + 1)})
-        if objective is not None:
-            dataset = dataset.assign(snapshot_losses(objective, self.points, basis, progress))
-            dataset.attrs |= objective.provenance() | {"stderr_over": objective.samples(self.points[-1])["loss"].over}
-        dataset.attrs |= {"kind": "trajectory", "trajectory": self.fingerprint()}
-        dataset.attrs |= {"n_snapshots": len(self), "center": center, "seed": seed}
-        return dataset
+        made = {"trajectory": self.fingerprint(), "n_snapshots": len(self), "center": center, "seed": seed}
+        if objective is None:
+            return result("trajectory", dataset, made)
+        dataset = dataset.assign(snapshot_losses(objective, self.points, basis, progress))
+        over = objective.samples(self.points[-1])["loss"].over
+        return result("trajectory", dataset, objective.provenance(), made, stderr_over=over)
 
     @functools.cached_property
     def _gram(self) -> Matrix:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from lossatlas.drawing.axes import each_step, log_if_wide, values
 from lossatlas.drawing.style import COLOURS, MARKERS, errors, labels, legend_above, panels, styled
@@ -124,9 +125,9 @@ def history(*datasets: xr.Dataset) -> Figure:
     for panel, name in zip(axes, shown, strict=True):
         for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
             _epochs(panel, dataset, name, k, label)
-            if known(dataset, name, "step"):
-                each_step(panel, dataset, name, k)
+            _steps(panel, dataset, name, k, label)
         panel.set(xlabel="epoch" if any(map(has_epochs, datasets)) else "step", ylabel=PANELS[name])
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if name != "accuracy" and panel.lines:
             log_if_wide(panel, *(np.asarray(line.get_ydata(), float) for line in panel.lines), ratio=8)
     if axes[0].get_legend_handles_labels()[1]:
@@ -136,6 +137,13 @@ def history(*datasets: xr.Dataset) -> Figure:
 
 def _shows(dataset: xr.Dataset, name: str) -> bool:
     return known(dataset, name, "step") or bool(after_epochs(dataset, name))
+
+
+def _steps(axes: Axes, dataset: xr.Dataset, name: str, k: int, label: str) -> None:
+    if known(dataset, name, "step"):
+        each_step(axes, dataset, name, k)
+        if not has_epochs(dataset):  # with epochs, their markers carry the label
+            axes.plot([], [], color=COLOURS[k % len(COLOURS)], label=label)
 
 
 def _epochs(axes: Axes, dataset: xr.Dataset, quantity: str, k: int, label: str) -> None:
