@@ -1,4 +1,4 @@
-"""Curvature: lossatlas beside plain double backward, scipy and four other tools; same weights, images and threads.
+"""Curvature: lossatlas, plain double backward, scipy and four other tools; same weights, images and threads.
 
 Run by ``make bench``, or ``python benchmarks/curvature.py --networks simple_cnn --rounds 3``; ``--quick`` shows in some
 minutes that it runs. Prints tables for each network and writes them to ``benchmarks/results/``, dated. The other tools
@@ -47,7 +47,7 @@ N_QUICK, N_PART = 200, 500  # examples of --quick, and of the trial of batch siz
 COLUMNS = (
     "ratio: to lossatlas's time (with tol=0.001); once: what is spent before the first product and in it, beyond a"
     " later one; products: H v over all images, counted; off: largest relative deviation from the float64 reference,"
-    " the worst of the rounds; said: by the tool, of what it found (so many of so many converged); each run of"
+    " the worst of the rounds; reported: by the tool, of what it found (so many of so many converged); each run of"
     " lossatlas begins with a new Objective and prepares everything again"
 )
 

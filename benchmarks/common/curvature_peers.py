@@ -150,7 +150,7 @@ class HessianEigenthings(Tool):
     def both(self, k: int) -> list[Task]:
         def work(seed: int) -> tuple[Any, str]:
             ends = [self._pairs(k, which, steps, seed) for which, steps in (("LA", 20 + 2 * k), ("SA", 80))]
-            return np.concatenate([values for values, _ in ends]), "; ".join(said for _, said in ends)
+            return np.concatenate([values for values, _ in ends]), "; ".join(reported for _, reported in ends)
 
         return [self._task(f"{20 + 2 * k} steps, then 80", work, 100 + 2 * k)]
 

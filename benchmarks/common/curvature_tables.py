@@ -62,18 +62,18 @@ def product_table(rows: list[Product]) -> Iterator[str]:
 
 def run_table(rows: list[Row], base: Row, off: Callable[[Row], list[str]], columns: str) -> Iterator[str]:
     """The rows; the ratio is to ``base``; ``off`` gives the columns that are named by ``columns``."""
-    yield f"  {'contender':<24}{'setting':<23}{'s':<26}{'ratio':>6}{'products':>9}{columns}  said"
+    yield f"  {'contender':<24}{'setting':<23}{'s':<26}{'ratio':>6}{'products':>9}{columns}  reported"
     assert base.timing is not None
     for row in rows:
         if row.timing is None:
             yield f"  {row.tool:<24}{row.setting:<23}not run: it would take about {row.expected:.0f} s"
             continue
-        said = "; ".join(dict.fromkeys(found.said for found in row.found if found.said))
+        reported = "; ".join(dict.fromkeys(found.reported for found in row.found if found.reported))
         once = len(row.timing.seconds) == 1
         seconds = f"{row.timing.median:.4g} (once)" if once else spread(row.timing)
         yield (
             f"  {row.tool:<24}{row.setting:<23}{seconds:<26}{row.timing.median / base.timing.median:>6.2f}"
-            f"{row.products:>9g}{''.join(off(row))}  {said}".rstrip()
+            f"{row.products:>9g}{''.join(off(row))}  {reported}".rstrip()
         )
 
 

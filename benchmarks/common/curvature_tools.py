@@ -35,7 +35,7 @@ class Found:
 
     values: Values
     products: int
-    said: str
+    reported: str
     """What the tool says of its own answer."""
 
 
@@ -94,8 +94,8 @@ class Tool(ABC):
             seed = next(self._seeds)
             torch.manual_seed(seed)
             self._products = 0
-            values, said = work(seed)
-            return Found(np.atleast_1d(np.asarray(values, dtype=np.float64)), self._products, said)
+            values, reported = work(seed)
+            return Found(np.atleast_1d(np.asarray(values, dtype=np.float64)), self._products, reported)
 
         return Task(setting, run, expected)
 
@@ -148,14 +148,14 @@ class Lossatlas(Tool):
         return found.value, f"+- {found.stderr / abs(found.value):.1e}; {found.method}"
 
     def _density(self, seed: int) -> tuple[Any, str]:
-        found = la.spectral_density(self.operator(), **DENSITY, seed=seed)
+        found = la.spectral_density(self.operator(), **DENSITY, seed=seed, progress=False)
         self._products = found.attrs["products"]
         weights = found["weight"].to_numpy()
         mean = np.sum(found["node"].to_numpy() * weights) / DENSITY["probes"]
         return (weights.sum() / DENSITY["probes"], self._n * mean), "error band over probes"
 
     def _spectrum(self, k: int, seed: int) -> tuple[Any, str]:
-        found = la.spectrum(self.problem.objective(), k=k, seed=seed, **DENSITY)
+        found = la.spectrum(self.problem.objective(), k=k, seed=seed, progress=False, **DENSITY)
         self._products = found.attrs["products"]
         ends = found["eigenvalue"].sel(end=["top", "bottom"]).to_numpy().ravel()
         split = ", ".join(
@@ -223,11 +223,11 @@ def arpack(
     start = np.random.default_rng(seed).standard_normal(n).astype(dtype)
     operator = LinearOperator((n, n), matvec=multiply, dtype=dtype)
     try:
-        values, said = eigsh(operator, k, which=which, tol=tol, v0=start, maxiter=RESTARTS)[0], f"{k} of {k}"
+        values, reported = eigsh(operator, k, which=which, tol=tol, v0=start, maxiter=RESTARTS)[0], f"{k} of {k}"
     except ArpackNoConvergence as error:
-        values, said = error.eigenvalues, f"{len(error.eigenvalues)} of {k} in {RESTARTS} restarts"
+        values, reported = error.eigenvalues, f"{len(error.eigenvalues)} of {k} in {RESTARTS} restarts"
     values = np.sort(values.astype(np.float64))
-    return (np.concatenate([values[: k // 2 - 1 : -1], values[: k // 2]]) if which == "BE" else values[::-1]), said
+    return (np.concatenate([values[: k // 2 - 1 : -1], values[: k // 2]]) if which == "BE" else values[::-1]), reported
 
 
 def suited(kind: type[Tool], problem: Problem, part: Problem) -> Tool:

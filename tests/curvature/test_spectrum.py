@@ -335,6 +335,16 @@ def test_the_vectors_are_of_the_point_that_was_given():
     assert found.attrs["loss"] == pytest.approx(o.value(theta), rel=1e-12)
 
 
+def test_the_bar_counts_the_products_and_can_be_left_out(capfd):
+    o = Objective(MEMBERS[1].make(), MEMBERS[1].loss, MEMBERS[1].data(), batch_size=BATCH)
+    given = dict(tol=0.1, steps=3, probes=2, trend=True, layers=True)
+    shown = la.spectrum(o, 1, **given)
+    assert "spectrum" in capfd.readouterr().err
+    quiet = la.spectrum(o, 1, **given, progress=False)
+    assert capfd.readouterr().err == ""
+    assert shown.equals(quiet)
+
+
 def test_no_vectors_are_kept_unless_asked_for():
     matrix, _ = symmetric([3.0, 1.0, -2.0])
     o = quadratic(matrix, torch.zeros(4, 3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))

@@ -15,7 +15,7 @@ Bar: TypeAlias = "tqdm[Any]"
 
 def product_bar(desc: str, shown: bool, total: int | None = None) -> Bar:
     """A bar of products, of ``total`` where it is known how many there will be."""
-    return tqdm(total=total, desc=desc, unit="product", disable=not shown, leave=False)
+    return tqdm(total=total, desc=desc, unit=" products", disable=not shown, leave=False)
 
 
 def counted(operator: Operator, bar: Bar) -> Operator:

@@ -53,7 +53,7 @@ class Extent:
                 inner.pin()
 
     def vary_within(self, outer: Extent) -> None:
-        """Units that nothing has been said of: they may be in another order in every unit of ``outer``."""
+        """Units that no rule has related to others: they may be in another order in every unit of ``outer``."""
         self.root._outer = [*outer.outer, *outer.leaves()]
 
     def split(self, sizes: Sequence[int]) -> list[Extent]:

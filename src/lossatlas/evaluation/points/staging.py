@@ -67,9 +67,9 @@ def _part(
         return copies[node]
 
     # In the recorded order, which is also an order of their dependence; what is not needed is not copied.
-    wanted = _needed(traced.graph, results, given)
+    needed = _needed(traced.graph, results, given)
     for node in traced.graph.nodes:
-        if kinds[node] in (0, kind) and node in wanted and node.op != "output":
+        if kinds[node] in (0, kind) and node in needed and node.op != "output":
             copied(node)
     if results is None:
         graph.output(fx.map_arg(_output(traced.graph), copied))

@@ -17,7 +17,7 @@ from lossatlas.errors import LossAtlasError
 from lossatlas.model.batches import tensors_in
 
 _SHAPED_BY_VALUES = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "repeat_interleave"}
-# What an argument may be beside a tensor: it becomes part of the graph.
+# What an argument may be, other than a tensor: it becomes part of the graph.
 _PLAIN = (bool, int, float, complex, str, type(None), type(...), torch.Size)
 _PLAIN_OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 # What may be asked of a tensor without asking for its values.

@@ -88,7 +88,7 @@ class Products:
         return f"{self._routes.chosen}; {self._held}" if self._held else "no product has been computed yet"
 
     def _first(self, rows: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """As ``by_batch``, keeping what there is room for."""
+        """As ``by_batch``, keeping what fits into memory."""
         kept: list[Map | None] = []
         used = needed = 0
         for index, (weight, batch) in enumerate(zip(self.weights, self._batches, strict=True)):
