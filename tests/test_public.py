@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
@@ -22,54 +22,46 @@ import lossatlas
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "lossatlas"
 
-# docs/map.md draws the same picture. A file imports files of lower floors, files of its own folder, and of its own
-# floor those that are listed before it.
-FLOORS: dict[int, list[str]] = {
-    0: [
-        "errors.py",
-        "parameters.py",
-        "batches.py",
-        "checkpoints.py",
-        "measures.py",
-        "functional.py",
-        "strata.py",
-        "store.py",
-        "interpolation.py",
-    ],
-    1: ["evaluation/*", "objective.py", "regions.py", "curves.py"],
-    2: [
-        "directions.py",
-        "trajectory.py",
-        "symmetry/*",
-        "curvature/operators.py",
-        "adaptive.py",
-        "cells.py",
-        "pictures.py",
-    ],
-    3: ["surface.py", "curvature/*", "connectivity/*", "robustness.py"],
-    4: ["uncertainty.py", "plot/*", "claims/*", "report/*"],
-    5: ["target.py", "study/*"],
-    6: ["__init__.py", "cli.py", "__main__.py"],  # the front page, and its first user
-}
-# A folder: what it may import, who may import it.
-BESIDE = {"zoo": ({"errors", "batches", "measures", "checkpoints"}, {"study", "cli", "__init__"})}
+# docs/map.md draws the same picture. A file imports files of its own room and of rooms that are listed before it.
+ROOMS = [
+    "errors.py",
+    "results",
+    "drawing",
+    "model",
+    "evaluation",
+    "objective.py",
+    "geometry",
+    "curvature",
+    "surfaces",
+    "trajectory",
+    "connectivity",
+    "robustness",
+    "published",
+    "report",
+    "plot.py",
+    "zoo",  # the core never imports it, by its place here
+    "study",
+    "commands.py",
+    "cli.py",
+    "__init__.py",  # the front page
+    "__main__.py",
+]
+SUBJECTS = {"curvature", "surfaces", "trajectory", "connectivity", "robustness", "published"}
+# What shows results imports, besides the show of its own subject and of lower ones.
+SHOWN_WITH = {"errors.py", "results", "drawing"}
 
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
-def place(file: Path) -> tuple[int, int] | None:
-    """The floor of ``file`` and its position there: its own name counts before its folder's."""
-    name = PurePosixPath(file.relative_to(SOURCE).as_posix())
-    for wanted in (str(name), f"{name.parent}/*"):
-        for floor, names in FLOORS.items():
-            if wanted in names:
-                return floor, names.index(wanted)
-    return None
+def room(file: Path) -> str:
+    """The first part of a file's place: ``zoo`` for ``zoo/fit.py``, ``cli.py`` for itself."""
+    return file.relative_to(SOURCE).parts[0]
 
 
-def top(file: Path) -> str:
-    """The first part of a file's place: ``zoo`` for ``zoo/fit.py``, ``cli`` for ``cli.py``."""
-    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+def shows(file: Path) -> bool:
+    """Whether a file belongs to the ``show`` of a subject."""
+    parts = file.relative_to(SOURCE).parts
+    return len(parts) > 1 and parts[1] in ("show", "show.py")
 
 
 def imports(file: Path) -> Iterator[Path]:
@@ -100,36 +92,48 @@ def _file(module: str) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def test_every_file_stands_on_one_floor():
-    homeless = [str(f.relative_to(SOURCE)) for f in FILES if place(f) is None and top(f) not in BESIDE]
-    assert not homeless, f"give these files a floor here and in docs/map.md: {homeless}"
+def test_every_file_is_in_a_room():
+    homeless = [str(f.relative_to(SOURCE)) for f in FILES if room(f) not in ROOMS]
+    assert not homeless, f"give these files a room here and in docs/map.md: {homeless}"
 
 
-def test_the_map_names_every_file_and_folder_of_the_staircase():
+def test_the_map_names_every_room():
     text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
-    names = {name.removesuffix("*") for floor in FLOORS.values() for name in floor if not name.startswith("__")}
-    missing = sorted(name for name in names | {f"{folder}/" for folder in BESIDE} if name not in text)
+    missing = [name for name in ROOMS if not name.startswith("__") and name.removesuffix(".py") not in text]
     assert not missing, missing
 
 
-def test_a_file_imports_lower_floors_or_its_own_folder_only():
+def test_a_file_imports_its_own_room_and_lower_ones_only():
+    pairs = [(file, target) for file in FILES for target in imports(file) if room(target) != room(file)]
+    wrong = [(f, t) for f, t in pairs if ROOMS.index(room(t)) > ROOMS.index(room(f)) and not _version(t)]
+    assert not wrong, [f"{f.relative_to(SOURCE)} -> {t.relative_to(SOURCE)}" for f, t in wrong]
+
+
+def _version(target: Path) -> bool:
+    """The front page holds the version, which the command line prints; it loads nothing else by itself."""
+    return target == SOURCE / "__init__.py"
+
+
+def test_what_shows_results_knows_results_and_drawing_and_lower_shows_only():
     wrong = [
         f"{file.relative_to(SOURCE)} -> {target.relative_to(SOURCE)}"
         for file in FILES
+        if shows(file)
         for target in imports(file)
-        if not _allowed(file, target)
+        if not (room(target) in SHOWN_WITH or shows(target) or target.name == "__init__.py")
     ]
     assert not wrong, wrong
 
 
-def _allowed(file: Path, target: Path) -> bool:
-    if target == file or (target.parent == file.parent != SOURCE):
-        return True
-    if top(file) in BESIDE:
-        return top(target) in BESIDE[top(file)][0]
-    if top(target) in BESIDE:
-        return top(file) in BESIDE[top(target)][1]
-    return place(target) < place(file)
+def test_a_verb_and_its_show_meet_in_the_dataset_only():
+    wrong = [
+        f"{file.relative_to(SOURCE)} -> {target.relative_to(SOURCE)}"
+        for file in FILES
+        if room(file) in SUBJECTS - {"published"} and not shows(file)
+        for target in imports(file)
+        if shows(target)
+    ]
+    assert not wrong, wrong
 
 
 def test_there_is_no_import_cycle():
@@ -154,20 +158,31 @@ def f():
     names = {file.relative_to(SOURCE).as_posix() for file in found}
     assert names == {
         "errors.py",
-        "parameters.py",
+        "model/parameters.py",
         "objective.py",
         "connectivity/barrier.py",
-        "curves.py",
-        "regions.py",
+        "geometry/curves.py",
+        "geometry/regions.py",
     }
+
+
+SECTIONS = {
+    # What a docstring of a public name must have: who raises nothing, and what has no example that could be run.
+    "Raises": {"LossAtlasError", "Verdict", "Evaluation", "Eigenpairs", "Report", "Connection", "Aligned", "Merged"},
+    "Examples": {"LossAtlasError", "Verdict", "Evaluation", "Eigenpairs", "Report", "Connection", "Aligned", "Merged"},
+}
 
 
 @pytest.mark.parametrize("name", sorted(lossatlas.__all__))
 def test_a_public_name_is_there_and_documented(name):
     assert name in dir(lossatlas)
     thing = getattr(lossatlas, name)
-    if inspect.ismodule(thing) or callable(thing):
-        assert (inspect.getdoc(thing) or "").strip(), f"lossatlas.{name} has no docstring"
+    text = inspect.getdoc(thing) or ""
+    assert text.strip(), f"lossatlas.{name} has no docstring"
+    if not inspect.ismodule(thing):
+        for section, without in SECTIONS.items():
+            assert name in without or section in text, f"the docstring of lossatlas.{name} has no {section}"
+        assert name in without or ">>>" in text, f"the docstring of lossatlas.{name} has no example that is run"
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -216,13 +231,16 @@ def test_importing_the_package_imports_nothing_slow():
     assert modules_after("import lossatlas") & (SLOW_TO_IMPORT | {"numpy"}) == set()
 
 
-def floor_four() -> list[str]:
-    modules = [f.relative_to(SOURCE).with_suffix("").parts for f in FILES if (place(f) or (0,))[0] == 4]
-    return [".".join(["lossatlas", *parts]).removesuffix(".__init__") for parts in modules]
+def modules_that_show() -> list[str]:
+    """All that makes up the presentation: results, drawing, the subjects' shows, the report."""
+    files = [f for f in FILES if shows(f) or room(f) in ("results", "drawing", "report", "plot.py")]
+    names = [".".join(["lossatlas", *f.relative_to(SOURCE).with_suffix("").parts]) for f in files]
+    return [name.removesuffix(".__init__") for name in names]
 
 
-def test_plots_claims_and_reports_do_not_import_torch():
-    assert "torch" not in modules_after(f"import {', '.join(floor_four())}")
+def test_the_presentation_works_where_torch_cannot_be_imported():
+    code = f"sys.modules['torch'] = None; import {', '.join(modules_that_show())}"
+    modules_after(code)
 
 
 def project_files() -> list[Path]:

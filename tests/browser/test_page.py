@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-import made_datasets as made
+import measured
 import pytest
 
 from lossatlas.report import report
@@ -30,7 +30,7 @@ FLAGS = [
 
 @pytest.mark.needs("chromium")
 def test_the_page_draws_its_interactive_figures_without_an_error(tmp_path: Path) -> None:
-    page = report([made.plane("A"), made.barrier()], tmp_path / "out").html
+    page = report([measured.results()[name] for name in ("plane", "barrier")], tmp_path / "out").html
     seen = subprocess.run(
         ["chromium", *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
         capture_output=True,

@@ -47,10 +47,7 @@ class Material:
         recorder = Recorder(network, every=train.snapshot_every, folder=self.snapshots(label), resume=True)
         fitted = self._fitted(network, label, self.folder(label) / "checkpoint", test=self.data.test, on_step=recorder)
         write_state(network.state_dict(), self.weights(label))
-        own = self.objective(label, Data(split="train", examples=train.examples)).provenance()
-        return fitted.to_dataset(
-            {key: own[key] for key in ("data", "model_fingerprint", "data_fingerprint", "network")}
-        )
+        return fitted.to_dataset(network=label)
 
     def spawn(self, label: str) -> Spawn:
         """Trainings that share the first steps of a network's own."""
@@ -59,9 +56,7 @@ class Material:
     def fork(self, label: str, k: int, order: int) -> nn.Module:
         """The network trained with its own seed for k steps, and with the data in another order from there on."""
         network = self._fresh(label)
-        self._fitted(
-            network, label, self.networks / "instability" / f"{label.lower()}-k{k}-order{order}", fork=(k, order)
-        )
+        self._fitted(network, label, self.folder(label) / "forks" / f"k{k}-order{order}", fork=(k, order))
         return network
 
     def objective(self, labels: tuple[str, ...], data: Data) -> Objective:

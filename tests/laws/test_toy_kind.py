@@ -1,0 +1,60 @@
+"""A kind in a package of its own, one verb file and one show file, gets all that lossatlas' own kinds have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOY = ROOT / "tests" / "toy"
+
+
+def lossatlas(*arguments: str) -> str:
+    """What the command line prints where the toy is installed (its folder is on the path)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lossatlas", *arguments],
+        env=os.environ | {"PYTHONPATH": str(TOY)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_toy_has_a_verb_file_and_a_show_file_of_sixty_lines() -> None:
+    files = [file for file in (TOY / "lossatlas_toy").glob("*.py") if file.name != "__init__.py"]
+    assert sorted(file.name for file in files) == ["show.py", "verb.py"]
+    code = [line for file in files for line in file.read_text().splitlines() if line.strip()]
+    assert len(code) <= 72
+
+
+def test_it_has_a_command_with_its_options() -> None:
+    assert "The length of the weights." in lossatlas("--help")
+    assert "--power" in lossatlas("toy", "--help")
+
+
+def test_its_command_writes_numbers_claim_and_figure_and_the_report_has_its_chapter(tmp_path: Path) -> None:
+    printed = lossatlas("toy", "examples/digits_objective.py:objective", "--out", str(tmp_path), "--power", "1")
+    assert "the length is" in printed
+    assert "Supported: the weights of the network are not 0" in printed
+    assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
+    lossatlas("report", str(tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    for part in ("How long is theta?", "figure-lengths", "Supported: the weights of the network are not 0"):
+        assert part in page
+
+
+def test_a_study_measures_it_on_each_network(tmp_path: Path) -> None:
+    settings = ["train.network=mlp", "train.options={widths: [4]}", "train.epochs=1", "train.seeds=[1, 2, 3]"]
+    (tmp_path / "toy.yaml").write_text("measure: {toy: {options: {power: 3}}}\n")
+    names = ("line", "surface", "trajectory", "spectrum", "power_fixed", "power_changing", "connect", "robustness")
+    settings += [f"measure.{name}=null" for name in (*names, "robustness_filter")]
+    command = ["study", "--config", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "study"), "--quiet"]
+    printed = lossatlas(*command, *(part for setting in settings for part in ("--set", setting)))
+    assert [name for name in ("toy_a", "toy_b", "toy_c") if name in printed] == ["toy_a", "toy_b", "toy_c"]
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert all(f"the weights of network {label} are not 0" in page for label in "ABC")
