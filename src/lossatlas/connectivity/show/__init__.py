@@ -1,4 +1,4 @@
-"""Whether networks are connected, as kinds of results: alignment, curves, barriers, their plane, instability, REPAIR."""
+"""Whether networks are connected, as kinds of results: alignments, curves, barriers, instability, REPAIR."""
 
 from __future__ import annotations
 

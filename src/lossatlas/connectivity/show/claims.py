@@ -1,21 +1,25 @@
-"""Claims on the way between two networks."""
+"""Claims on the paths between two networks."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.results.claim import UNKNOWN, Claim, Interval, data_of, scalar, verdict
-from lossatlas.results.uncertainty import normal_interval, number
+from lossatlas.connectivity.show.captions import bounds, pair, path
+from lossatlas.results.claim import Claim
+from lossatlas.results.provenance import Provenance
+from lossatlas.results.uncertainty import number
+from lossatlas.results.values import scalar
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from lossatlas.results.catalogue import Catalogue
+
 FRANKLE_THRESHOLD = 0.02  # Frankle et al. 2020: instability below 2 % of error counts as linear connectivity
 BOOTSTRAP = "95 % interval of a paired bootstrap"
-NORMAL = "normal 95 % interval"
 DEFINITIONS = {
     "entezari": "the highest loss above the straight line between the end losses (Entezari et al. 2022)",
     "frankle": "the highest loss above the mean of the end losses (Frankle et al. 2020)",
@@ -23,118 +27,135 @@ DEFINITIONS = {
 }
 
 
+def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Claim]:
+    """Of each path whether it has a barrier and whether it connects; of the others whether theirs is lower."""
+    for dataset in datasets:
+        yield barrier_height(dataset)
+        yield linear_connectivity(dataset) if straight(dataset) else curve_connectivity(dataset)
+    for line in filter(unaligned, datasets):
+        yield from (lower_path(line, o) for o in datasets if not unaligned(o) and _same_question(line, o))
+
+
+def _same_question(a: xr.Dataset, b: xr.Dataset) -> bool:
+    """One definition on the same data between the same networks, which are known by the losses at the two ends."""
+    keys = ("data", "data_fingerprint", "definition", "batch_norm", "network")
+    ends, others = (dataset["loss"].to_numpy()[[0, -1]].astype(float) for dataset in (a, b))
+    same = bool(np.allclose(ends, others, rtol=1e-4, atol=1e-6))
+    return same and all(a.attrs.get(key) == b.attrs.get(key) for key in keys)
+
+
 def barrier_height(dataset: xr.Dataset) -> Claim:
-    """Whether the loss on the way between two networks rises above the definition's reference (barrier > 0)."""
-    value, (bounds, basis) = scalar(dataset, "barrier"), _barrier_interval(dataset)
-    meaning = DEFINITIONS.get(str(dataset.attrs.get("definition")), "the definition is not recorded")
-    maximum = (
-        "The interval holds for the maximum over these points, wherever it is."
-        if basis == BOOTSTRAP
-        else "Taking the maximum over points biases a small barrier upwards."
-    )
+    """Whether the loss on the path between two networks rises above the definition's reference (barrier > 0)."""
     return Claim(
-        hypothesis=f"The {_way(dataset)} between the two networks crosses a barrier of the loss on {data_of(dataset)}",
+        hypothesis=f"The {_name(dataset)} between {pair([dataset])} crosses a barrier of the loss on "
+        f"{Provenance.of(dataset).data_label}",
         statistic="barrier of the loss, threshold 0",
-        value=value,
-        interval=bounds,
-        verdict=verdict(bounds, 0.0),
-        detail=f"Barrier: {meaning}, over the {dataset.sizes['t']} points evaluated; reached at "
-        f"t = {number(scalar(dataset, 't_max'), 3)}. {maximum} These two networks only.",
-        kind="barrier",
-        basis=basis,
+        value=scalar(dataset, "barrier"),
+        interval=bounds(dataset, "barrier"),
+        detail=f"Barrier: {DEFINITIONS[dataset.attrs['definition']]}, over the {dataset.sizes['t']} points evaluated; "
+        f"reached at t = {number(scalar(dataset, 't_max'), 3)}. The interval holds for the maximum over these points, "
+        f"wherever it is. {_bootstrap(dataset, 'barrier')}These two networks only.",
+        datasets=(dataset.attrs["id"],),
+        basis=BOOTSTRAP,
     )
 
 
 def linear_connectivity(dataset: xr.Dataset) -> Claim:
     """Whether sup_t E(t) - (E(0) + E(1)) / 2 is below 2 % of error on the line (Frankle et al. 2020)."""
-    after = " after alignment" if "alignment" in str(dataset.attrs.get("way")) else ""
+    after = " after alignment" if "alignment" in path(dataset) else ""
+    who = pair([dataset])
     return _connectivity(
-        dataset, f"The two networks are linearly mode connected{after} in the sense of Frankle et al. (2020)", "line"
+        dataset,
+        f"{who[0].upper()}{who[1:]} are linearly mode connected{after} in the sense of Frankle et al. (2020),",
+        "line",
     )
 
 
 def curve_connectivity(dataset: xr.Dataset) -> Claim:
     """Whether sup_t E(t) - (E(0) + E(1)) / 2 is below 2 % of error on a curve (Garipov et al. 2018)."""
-    return _connectivity(dataset, f"The two networks are connected by a curve, the {_way(dataset)}, with", "curve")
+    who = pair([dataset])
+    return _connectivity(
+        dataset, f"{who[0].upper()}{who[1:]} are connected by a curve, the {_name(dataset)}, with", "curve"
+    )
 
 
 def lower_path(line: xr.Dataset, other: xr.Dataset) -> Claim:
     """Whether the barrier of the loss is lower on another path between the same networks than on the straight line.
 
-    Supported where the two intervals do not overlap: both hold at once in 90 % of the cases at least, whatever hangs
-    together in their errors.
+    Supported where the two intervals do not overlap: both hold at once in 90 % of the cases at least, however their
+    errors depend on each other.
     """
-    (first, _), (second, _) = _barrier_interval(line), _barrier_interval(other)
-    bounds = (first[0] - second[1], first[1] - second[0])
-    value, name = scalar(line, "barrier") - scalar(other, "barrier"), _way(other)
+    first, second = bounds(line, "barrier"), bounds(other, "barrier")
+    heights = scalar(line, "barrier"), scalar(other, "barrier")
     return Claim(
-        hypothesis=f"The {name} crosses a lower barrier of the loss than the {_way(line)} between the same two "
-        f"networks on {data_of(line)}",
+        hypothesis=f"The {_name(other)} crosses a lower barrier of the loss than the {_name(line)} between "
+        f"{_same_pair(line)} on {Provenance.of(line).data_label}",
         statistic="barrier on the line minus that on the other path, threshold 0",
-        value=value,
-        interval=bounds,
-        verdict=verdict(bounds, 0.0),
-        detail=f"{number(scalar(line, 'barrier'))} on the {_way(line)}, {number(scalar(other, 'barrier'))} on the "
-        f"{name}. The interval is the widest that the two barriers' own intervals allow. These two networks only.",
-        kind="barrier",
+        value=heights[0] - heights[1],
+        interval=(first[0] - second[1], first[1] - second[0]),
+        detail=f"{number(heights[0])} on the {_name(line)}, {number(heights[1])} on the {_name(other)}. The interval "
+        "is the widest that the two barriers' own intervals allow. These two networks only.",
+        datasets=(other.attrs["id"], line.attrs["id"]),
         basis="interval from the two 95 % intervals",
     )
 
 
+def _same_pair(dataset: xr.Dataset) -> str:
+    who = pair([dataset])
+    return "the same two networks" if who == "the two networks" else who
+
+
 def straight(dataset: xr.Dataset) -> bool:
     """Whether the path is a straight line in the space of the weights."""
-    return str(dataset.attrs.get("curve", "Segment")) == "Segment"
+    return bool(dataset.attrs["curve"] == "Segment")
 
 
 def unaligned(dataset: xr.Dataset) -> bool:
     """Whether the path is the straight line between the networks as they were given."""
-    return straight(dataset) and str(dataset.attrs.get("way", "line")) == "line"
+    return straight(dataset) and path(dataset) == "line"
 
 
-def _way(dataset: xr.Dataset) -> str:
-    way = str(dataset.attrs.get("way", "line" if straight(dataset) else "curve"))
-    return "straight line" if way == "line" else way
-
-
-def _barrier_interval(dataset: xr.Dataset) -> tuple[Interval, str]:
-    """The bootstrap's interval, or the normal one where there was no bootstrap."""
-    bounds = scalar(dataset, "barrier_low"), scalar(dataset, "barrier_high")
-    if math.isfinite(bounds[1]):
-        return bounds, BOOTSTRAP
-    return normal_interval(scalar(dataset, "barrier"), scalar(dataset, "barrier_stderr")), NORMAL
+def _name(dataset: xr.Dataset) -> str:
+    return "straight line" if path(dataset) == "line" else path(dataset)
 
 
 def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
-    value, bounds, basis, detail = _error_barrier(dataset)
+    """From the Dataset's own barrier of the error above the mean of the ends; without an accuracy of the loss."""
+    if "height_error" in dataset:
+        own, name = dataset.sel(definition="frankle"), "height_error"
+        height, statistic = "an error barrier", f"highest error on the {where} minus the mean error of the ends"
+        detail = (
+            f"Highest error at t = {_place(dataset, 'error')}. The examples were drawn anew, the same ones at every "
+        )
+        detail += "point."
+    else:
+        own, name = dataset, "relative_height"
+        height = "without an accuracy, a loss barrier as a share of the mean loss of the ends"
+        statistic = f"highest loss on the {where} over the mean loss of the ends, minus 1"
+        detail = (
+            f"Highest loss at t = {_place(dataset, 'loss')}. Frankle et al. take the error, which is not known here."
+        )
     return Claim(
-        hypothesis=f"{hypothesis}{',' if where == 'line' else ''} an error barrier below 2 %, on {data_of(dataset)}",
-        statistic=f"highest error on the {where} minus the mean error of the ends, threshold {FRANKLE_THRESHOLD:g}",
-        value=value,
-        interval=bounds,
-        verdict=verdict(bounds, FRANKLE_THRESHOLD, "below"),
-        detail=detail,
-        kind="barrier",
-        basis=basis,
+        hypothesis=f"{hypothesis} {height} below 2 %, on {Provenance.of(dataset).data_label}",
+        statistic=f"{statistic}, threshold {FRANKLE_THRESHOLD:g}",
+        value=scalar(own, name),
+        interval=bounds(own, name),
+        threshold=FRANKLE_THRESHOLD,
+        direction="below",
+        detail=f"{detail} {_bootstrap(own, name)}These two networks only.",
+        datasets=(dataset.attrs["id"],),
+        basis=BOOTSTRAP,
     )
 
 
-def _error_barrier(dataset: xr.Dataset) -> tuple[float, Interval, str, str]:
-    """Frankle's barrier of the error: value, interval, what the interval is, how it came about."""
-    error = 1 - dataset["accuracy"].to_numpy().astype(float)
-    top = int(np.nanargmax(error))
-    value = float(error[top] - (error[0] + error[-1]) / 2)
-    place = f"Highest error at t = {dataset['t'].to_numpy()[top]:.4g} of {len(error)} points."
-    if "height_error_high" in dataset:
-        own = dataset.sel(definition="frankle")
-        bounds = scalar(own, "height_error_low"), scalar(own, "height_error_high")
-        if math.isfinite(bounds[1]):
-            return value, bounds, BOOTSTRAP, f"{place} The examples were drawn anew, the same ones at every point."
-    if "accuracy_stderr" not in dataset:
-        return value, UNKNOWN, NORMAL, place
-    each = dataset["accuracy_stderr"].to_numpy().astype(float)
-    stderr = float(np.sqrt(each[top] ** 2 + (each[0] ** 2 + each[-1] ** 2) / 4))
-    detail = (
-        f"{place} The standard error adds those of the three errors as if they came from different examples; they come "
-        "from the same ones, so it is too wide rather than too narrow where they rise and fall together."
-    )
-    return value, normal_interval(value, stderr), NORMAL, detail
+def _place(dataset: xr.Dataset, name: str) -> str:
+    """The t of the highest value; one that is not finite is higher than any other."""
+    values = dataset[name].to_numpy().astype(float)
+    top = int(np.argmax(np.where(np.isfinite(values), values, np.inf)))
+    return f"{number(float(dataset['t'][top]), 3)} of {len(values)} points"
+
+
+def _bootstrap(dataset: xr.Dataset, name: str) -> str:
+    """Why there is no interval, where there is none."""
+    known = np.isfinite(bounds(dataset, name)).all()
+    return "" if known else f"Bootstrap: {dataset.attrs['bootstrap']}. "

@@ -1,0 +1,91 @@
+"""What REPAIR did to the units of a mean of networks: figure, table, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lossatlas.connectivity.show.alignments import HIGHEST, MOST_ROWS, before_and_after, name_rows
+from lossatlas.drawing.axes import values
+from lossatlas.drawing.style import legend_above, panels, styled
+from lossatlas.results.blocks import FigureGroup, Picture, Table
+from lossatlas.results.captions import joined, sentence
+from lossatlas.results.uncertainty import number
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from lossatlas.results.catalogue import Catalogue
+
+
+def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """A figure for each mean of networks; a table too where it has few layers."""
+    for dataset in datasets:
+        tables = (table(dataset),) if dataset.sizes["layer"] <= MOST_ROWS else ()
+        yield FigureGroup((dataset,), (Picture("repair", partial(repair, dataset), caption(dataset), 0.75),), tables)
+
+
+def caption(dataset: xr.Dataset) -> str:
+    return joined(
+        "REPAIR (Jordan et al. 2023) of a mean of networks. For each hidden layer (number of units) the standard "
+        "deviation of its units' pre-activations over the data, as a multiple of the same mean of the networks' own "
+        "standard deviations, mean over the units: before the layer is corrected, behind the layers corrected already "
+        "(open), and at the end (filled). Dotted: 1, what REPAIR aims at. Below it the units vary too little "
+        "(variance collapse).",
+        f"Weights of the networks: {_weights(dataset)}.",
+        sentence([dataset], "data", "Data: {}."),
+        sentence([dataset], "batch_norm", "Batch normalisation: {}."),
+    )
+
+
+def table(dataset: xr.Dataset) -> Table:
+    """A row for each layer that was corrected."""
+    columns = [dataset[name].to_numpy() for name in ("layer", "units", "sd_ratio_before", "sd_ratio_after")]
+    rows = tuple(
+        (str(layer), f"{int(units):,}", number(before, 3), number(after, 3))
+        for layer, units, before, after in zip(*columns, strict=True)
+    )
+    said = "Standard deviation of the units' pre-activations over its target, mean over the units of each layer."
+    return Table(said, ("layer", "units", "before", "after"), rows)
+
+
+def numbers(dataset: xr.Dataset) -> Iterator[str]:
+    """The range over the layers before and after, and which layers were left as they are."""
+    layers = dataset.sizes["layer"]
+    yield (
+        f"Of {layers} layer{'s' if layers != 1 else ''} with {int(dataset['units'].sum()):,} units in the mean of the "
+        f"networks with weights {_weights(dataset)}, the units' standard deviation over its target is "
+        f"{_range(dataset, 'sd_ratio_before')} before REPAIR and {_range(dataset, 'sd_ratio_after')} after it."
+    )
+    if dataset.attrs["skipped"]:
+        yield f"Not corrected: {dataset.attrs['skipped']}."
+
+
+def _weights(dataset: xr.Dataset) -> str:
+    return ", ".join(number(float(weight), 3) for weight in np.atleast_1d(dataset.attrs["weights"]))
+
+
+def _range(dataset: xr.Dataset, name: str) -> str:
+    """The smallest to the largest, over the layers whose units vary at all: "0.61 to 0.83"."""
+    found = values(dataset, name)
+    known = found[np.isfinite(found)]
+    if not known.size:
+        return "not known"
+    ends = dict.fromkeys(number(float(end), 3) for end in (known.min(), known.max()))
+    return " to ".join(ends)
+
+
+@styled
+def repair(dataset: xr.Dataset) -> Figure:
+    """For each corrected layer the units' standard deviation over its target, before (open) and after (filled)."""
+    figure, (axes,) = panels(1, height=min(1.3 + 0.26 * max(dataset.sizes["layer"], 3), HIGHEST), width=4.7)
+    before_and_after(axes, values(dataset, "sd_ratio_before"), values(dataset, "sd_ratio_after"), "REPAIR")
+    axes.axvline(1, color="black", linewidth=0.7, linestyle=":")
+    axes.set(xlabel="standard deviation / target, mean over units", ylabel="layer (units)")
+    name_rows(axes, dataset["layer"].to_numpy(), dataset["units"].to_numpy())
+    legend_above(figure, axes)
+    return figure
