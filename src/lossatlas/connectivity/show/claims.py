@@ -122,19 +122,11 @@ def _name(dataset: xr.Dataset) -> str:
 def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
     """From the Dataset's own barrier of the error above the mean of the ends; without an accuracy of the loss."""
     if "height_error" in dataset:
-        own, name = dataset.sel(definition="frankle"), "height_error"
-        height, statistic = "an error barrier", f"highest error on the {where} minus the mean error of the ends"
-        detail = (
-            f"Highest error at t = {_place(dataset, 'error')}. The examples were drawn anew, the same ones at every "
-        )
-        detail += "point."
+        own, name, of, height = dataset.sel(definition="frankle"), "height_error", "error", "an error barrier"
+        statistic = f"highest error on the {where} minus the mean error of the ends"
     else:
-        own, name = dataset, "relative_height"
-        height = "without an accuracy, a loss barrier as a share of the mean loss of the ends"
+        own, name, of, height = dataset, "relative_height", "loss", "a loss barrier relative to the mean of the ends"
         statistic = f"highest loss on the {where} over the mean loss of the ends, minus 1"
-        detail = (
-            f"Highest loss at t = {_place(dataset, 'loss')}. Frankle et al. take the error, which is not known here."
-        )
     return Claim(
         hypothesis=f"{hypothesis} {height} below 2 %, on {Provenance.of(dataset).data_label}",
         statistic=f"{statistic}, threshold {FRANKLE_THRESHOLD:g}",
@@ -142,7 +134,8 @@ def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
         interval=bounds(own, name),
         threshold=FRANKLE_THRESHOLD,
         direction="below",
-        detail=f"{detail} {_bootstrap(own, name)}These two networks only.",
+        detail=f"Highest {of} at t = {_place(dataset, of)}. The examples were drawn anew, the same ones at every "
+        f"point. {_bootstrap(own, name)}These two networks only.",
         datasets=(dataset.attrs["id"],),
         basis=BOOTSTRAP,
     )

@@ -86,6 +86,7 @@ def repair(dataset: xr.Dataset) -> Figure:
     before_and_after(axes, values(dataset, "sd_ratio_before"), values(dataset, "sd_ratio_after"), "REPAIR")
     axes.axvline(1, color="black", linewidth=0.7, linestyle=":")
     axes.set(xlabel="standard deviation / target, mean over units", ylabel="layer (units)")
+    axes.set_xlim(0, max(1.05, axes.get_xlim()[1]))
     name_rows(axes, dataset["layer"].to_numpy(), dataset["units"].to_numpy())
     legend_above(figure, axes)
     return figure
