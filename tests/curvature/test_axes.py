@@ -84,7 +84,7 @@ def test_the_plane_names_its_spectrum_and_network(saddle):
     _, _, spectrum = saddle
     named = spectrum.assign_attrs(id="0123456789abcdef", network="A")
     found = eigen_plane(named, steps=3).zoom(0.1).provenance()
-    assert {"directions": "Hessian axes", "spectrum": "0123456789abcdef", "network": "A"}.items() <= found.items()
+    assert {"directions": "Hessian axes", "spectrum_id": "0123456789abcdef", "network": "A"}.items() <= found.items()
     bare = spectrum.drop_attrs()
     assert eigen_plane(bare).fingerprint() == found["region_fingerprint"]
     assert {"spectrum", "network"}.isdisjoint(eigen_plane(bare).provenance())

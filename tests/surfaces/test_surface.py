@@ -731,7 +731,7 @@ def test_the_plane_of_a_trajectory_knows_the_trajectory(objective):
     trajectory = la.Trajectory(points, [0, 1, 2, 3])
     found = la.surface(objective, trajectory.plane(steps=3), progress=False)
     assert found.attrs["directions"] == "principal components"
-    assert found.attrs["trajectory"] == trajectory.fingerprint()
+    assert found.attrs["trajectory_fingerprint"] == trajectory.fingerprint()
 
 
 def test_several_planes_have_the_seeds_of_all(objective):

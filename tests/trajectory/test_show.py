@@ -77,7 +77,7 @@ def test_a_plane_is_printed_with_the_trajectory_and_not_once_more_with_the_surfa
     trajectories = catalogue.of(TRAJECTORY)
     (shown,) = TRAJECTORY.shows_instead(trajectories, catalogue)
     first = next(iter(TRAJECTORY.figures(trajectories, catalogue)))
-    assert shown.attrs["trajectory"] == run.plane.attrs["trajectory"]
+    assert shown.attrs["trajectory_fingerprint"] == run.plane.attrs["trajectory_fingerprint"]
     assert [dataset.attrs["id"] for dataset in first.datasets] == [shown.attrs["id"]]
     assert [d.attrs["id"] for d in catalogue.of(SURFACE) if d is not shown] != [shown.attrs["id"]]
 

@@ -79,8 +79,8 @@ def test_a_plane_and_an_analysis_are_of_one_trajectory():
     expected = {"directions": "principal components", "trajectory": trajectory.fingerprint(), "center": "last"}
     for found in (region, region.zoom(0.1), copy.deepcopy(region)):
         assert expected.items() <= found.provenance().items()
-    assert trajectory.analyse(draws=2).attrs["trajectory"] == trajectory.fingerprint()
-    assert trajectory.history.attrs["trajectory"] == trajectory.fingerprint()
+    assert trajectory.analyse(draws=2).attrs["trajectory_fingerprint"] == trajectory.fingerprint()
+    assert trajectory.history.attrs["trajectory_fingerprint"] == trajectory.fingerprint()
 
 
 def test_a_fingerprint_is_of_the_points_and_the_steps():

@@ -72,7 +72,7 @@ def eigen_plane(
 
 
 def _origin(spectrum: xr.Dataset) -> dict[str, object]:
-    named = {"spectrum": spectrum.attrs.get("id"), "network": spectrum.attrs.get("network")}
+    named = {"spectrum_id": spectrum.attrs.get("id"), "network": spectrum.attrs.get("network")}
     return {"directions": "Hessian axes"} | {name: value for name, value in named.items() if value is not None}
 
 

@@ -82,7 +82,9 @@ def _half_way(split: str) -> Callable[[Catalogue], Measured]:
 
 def _height(catalogue: Catalogue) -> Measured:
     line = _found(catalogue, BARRIER, path="line", split="test")
-    return UNKNOWN if line is None else _pair(line, "barrier")
+    return (
+        UNKNOWN if line is None else (float(line["height"].sel(definition="entezari")), float(line["barrier_stderr"]))
+    )
 
 
 def _noisy(variable: str, sigma: float) -> Callable[[Catalogue], Measured]:

@@ -31,6 +31,7 @@ from lossatlas.trajectory.components import (
     principal_components,
     shares,
 )
+from lossatlas.trajectory.history import history_dataset
 from lossatlas.trajectory.snapshots import HISTORY, SNAPSHOTS, read_history, read_point, step_of
 
 
@@ -96,7 +97,7 @@ class Trajectory:
         names = sorted({name for row in self._rows for name in row} - {"step"})
         columns = {name: ("step", [row.get(name, math.nan) for row in self._rows]) for name in names}
         steps = [int(row["step"]) for row in self._rows]
-        return result("history", xr.Dataset(columns, {"step": steps}), trajectory=self.fingerprint())
+        return history_dataset(columns, steps, trajectory_fingerprint=self.fingerprint())
 
     def explained_variance(self, center: Center = "mean") -> Matrix:
         """lambda_k / sum lambda of the scatter about the snapshots' mean (or the last), descending, ``(T - 1,)``."""
@@ -126,7 +127,7 @@ class Trajectory:
         counts = steps if isinstance(steps, tuple) else (steps, steps)
         spans = [_through_zero(a, b, count) for a, b, count in zip(low - extra, high + extra, counts, strict=True)]
         region = plane(self.points[-1], basis, span=(spans[0], spans[1]), steps=counts)
-        made = {"directions": "principal components", "trajectory": self.fingerprint(), "center": center}
+        made = {"directions": "principal components", "trajectory_fingerprint": self.fingerprint(), "center": center}
         return replace(region, origin=made)
 
     def project(self, directions: Tensor) -> Matrix:
@@ -153,7 +154,7 @@ class Trajectory:
         components' share when the observed increments keep their length and line but take random signs; over
         ``("snapshot",)``: ``alpha``, ``beta`` on the principal plane, ``off_plane_distance``, ``distance`` from the
         last snapshot and, given an objective, the true ``loss`` there and the ``plane_loss`` of its projection.
-        ``attrs["trajectory"]`` is the fingerprint that a surface on ``plane()`` has too.
+        ``attrs["trajectory_fingerprint"]`` is the fingerprint that a surface on ``plane()`` has too.
 
         Raises ``InputError`` for fewer than two components, which the null models are compared with.
         """
@@ -163,7 +164,7 @@ class Trajectory:
         variables = component_shares(self._gram, center, components, draws, seed)
         variables |= snapshot_places(self.points, self.steps, basis)
         dataset = xr.Dataset(variables, {"component": np.arange(1, min(components, len(self) - 1) + 1)})
-        made = {"trajectory": self.fingerprint(), "n_snapshots": len(self), "center": center, "seed": seed}
+        made = {"trajectory_fingerprint": self.fingerprint(), "n_snapshots": len(self), "center": center, "seed": seed}
         if objective is None:
             return result("trajectory", dataset, made)
         dataset = dataset.assign(snapshot_losses(objective, self.points, basis, progress))

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lossatlas.errors import CheckpointError, InputError, OutputError
-from lossatlas.model.checkpoints import make_folder, write_state
+from lossatlas.model.checkpoints import write_state
+from lossatlas.results.files import make_folder
 
 FILE = "training.safetensors"
 _HEADER = "training"

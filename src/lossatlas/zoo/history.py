@@ -46,7 +46,7 @@ class History:
             getattr(self, name).append(value)
 
     def to_dataset(self, network: str | None = None) -> xr.Dataset:
-        """The lists that are not empty as a Dataset of kind "history", over ``step`` and ``epoch``, counted from 1.
+        """The lists that are not empty as a Dataset, over ``step`` and ``epoch``, counted from 1.
 
         ``network`` is the label of the network, such as "A": claims that compare networks know them by it.
 
@@ -57,9 +57,7 @@ class History:
         >>> dict(dataset.sizes), dataset.attrs["network"]
         ({'step': 2, 'epoch': 1}, 'A')
         """
-        import xarray as xr
-
-        from lossatlas.results.making import result
+        from lossatlas.trajectory.history import history_dataset
 
         columns = {
             name: (dimension, np.array(getattr(self, name), dtype=np.float64))
@@ -67,7 +65,5 @@ class History:
             for name in names
             if getattr(self, name)
         }
-        counts = {"step": len(self.loss), "epoch": len(self.train_loss)}
-        coordinates = {dimension: np.arange(1, count + 1) for dimension, count in counts.items()}
-        dataset = xr.Dataset(columns, coordinates)
-        return result("history", dataset, self.attrs, seconds=self.seconds, network=network)
+        steps = range(1, len(self.loss) + 1)
+        return history_dataset(columns, list(steps), **self.attrs, seconds=self.seconds, network=network)

@@ -63,7 +63,7 @@ SURFACE_ATTRS = (
     "n_evaluations",
     "n_nonfinite",
 )
-_ORIGIN = ("directions_normalisation", "trajectory", "center", "spectrum", "cosine", "n_planes")
+_ORIGIN = ("directions_normalisation", "trajectory_fingerprint", "center", "spectrum_id", "cosine", "n_planes")
 _MAKING = ("evaluation", "evaluation_fallback", "preparation_seconds", "subset", "n_examples_all")
 _ACCURACY = (
     "method",

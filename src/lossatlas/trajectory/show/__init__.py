@@ -36,7 +36,7 @@ HISTORY = Kind(
             **dict.fromkeys(("loss", "gradient_norm", "learning_rate"), ("step",)),
             "*": None,  # what a training loop told its Recorder at each step, what was measured after each epoch
         },
-        optional_attrs=(*OBJECTIVE, *COMMON, *_SETTINGS, "trajectory"),
+        optional_attrs=(*OBJECTIVE, *COMMON, *_SETTINGS, "trajectory_fingerprint"),
     ),
     figures=function_at("lossatlas.trajectory.show.histories:figures"),
     numbers=function_at("lossatlas.trajectory.show.histories:numbers"),
@@ -48,11 +48,14 @@ TRAJECTORY = Kind(
     title="The trajectory of training",
     chapter=chapters.TRAJECTORY,
     verb=function_at("lossatlas.trajectory.measurement:trajectory_measurement"),
-    command="trajectory",
+    help="Principal components of a training run's snapshots next to random-walk nulls, and the loss on their plane.",
     options=TrajectoryOptions,
     inputs=(
         Input("snapshots", "snapshots", "the folder of a Recorder"),
-        Input("objective", "objective", "an Objective, for the loss along and around the trajectory", optional=True),
+        Input(
+            "objective", "objective", "an Objective, for the loss along and around the trajectory", True, ("target",)
+        ),
+        Input("keep", "keep"),
     ),
     schema=Schema(
         variables={
@@ -61,7 +64,7 @@ TRAJECTORY = Kind(
             "sign_flip_two": ("draw",),
         },
         optional=dict.fromkeys(("loss", "loss_stderr", "plane_loss"), ("snapshot",)),
-        attrs=("trajectory", "n_snapshots", "center", "seed"),
+        attrs=("trajectory_fingerprint", "n_snapshots", "center", "seed"),
         optional_attrs=(*OBJECTIVE, *COMMON),
     ),
     figures=function_at("lossatlas.trajectory.show.trajectories:figures"),

@@ -46,7 +46,7 @@ def owner(plane: xr.Dataset, trajectories: Sequence[xr.Dataset]) -> xr.Dataset |
 
     Components about another center are other directions, on which the snapshots have other coordinates.
     """
-    keys = ("trajectory", "center")
+    keys = ("trajectory_fingerprint", "center")
     if not all(key in plane.attrs for key in keys) or plane["loss"].dims not in {("alpha", "beta"), ("beta", "alpha")}:
         return None
     found = [each for each in trajectories if all(each.attrs[key] == plane.attrs[key] for key in keys)]
