@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 
 import made_datasets as made
-import numpy as np
 import pytest
 import xarray as xr
 from lossatlas.claims import Claim, verdict
@@ -146,133 +145,6 @@ def test_paths_are_compared_with_the_line_between_the_same_networks_on_the_same_
     assert lower(made.barrier(), made.barrier("train")) == 0
 
 
-@pytest.mark.parametrize("make", [made.line, made.plane])
-def test_the_minimum_of_a_slice_is_decided_where_its_errors_are_small(make):
-    sharp = scaled(make("A"), loss_stderr=1e-6)
-    assert claims.slice_minimum(sharp).verdict == "supported"
-    lower = sharp.copy(deep=True)
-    lower["loss"][3] = 0.1
-    assert claims.slice_minimum(lower).verdict == "contradicted"
-    assert claims.slice_minimum(scaled(make("A"), loss_stderr=100.0)).verdict == "undecided"
-
-
-def test_the_paired_error_of_the_difference_decides_where_the_two_errors_apart_could_not():
-    apart = scaled(made.line("A"), loss_stderr=100.0)
-    paired = apart.assign(loss_rise_stderr=("alpha", np.full(apart.sizes["alpha"], 1e-6)))
-    assert claims.slice_minimum(apart).verdict == "undecided"
-    assert claims.slice_minimum(paired).verdict == "supported"
-
-
-def test_a_flat_slice_seen_through_noise_is_decided_in_at_most_one_case_of_twenty():
-    rng = np.random.default_rng(0)
-    decided = 0
-    for _ in range(400):
-        slice_ = made.line("A")
-        slice_["loss"] = ("alpha", 1 + 0.01 * rng.standard_normal(slice_.sizes["alpha"]))
-        slice_["loss"][25] = 1.0
-        slice_ = slice_.assign(loss_rise_stderr=("alpha", np.full(slice_.sizes["alpha"], 0.01)))
-        decided += claims.slice_minimum(slice_).verdict != "undecided"
-    assert decided <= 20
-
-
-def test_a_slice_with_missing_cells_says_how_many_and_decides_on_the_others():
-    claim = claims.slice_minimum(scaled(made.plane(nonfinite=True), loss_stderr=1e-6))
-    assert claim.verdict == "supported"
-    assert "13 left out" in claim.detail
-
-
-def test_a_slice_without_its_centre_allows_no_claim():
-    assert claims.slice_minimum(made.line(steps=50)) is None
-    assert claims.derive([made.line(steps=50)]) == []
-
-
-def test_a_slice_about_another_point_than_the_trained_one_allows_no_claim():
-    assert claims.slice_minimum(made.line().assign_attrs(center_is_model=0)) is None
-
-
-def test_a_negative_eigenvalue_beyond_its_residual_contradicts_and_one_within_it_does_not():
-    assert claims.no_negative_curvature(made.spectrum(negative=True)).verdict == "contradicted"
-    assert claims.no_negative_curvature(made.spectrum(negative=False)).verdict == "supported"
-    assert claims.no_negative_curvature(scaled(made.spectrum(), residual=1e5)).verdict == "undecided"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.0, 0.009, "supported"),
-        (0.011, 0.2, "contradicted"),
-        (0.005, 0.02, "undecided"),
-        (math.nan, math.nan, "undecided"),
-    ],
-)
-def test_how_many_eigenvalues_are_negative_is_judged_by_the_interval_of_their_share(
-    low: float, high: float, expected: str
-):
-    dataset = made.whole_spectrum().assign(negative_mass_low=low, negative_mass_high=high)
-    claim = claims.few_negative_eigenvalues(dataset)
-    assert claim.verdict == expected
-    assert claims.few_negative_eigenvalues(dataset, share=0.5).verdict in ("supported", "undecided")
-    assert "40 Lanczos steps, 4 probes" in claim.detail
-
-
-def test_a_density_says_nothing_that_the_spectrum_of_the_same_hessian_says():
-    negative = "of the eigenvalues of the Hessian"
-    spectrum, density = made.whole_spectrum(), made.density()
-    assert [claim.kind for claim in claims.derive([density])] == ["spectral_density"]
-    assert [c.kind for c in claims.derive([spectrum, density]) if negative in c.hypothesis] == ["spectrum"]
-    elsewhere = density.assign_attrs(data="digits")
-    assert len([c for c in claims.derive([spectrum, elsewhere]) if negative in c.hypothesis]) == 2
-    ends_only = made.spectrum()
-    assert len([c for c in claims.derive([ends_only, density]) if negative in c.hypothesis]) == 1
-
-
-def norms(rest: float, whole: float, rest_stderr: float = 0.0, whole_stderr: float = 0.0) -> xr.Dataset:
-    return made.gauss_newton_split().assign(
-        frobenius_residual=rest,
-        frobenius_residual_stderr=rest_stderr,
-        frobenius_hessian=whole,
-        frobenius_hessian_stderr=whole_stderr,
-    )
-
-
-def test_the_gauss_newton_part_dominates_by_the_norm_of_the_rest():
-    assert claims.gauss_newton_dominates(norms(1.0, 10.0, 0.1, 0.1)).verdict == "supported"
-    assert claims.gauss_newton_dominates(norms(8.0, 10.0, 0.1, 0.1)).verdict == "contradicted"
-    assert claims.gauss_newton_dominates(norms(4.9, 10.0, 0.5, 0.5)).verdict == "undecided"
-    assert claims.gauss_newton_dominates(norms(5.0, 10.0)).verdict == "contradicted"  # not less than half
-
-
-@pytest.mark.parametrize("whole", [norms(1.0, 10.0, 0.1, math.nan), norms(1.0, 10.0, 0.1, 9.0), norms(0.0, 0.0)])
-def test_a_ratio_whose_denominator_may_be_0_decides_nothing(whole: xr.Dataset):
-    assert claims.gauss_newton_dominates(whole).verdict == "undecided"
-
-
-@pytest.mark.parametrize("correlation", [-1.0, 0.0, 1.0])
-def test_the_interval_of_the_ratio_covers_however_the_two_errors_hang_together(correlation: float):
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(300):
-        first, second = rng.normal(size=2)
-        second = correlation * first + math.sqrt(1 - correlation**2) * second
-        claim = claims.gauss_newton_dominates(norms(5 + 0.4 * first, 10 + 0.6 * second, 0.4, 0.6))
-        covered += claim.interval[0] <= 0.5 <= claim.interval[1]
-    assert covered >= 0.95 * 300
-
-
-def test_a_difference_of_sharpness_is_judged_by_the_data_error_too():
-    a, b = made.spectrum("A"), made.spectrum("B")
-    claim = claims.sharpness_difference(a, b)
-    assert claim.verdict == "supported"
-    assert claim.value == pytest.approx(15.8 - 13.1)
-    assert claims.sharpness_difference(scaled(a, eigenvalue_stderr=4.0), b).verdict == "undecided"
-    assert claims.sharpness_difference(a, a).verdict == "undecided"
-
-
-def test_without_data_errors_a_difference_of_sharpness_says_that_it_holds_for_these_examples_only():
-    claim = claims.sharpness_difference(made.spectrum("A", stderr=False), made.spectrum("B", stderr=False))
-    assert "these examples only" in claim.detail
-
-
 def test_the_sharper_network_is_the_one_with_the_larger_eigenvalue_whatever_the_order():
     a, b = made.robustness("A"), made.robustness("B")
     first = claims.sharper_less_robust((13.1, 15.8), a, b)
@@ -316,11 +188,6 @@ def test_a_study_of_two_networks_tests_every_kind_of_claim():
     kinds = {"surface", "spectrum", "gauss_newton_split", "trajectory", "barrier", "robustness"}
     assert {claim.kind for claim in found} == kinds
     assert len(found) == len({(claim.hypothesis, claim.statistic) for claim in found})
-
-
-def test_spectra_on_different_data_are_not_compared():
-    a, b = made.spectrum("A"), made.spectrum("B").assign_attrs(data="digits")
-    assert not [claim for claim in claims.derive([a, b]) if "differ" in claim.hypothesis]
 
 
 @pytest.mark.parametrize(

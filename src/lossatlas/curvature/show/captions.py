@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lossatlas.results.captions import count, data_basis, joined, sentence
 from lossatlas.results.groups import distinct
+from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ def matrix(dataset: xr.Dataset) -> str:
 
 def restricted(dataset: xr.Dataset) -> str:
     """What to add to the matrix's name where only some parameters vary."""
-    return f" restricted to the parameters {dataset.attrs['parameters']}" if "parameters" in dataset.attrs else ""
+    return f" restricted to the parameters {dataset.attrs['parameters']!r}" if "parameters" in dataset.attrs else ""
+
+
+def batches(dataset: xr.Dataset) -> str:
+    """On what power iteration ran: "network A, changing batches of 256"."""
+    kind = {"changing": "changing batches", "fixed": "one fixed batch"}[str(dataset.attrs["batches"])]
+    size = f" of {int(dataset.attrs['batch_size']):,}" if "batch_size" in dataset.attrs else ""
+    return f"{Provenance.of(dataset).label}, {kind}{size}"
 
 
 def examples(datasets: Sequence[xr.Dataset]) -> str:
@@ -71,11 +79,11 @@ def density(datasets: Sequence[xr.Dataset]) -> str:
         else ""
     )
     return joined(
-        f"How the eigenvalues of the {matrix(datasets[0])} are distributed, by stochastic Lanczos quadrature with full "
-        f"reorthogonalisation. Left: the density, each eigenvalue smoothed by a Gaussian kernel{kernel}. Right: the "
-        "share of the eigenvalues in bins of equal width in the logarithm of their magnitude, the negative ones "
-        f"mirrored about 0, and one bin about 0.{known} Bands and bars: 95 % over the probes. Both vertical axes are "
-        "logarithmic.",
+        f"How the eigenvalues of the {matrix(datasets[0])}{restricted(datasets[0])} are distributed, by stochastic "
+        "Lanczos quadrature with full reorthogonalisation. Left: the density, each eigenvalue smoothed by a Gaussian "
+        f"kernel{kernel}. Right: the share of the eigenvalues in bins of equal width in the logarithm of their "
+        f"magnitude, the negative ones mirrored about 0, and one bin about 0.{known} Bands and bars: 95 % over the "
+        "probes. Both vertical axes are logarithmic.",
         quadrature(datasets),
         examples(datasets),
     )

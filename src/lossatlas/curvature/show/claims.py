@@ -35,9 +35,10 @@ def of_spectra(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator
 
 
 def of_densities(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Claim]:
-    """The signs of the eigenvalues, where no spectrum of the same matrix says it already."""
+    """The signs of the Hessian's eigenvalues, where no spectrum of the same network on the same data says it."""
     known = {_whose(dataset) for dataset in catalogue.of(SPECTRUM) if "negative_mass" in dataset}
-    yield from (few_negative_eigenvalues(dataset) for dataset in datasets if _whose(dataset) not in known)
+    hessians = [dataset for dataset in datasets if matrix(dataset) == "Hessian"]
+    yield from (few_negative_eigenvalues(dataset) for dataset in hessians if _whose(dataset) not in known)
 
 
 def of_splits(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Claim]:
@@ -46,14 +47,13 @@ def of_splits(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[
 
 
 def _whose(dataset: xr.Dataset) -> tuple[object, ...]:
-    """Which matrix of which network on which data."""
+    """Which parameters of which network on which data."""
     of = Provenance.of(dataset)
-    n = int(dataset.attrs["n_parameters"])
-    return matrix(dataset), of.network, of.data, of.model_fingerprint, of.data_fingerprint, n
+    return int(dataset.attrs["n_parameters"]), of.network, of.data, of.model_fingerprint, of.data_fingerprint
 
 
 def _at_the_point(dataset: xr.Dataset) -> str:
-    return f"{matrix(dataset)}{restricted(dataset)} at the trained point of {Provenance.of(dataset).who}"
+    return f"Hessian{restricted(dataset)} at the trained point of {Provenance.of(dataset).who}"
 
 
 def no_negative_curvature(dataset: xr.Dataset) -> Claim:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lossatlas.curvature.show import SPECTRUM, captions, tables
+from lossatlas.curvature.show.captions import restricted
 from lossatlas.curvature.show.densities import spectral_density
 from lossatlas.curvature.show.layers import gauss_newton_split, layers
 from lossatlas.curvature.show.spectra import power_iteration, spectrum
@@ -24,8 +25,8 @@ Datasets = Sequence["xr.Dataset"]
 
 
 def spectra(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
-    """A group for each data set: both ends, the density, the dependence on the data, the layers."""
-    for group in alike(datasets, "data", "parameters"):
+    """A group for each data set and choice of parameters, all of them first."""
+    for group in alike(sorted(datasets, key=restricted), "data", "parameters"):
         ends = Picture("spectrum", partial(spectrum, *group), captions.spectrum(group))
         numbers = (*tables.scalar_tables(group), *map(tables.eigenvalue_table, group))
         yield FigureGroup(tuple(group), (ends, *_beyond_the_ends(group)), numbers)
@@ -71,7 +72,8 @@ def criteria(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
 def power(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
     """One group, with the spectra of the same networks as a reference."""
     networks = {Provenance.of(dataset).network for dataset in datasets}
-    certified = tuple(d for d in catalogue.of(SPECTRUM) if Provenance.of(d).network in networks)
+    whole = [spectrum for spectrum in catalogue.of(SPECTRUM) if not restricted(spectrum)]
+    certified = tuple(spectrum for spectrum in whole if Provenance.of(spectrum).network in networks)
     draw = partial(power_iteration, *datasets, spectra=certified)
     picture = Picture("power-iteration", draw, captions.power_iteration(datasets, certified), 0.8)
     yield FigureGroup(tuple(datasets), (picture,))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.curvature.show.captions import matrix
+from lossatlas.curvature.show.captions import batches, matrix
 from lossatlas.curvature.show.trends import over_subsets
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, percent, plus_minus
@@ -57,7 +57,7 @@ def _trace(dataset: xr.Dataset) -> Iterator[str]:
 def _estimate(what: str, reason: str | None) -> Iterator[str]:
     """Why a trace is not exact, where it is not."""
     if reason:
-        yield f"{what} is an estimate: {reason[0].lower()}{reason[1:].rstrip('.')}."
+        yield f"{what} is an estimate: {reason}"
 
 
 def spectral_density(dataset: xr.Dataset) -> Iterator[str]:
@@ -148,9 +148,9 @@ def _ratio(values: xr.DataArray, last: int, half: int) -> float:
 
 def power_iteration(dataset: xr.Dataset) -> Iterator[str]:
     """The last Rayleigh quotient and the range of the last five."""
-    values = dataset["eigenvalue"].to_numpy()
+    values, subject = dataset["eigenvalue"].to_numpy(), batches(dataset)
     late = values[-5:]
     yield (
-        f"{Provenance.of(dataset).subject}, {dataset.attrs['batches']} batches: {number(values[-1])} after "
-        f"{len(values)} iterations, between {number(late.min())} and {number(late.max())} over the last {len(late)}."
+        f"{subject[0].upper()}{subject[1:]}: {number(values[-1])} after {len(values)} iterations, between "
+        f"{number(late.min())} and {number(late.max())} over the last {len(late)}."
     )

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from lossatlas.curvature.show.captions import restricted
+from lossatlas.curvature.show.captions import batches, restricted
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import COLOURS, GREY, MARKERS, labels, legend_above, panels, styled
-from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import plus_minus
 
 if TYPE_CHECKING:
@@ -66,20 +65,13 @@ def power_iteration(*datasets: xr.Dataset, spectra: tuple[xr.Dataset, ...] = ())
     figure, (axes,) = panels(1, height=2.9, width=4.8)
     for k, dataset in enumerate(datasets):
         look: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
-        axes.plot(values(dataset, "iteration"), values(dataset, "eigenvalue"), label=_on_batches(dataset), **look)
+        axes.plot(values(dataset, "iteration"), values(dataset, "eigenvalue"), label=batches(dataset), **look)
     for dataset, label in zip(spectra, labels(spectra), strict=True):
         _certified(axes, dataset, label)
     axes.set(xlabel="iteration", ylabel=r"estimate of $\lambda_{\max}$")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(figure, axes, columns=1)
     return figure
-
-
-def _on_batches(dataset: xr.Dataset) -> str:
-    """A label such as: network A, changing batches of 256."""
-    kind = {"changing": "changing batches", "fixed": "one fixed batch"}[str(dataset.attrs["batches"])]
-    size = f" of {int(dataset.attrs['batch_size']):,}" if "batch_size" in dataset.attrs else ""
-    return f"{Provenance.of(dataset).label}, {kind}{size}"
 
 
 def _certified(axes: Axes, dataset: xr.Dataset, label: str) -> None:
