@@ -17,6 +17,7 @@ from lossatlas.errors import InputError
 from lossatlas.geometry.directions import cosine, normalisation
 from lossatlas.geometry.region import Region
 from lossatlas.objective import Objective
+from lossatlas.results.making import result
 from lossatlas.surfaces.adaptive import AdaptiveSurface, adaptive_surface
 from lossatlas.surfaces.assembly import evidence, grid, joined, quadratic
 from lossatlas.surfaces.cells import LOSS, Cells
@@ -114,7 +115,8 @@ def surface(
     if len(region) < 2:
         raise InputError(f"{len(region)} regions: give one, or a list of at least two of the same axes.")
     folders = [None if store is None else Path(store) / f"plane_{i}" for i in range(len(region))]
-    return joined([_surface(objective, one, folder, options) for one, folder in zip(region, folders, strict=True)])
+    several = [_surface(objective, one, folder, options) for one, folder in zip(region, folders, strict=True)]
+    return result("surface", joined(several))
 
 
 def refine(earlier: xr.Dataset, objective: Objective, region: Region, **options: Any) -> xr.Dataset:
@@ -151,14 +153,14 @@ def _surface(objective: Objective, region: Region, folder: str | Path | None, op
         preparation = time.perf_counter() - started
         found = _searched(ready.cells, options)
     dataset = grid(ready.cells, found)
-    dataset.attrs = {"kind": "surface"} | region.provenance() | sweep.objective.provenance()
-    dataset.attrs |= _geometry(objective, region) | _evaluation(ready, objective)
+    dataset.attrs = _geometry(objective, region) | _evaluation(ready, objective)
     if found is not None and options.tol is not None:
         dataset.attrs |= evidence(found, options, options.tol, dataset) | {"held_out_seed": options.seed}
     if region.curvatures is not None:
         dataset["quadratic"] = dataset["loss"].copy(data=quadratic(region, sweep.loss))
     dataset.attrs["n_nonfinite"] = int((~np.isfinite(dataset["loss"])).sum())
-    return dataset.assign_attrs(preparation_seconds=preparation, seconds=time.perf_counter() - started)
+    seconds = {"preparation_seconds": preparation, "seconds": time.perf_counter() - started}
+    return result("surface", dataset, region.provenance(), sweep.objective.provenance(), seconds)
 
 
 def _searched(cells: Cells, options: SurfaceOptions) -> AdaptiveSurface | None:
