@@ -17,7 +17,7 @@ Tolerance = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class SurfaceOptions(Options):
+class SliceOptions(Options):
     """The keywords of ``slices``."""
 
     dims: Literal[1, 2, 3] = Field(2, description="a line, a plane or a volume")
@@ -85,7 +85,7 @@ SURFACE = Kind(
     title="Loss on a plane",  # of most; the figures name lines and volumes
     chapter=chapters.LANDSCAPE,
     verb=function_at("lossatlas.surfaces.slices:slices"),
-    options=SurfaceOptions,
+    options=SliceOptions,
     schema=SURFACE_SCHEMA,
     figures=function_at("lossatlas.surfaces.show.figures:figures"),
     numbers=function_at("lossatlas.surfaces.show.numbers:numbers"),

@@ -1,4 +1,4 @@
-"""How sure the picture itself is: its interpolation error, pixel by pixel, and the points that were evaluated."""
+"""The accuracy of an interpolated surface: its error, pixel by pixel, and the points that were evaluated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DOUBLINGS = 8  # of the tolerance, at most, in the bands of the error map
 def evaluations(dataset: xr.Dataset) -> dict[str, tuple[FloatArray, ...]]:
     """The coordinates of the evaluated points, one array a dimension of the picture, and last their losses, by mark.
 
-    Held-out points without a recorded tolerance count as within it; those whose surprise is not finite as beyond it.
+    Held-out points without a recorded tolerance count as within it; those whose error is not finite as beyond it.
     """
     if "evaluation_role" not in dataset:
         return {}

@@ -62,7 +62,7 @@ def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> go.
             name="loss",
         )
     )
-    figure.add_traces(_besides_the_loss(picture, logarithmic, levels))
+    figure.add_traces(_further_traces(picture, logarithmic, levels))
     if trajectory is not None and ("loss" in trajectory or "plane_loss" in trajectory):
         figure.add_trace(_training(trajectory, logarithmic))
     shape = {"aspectmode": "manual", "aspectratio": {"x": 1, "y": 1, "z": 0.6}}
@@ -71,7 +71,7 @@ def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> go.
     return figure
 
 
-def _besides_the_loss(picture: xr.Dataset, logarithmic: bool, levels: FloatArray) -> list[Any]:
+def _further_traces(picture: xr.Dataset, logarithmic: bool, levels: FloatArray) -> list[Any]:
     """The quadratic model, the evaluated points and the paths, of those that the surface has."""
     model = [_quadratic(picture, logarithmic, levels)] if "quadratic" in picture else []
     interpolated = has_error_map(picture) and "relative_spread" not in picture

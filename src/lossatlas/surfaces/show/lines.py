@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,13 +37,17 @@ def line(*datasets: xr.Dataset) -> Figure:
         apply_scale(panel, "x", values(datasets[0], "alpha"))
     log_if_wide(axes[0], *(values(d, "loss") for d in datasets))
     for k, dataset in enumerate(datasets):
-        _beyond_the_slice(axes[0], dataset, k)
-    handles, names = axes[0].get_legend_handles_labels()
-    if len(datasets) == 1:
-        marks = evaluation_handles(datasets[0])
-        handles, names = [*handles, *marks], [*names, *(str(mark.get_label()) for mark in marks)]
-    figure.legend(handles, names, loc="outside upper center", ncols=min(3 if has_accuracy else 2, len(names)))
+        _model_and_points(axes[0], dataset, k)
+    _legend(figure, axes[0], datasets, columns=3 if has_accuracy else 2)
     return figure
+
+
+def _legend(figure: Figure, axes: Axes, datasets: Sequence[xr.Dataset], columns: int) -> None:
+    """The curves, and of a single interpolated slice the marks of its evaluated points."""
+    handles, names = axes.get_legend_handles_labels()
+    marks = evaluation_handles(datasets[0]) if len(datasets) == 1 else []
+    names = [*names, *(str(mark.get_label()) for mark in marks)]
+    figure.legend([*handles, *marks], names, loc="outside upper center", ncols=min(columns, len(names)))
 
 
 def _slice(axes: Axes, dataset: xr.Dataset, name: str, k: int, label: str) -> None:
@@ -61,7 +66,7 @@ def _slice(axes: Axes, dataset: xr.Dataset, name: str, k: int, label: str) -> No
     axes.fill_between(alpha, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
 
 
-def _beyond_the_slice(axes: Axes, dataset: xr.Dataset, k: int) -> None:
+def _model_and_points(axes: Axes, dataset: xr.Dataset, k: int) -> None:
     """The quadratic model, cut off where it leaves the range of the loss, and the evaluated points."""
     if "quadratic" in dataset:
         limits, model = axes.get_ylim(), values(dataset, "quadratic")

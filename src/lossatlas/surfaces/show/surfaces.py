@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
+    from lossatlas.drawing.style import FloatArray
+
 
 @styled
 def surface(*datasets: xr.Dataset) -> Figure:
@@ -53,21 +55,18 @@ def surface(*datasets: xr.Dataset) -> Figure:
     """
     pictures = [over_planes(dataset) for dataset in datasets]
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
-    second = any(has_error_map(p) or "relative_spread" in p for p in pictures)
-    figure, rows = (_rows if second else _row)(pictures)
-    several = len(datasets) > 1
-    for panel, picture, label in zip((row[0] for row in rows), pictures, labels(datasets), strict=True):
+    two_panels = any(has_error_map(p) or "relative_spread" in p for p in pictures)
+    figure, rows = (_rows if two_panels else _row)(pictures)
+    names = labels(datasets) if len(datasets) > 1 else [""]
+    for (panel, *_), picture, name in zip(rows, pictures, names, strict=True):
         filled = loss_panel(panel, picture, logarithmic, levels)
-        panel.set_title(
-            "\n".join([*([label] if several else []), *_planes_note(picture, "mean"), *missing_note(picture)])
-        )
-        if second:
+        title = [name, *_planes_note(picture, "mean"), *missing_note(picture)]
+        panel.set_title("\n".join(part for part in title if part))
+        if two_panels or panel is rows[-1][0]:
             loss_bar(figure, filled, panel, logarithmic)
-    if second:
-        for row, picture in zip(rows, pictures, strict=True):
-            _second_panel(figure, row[1], picture)
-    else:
-        loss_bar(figure, filled, rows[-1][0], logarithmic)
+    if two_panels:
+        for (_, panel), picture in zip(rows, pictures, strict=True):
+            _second_panel(figure, panel, picture)
     _legend(figure, pictures)
     return figure
 
@@ -161,23 +160,10 @@ def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> Fig
     snapshots, and paths between networks, where the Dataset has them, at the height of the surface.
     """
     picture = over_planes(dataset)
-    x, y, loss = mesh(picture)
-    logarithmic, levels = colour_scale(loss)
+    logarithmic, levels = colour_scale(grid(picture)[2])
     figure = Figure(figsize=(4.9, 3.6))  # placed by hand: no layout engine knows 3D labels
     axes: Any = figure.add_axes((0.0, 0.02, 0.78, 0.98), projection="3d", computed_zorder=False)
-    drawn = axes.plot_surface(
-        x,
-        y,
-        shown(loss, logarithmic),
-        cmap="viridis",
-        vmin=levels[0],
-        vmax=levels[-1],
-        rcount=80,
-        ccount=80,
-        linewidth=0.15,
-        edgecolor=(0, 0, 0, 0.25),
-        rasterized=True,
-    )
+    drawn = _draw_3d(axes, picture, logarithmic, levels)
     if trajectory is not None and "loss" in trajectory:
         alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
         axes.plot(alpha, beta, shown(height, logarithmic), "k.-", linewidth=1, markersize=3)
@@ -191,6 +177,23 @@ def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> Fig
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.86, 0.22, 0.022, 0.55)), ticks=MaxNLocator(5))
     bar.set_label(scale_label(logarithmic))
     return figure
+
+
+def _draw_3d(axes: Any, picture: xr.Dataset, logarithmic: bool, levels: FloatArray) -> Any:
+    x, y, loss = mesh(picture)
+    return axes.plot_surface(
+        x,
+        y,
+        shown(loss, logarithmic),
+        cmap="viridis",
+        vmin=levels[0],
+        vmax=levels[-1],
+        rcount=80,
+        ccount=80,
+        linewidth=0.15,
+        edgecolor=(0, 0, 0, 0.25),
+        rasterized=True,
+    )
 
 
 def _name_3d(axes: Any, picture: xr.Dataset) -> None:
