@@ -86,7 +86,7 @@ def test_no_trajectory_is_drawn_on_the_plane_of_another_or_of_components_about_a
     assert owner(run.plane, [run.test]) is run.test
     assert owner(run.about_last, [run.test]) is None
     assert owner(run.elsewhere, [run.test]) is None
-    assert owner(run.plane, [run.test.assign_attrs(trajectory="another")]) is None
+    assert owner(run.plane, [run.test.assign_attrs(trajectory_fingerprint="another")]) is None
     assert owner(run.plane.isel(beta=0), [run.test]) is None
 
 

@@ -26,7 +26,7 @@ def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Cla
     """What noise costs each network, and for each two networks whether the sharper one loses more."""
     for dataset in datasets:
         yield from noise_costs_accuracy(dataset)
-    for spectra in map(by_network, alike(catalogue.of(SPECTRUM), "data")):
+    for spectra in map(by_network, alike(catalogue.of(SPECTRUM), "data", "parameters")):
         for noisy in map(by_network, alike(datasets, "data", "relative")):
             for a, b in combinations([network for network in noisy if network in spectra], 2):
                 yield from sharper_less_robust((spectra[a], spectra[b]), (noisy[a], noisy[b]))

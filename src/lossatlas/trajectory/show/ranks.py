@@ -25,7 +25,7 @@ TESTED = (("test_loss", "test loss", 1), ("test_accuracy", "test error", -1))
 def claims(histories: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Claim]:
     """Over the networks with a spectrum on the same data and a test result: whether the sharper generalise worse."""
     trained = by_network(histories)
-    for spectra in map(by_network, alike(catalogue.of(SPECTRUM), "data")):
+    for spectra in map(by_network, alike(catalogue.of(SPECTRUM), "data", "parameters")):
         for name, quantity, sign in TESTED:
             last = {network: sign * _last(trained[network], name) for network in spectra if network in trained}
             tested = [network for network, value in last.items() if math.isfinite(value)]
