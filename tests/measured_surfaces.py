@@ -72,3 +72,11 @@ def without_cells(dataset: xr.Dataset, every: int = 7) -> xr.Dataset:
     loss = dataset["loss"].to_numpy().copy()
     loss.flat[1::every] = np.inf
     return with_losses(dataset, loss).assign_attrs(n_nonfinite=int((~np.isfinite(loss)).sum()))
+
+
+def some_beyond(count: int) -> xr.Dataset:
+    """The interpolated plane as if so many of its held-out points had been beyond the tolerance."""
+    dataset = interpolated_plane().copy(deep=True)
+    held_out = np.flatnonzero(dataset["evaluation_role"].to_numpy() == "held-out")
+    dataset["evaluation_surprise"][held_out[:count]] = 0.06
+    return dataset

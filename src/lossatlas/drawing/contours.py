@@ -149,7 +149,14 @@ def name_axes(axes: Axes, dataset: xr.Dataset) -> None:
         axes.set_box_aspect(1)
         return
     axes.set_aspect("equal")
-    axes.locator_params(nbins=5)
+    _few_ticks(axes, *grid(dataset)[:2])
+
+
+def _few_ticks(axes: Axes, across: FloatArray, up: FloatArray) -> None:
+    """Five on an axis, two on one that is much shorter than the other: there more would run together."""
+    ratio = float(np.ptp(across) / np.ptp(up))
+    axes.locator_params(axis="x", nbins=5 if ratio > 0.4 else 2)
+    axes.locator_params(axis="y", nbins=5 if ratio < 2.5 else 2)
 
 
 def _name_polar(axes: PolarAxes, radius: FloatArray) -> None:
