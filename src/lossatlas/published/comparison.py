@@ -100,7 +100,7 @@ def _noisy(variable: str, sigma: float) -> Callable[[Catalogue], Measured]:
 def _singular_ratio(k: int) -> Callable[[Catalogue], Measured]:
     def read(catalogue: Catalogue) -> Measured:
         trajectory = _found(catalogue, TRAJECTORY, network="A")
-        ratio = [] if trajectory is None else trajectory["explained_variance_ratio"].to_numpy()
+        ratio = np.array([]) if trajectory is None else trajectory["explained_variance_ratio"].to_numpy()
         return (math.sqrt(ratio[k - 1] / ratio[0]) if k <= len(ratio) else math.nan), math.nan
 
     return read

@@ -105,8 +105,7 @@ def _sorted_out(items: Iterable[Item]) -> tuple[list[xr.Dataset], list[Claim]]:
         elif isinstance(item, Claim):
             claims.append(item)
         elif isinstance(item, Mapping):
-            inner = _sorted_out(item.values())
-            datasets, claims = datasets + inner[0], claims + inner[1]
+            datasets += item.values()
         else:
             raise InputError(f"A report is made of Datasets and Claims; {type(item).__name__} is neither.")
     if not datasets:
