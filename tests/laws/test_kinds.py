@@ -20,7 +20,7 @@ from lossatlas.report.latex import escape
 from lossatlas.report.latex import render as as_latex
 from lossatlas.results.catalogue import Catalogue
 from lossatlas.results.discovery import kind_of, kinds, verbs
-from lossatlas.results.provenance import COMMON
+from lossatlas.results.provenance import COMMON, identity
 
 SOURCE = Path(la.__file__).parent
 NAMES = sorted(measured.results())
@@ -83,7 +83,7 @@ def test_figure_numbers_and_claims_are_the_same_after_a_round_trip_through_a_fil
     la.save(dataset, tmp_path / "one.nc")
     loaded = la.load(tmp_path / "one.nc")
     xr.testing.assert_equal(loaded, dataset)
-    assert loaded.attrs["id"] == dataset.attrs["id"]
+    assert loaded.attrs["id"] == dataset.attrs["id"] == identity(loaded)
     assert list(kind_of(loaded).numbers(loaded)) == list(kind_of(dataset).numbers(dataset))
     assert alone(loaded).claims() == alone(dataset).claims()
     assert picture(loaded) == picture(dataset)

@@ -22,6 +22,7 @@ OBJECTIVE = (
     "lossatlas",
     "torch",
 )
+_NOT_OF_IT = ("id", "name", "evaluation", "evaluation_fallback")  # what it is called, how fast it was computed
 # What a Dataset of any kind may say besides.
 COMMON = ("kind", "id", "name", "network", "split", "stderr_over", "seconds", "seed", "note")
 
@@ -87,5 +88,7 @@ def identity(dataset: xr.Dataset) -> str:
         values = np.ascontiguousarray(variable.to_numpy())
         sha.update(f"{name}{variable.dims}{values.shape}".encode())
         sha.update(repr(values.tolist()).encode() if values.dtype.kind in "OUS" else values.astype("<f8").tobytes())
-    sha.update(repr(sorted((k, str(v)) for k, v in dataset.attrs.items() if k != "id" and "seconds" not in k)).encode())
+    # As lists of plain numbers: a file hands lists back as arrays, and one of length 1 as a number.
+    attrs = {k: np.ravel(v).tolist() for k, v in dataset.attrs.items() if k not in _NOT_OF_IT and "seconds" not in k}
+    sha.update(repr(sorted(attrs.items())).encode())
     return sha.hexdigest()[:16]

@@ -81,7 +81,7 @@ def slices(
     """
     _check(dims, axes, planes)
     if axes == "hessian":
-        ends = spectrum(objective, 1, vectors=True, seed=seed)
+        ends = spectrum(objective, 1, vectors=True, seed=seed, progress=progress)
         regions = [eigen_plane(ends, span=span, steps=steps)]
     else:
         draws = (random_directions(objective, dims, seed=seed + i, norm=norm, one_d=one_d) for i in range(planes))
