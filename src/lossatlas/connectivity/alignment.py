@@ -23,6 +23,7 @@ from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries,
 from lossatlas.connectivity.symmetry.verification import deviation, failing_groups
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.objective import Objective, Source
+from lossatlas.results.making import result
 
 Method = Literal["weights", "activations"]
 Given = Symmetries | Mapping[str, Sequence[str | None]]
@@ -121,8 +122,7 @@ def align(
     off = deviation(objective, theirs, state, examples)
     if not off <= tol:
         raise _refusal(objective, of, theirs, off, tol, examples, by_hand=symmetries is not None)
-    summary = _summary(objective, matching, best, ours, state, before, off)
-    summary.attrs |= {
+    found_how = {
         "method": method,
         "start": best_start,
         "half_way": ", ".join(f"{name}: {loss:.6g}" for name, loss in half_way.items()) if len(half_way) > 1 else "",
@@ -135,6 +135,8 @@ def align(
         "seed": seed,
         "examples_verified": examples,
     }
+    summary = _summary(objective, matching, best, ours, state, before, off)
+    summary = result("alignment", summary, objective.provenance(), found_how)
     point = objective.space.flatten(state)
     return Aligned(point, objective.function.saved(state), best.permutations, of, summary)
 
@@ -248,8 +250,7 @@ def _summary(
         "distance_before": float(torch.linalg.vector_norm(a - b)),
         "distance_after": float(torch.linalg.vector_norm(a - after)),
     }
-    dataset = xr.Dataset(variables, coords={"group": list(of.groups)})
-    return dataset.assign_attrs({"kind": "alignment"} | objective.provenance())
+    return xr.Dataset(variables, coords={"group": list(of.groups)})
 
 
 def _cosine(a: State, b: State, name: str, of: Symmetries) -> float:

@@ -28,6 +28,7 @@ from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Curve, Segment
 from lossatlas.model.functional import BatchNormPolicy
 from lossatlas.objective import Objective
+from lossatlas.results.making import result
 
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
 SAME = (
@@ -131,14 +132,12 @@ def barrier(
     variables["length_ratio"] = 1.0 if same else curve.length / straight.length
     dataset = xr.Dataset(variables, coords={"t": loss.t, "definition": list(DEFINITIONS)})
     name = type(curve).__name__
-    dataset.attrs = {"kind": "barrier"} | objective.provenance()
-    dataset.attrs |= {"definition": definition, "curve": name, "path": path or PATH_NAMES.get(name, name)}
+    dataset.attrs = {"definition": definition, "curve": name, "path": path or PATH_NAMES.get(name, name)}
     dataset.attrs |= {"draws": draws, "seed": seed, "tol": math.nan if tol is None else tol, "t_tol": t_tol}
     dataset.attrs |= _refined(refinement) | _resolutions(loss, error, definition)
     dataset.attrs |= {"stderr_over": loss.samples[0].over, "bootstrap": _bootstrap(loss, draws)}
     _widen_places(dataset)
-    dataset.attrs["seconds"] = time.perf_counter() - started
-    return dataset
+    return result("barrier", dataset, objective.provenance(), seconds=time.perf_counter() - started)
 
 
 def with_statistics_on_paths(objective: Objective, batch_norm: BatchNormPolicy | None = None) -> Objective:

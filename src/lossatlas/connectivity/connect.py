@@ -17,6 +17,7 @@ from lossatlas.connectivity.heights import Definition
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Bezier, ParametricCurve, PolygonalChain
 from lossatlas.objective import Objective, Source
+from lossatlas.results.making import result
 
 STEPS = 3000  # of a fit whose epochs were not given
 _BEZIER = Bezier()
@@ -123,7 +124,9 @@ def connect(
     fit = Fit(objective, curve, points, settings, None if folder is None else Path(folder))
     fitted = fit.to_the_end(progress)
     profiles = _profiles(objective, test, fitted, profile_steps, definition, progress) if profile_steps else []
-    return Connection(fitted, fit.dataset().assign_attrs(path=PATH_NAMES[type(fitted).__name__]), profiles)
+    path = PATH_NAMES[type(fitted).__name__]
+    training = result("connection", fit.dataset(), objective.provenance(), path=path)
+    return Connection(fitted, training, profiles)
 
 
 def _epochs(objective: Objective, epochs: int | None, batch_size: int, seed: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import xarray as xr
+import yaml
 from torch import Tensor
 
 from lossatlas.connectivity import alignment
@@ -19,7 +20,7 @@ from lossatlas.connectivity.connect import check_fit, connect
 from lossatlas.connectivity.heights import Definition
 from lossatlas.connectivity.plane import connectivity_plane
 from lossatlas.connectivity.refinement import first_places
-from lossatlas.errors import InputError
+from lossatlas.errors import ConfigError, InputError
 from lossatlas.geometry.curves import Bezier, Curve, ParametricCurve, PolygonalChain, Segment
 from lossatlas.geometry.directions import random_directions
 from lossatlas.model.checkpoints import read_state, write_state
@@ -46,7 +47,7 @@ def connectivity(
     fit: Objective | None = None,
     picture: Objective | None = None,
     align: Align = "weights",
-    symmetries: Given | None = None,
+    symmetries: Given | str | Path | None = None,
     curve: CurveName = "none",
     bends: int = 1,
     epochs: int | None = None,
@@ -71,7 +72,8 @@ def connectivity(
     test : an objective on other data, on which the barriers are measured too.
     fit : the objective whose loss the curve is trained on; by default ``objective``.
     picture : the objective of the plane; by default ``objective``.
-    align, symmetries : as ``align`` takes them (``align`` is its ``method``); ``"none"`` leaves the alignment out.
+    align, symmetries : as ``align`` takes them (``align`` is its ``method``); ``"none"`` leaves the alignment out. The
+        symmetries may stand in a YAML file, named here by its path.
     curve, bends, epochs, learning_rate, batch_size : as ``connect`` takes them; ``"none"`` leaves the curve out.
     definition, steps, batch_norm : as ``barrier`` takes them.
     plane_steps : grid points on each axis of the plane through both networks and the middle bend of the curve or,
@@ -92,6 +94,7 @@ def connectivity(
     Raises
     ------
     InputError : a and b are the same point; an impossible setting; ``keep`` without a ``folder`` for the weights.
+    ConfigError : a file of symmetries that is no YAML.
     CheckpointError : weights of another network; a file of ``folder`` that is absent or damaged.
     NonFiniteLoss : the loss of an end is not finite, or the training of the curve diverges.
     OutputError : ``folder`` cannot be written, or holds the training of another curve.
@@ -108,7 +111,7 @@ def connectivity(
     >>> list(found)
     ['barrier', 'alignment', 'barrier_aligned']
     """
-    kind = _kind(align, curve, bends)
+    kind, given = _kind(align, curve, bends), _symmetries(symmetries)
     check(definition, None, 1.0, 0, seed)
     first_places(steps)
     trained_on = objective if fit is None else fit
@@ -124,7 +127,7 @@ def connectivity(
         state = run.add_with_weights(
             "alignment",
             ALIGNED_FILE,
-            partial(_aligned, objective, a, b, method=align, symmetries=symmetries, seed=seed),
+            partial(_aligned, objective, a, b, method=align, symmetries=given, seed=seed),
         )
         run.add_barriers("barrier_aligned", ALIGNED, Segment(line.a, objective.point_of(state)))
     if kind is not None:
@@ -221,6 +224,17 @@ def _kind(align: str, curve: str, bends: int) -> ParametricCurve | None:
         if value not in choices:
             raise InputError(f"{name}={value!r}: choose one of {', '.join(choices)}.")
     return None if curve == "none" else CURVES[curve](bends=bends)
+
+
+def _symmetries(given: Given | str | Path | None) -> Given | None:
+    """What was given, read from a file where it is the path of one."""
+    if not isinstance(given, str | Path):
+        return given
+    try:
+        found: Given = yaml.safe_load(Path(given).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{given} cannot be read as YAML ({' '.join(str(error).split())}).") from None
+    return found
 
 
 def _barrier(objective: Objective, curve: Curve, split: str, **options: Any) -> xr.Dataset:

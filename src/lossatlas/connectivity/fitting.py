@@ -112,7 +112,7 @@ class Fit:
         self.seen.append((loss, t, rate))
 
     def dataset(self) -> xr.Dataset:
-        """The training as a Dataset of kind ``"connection"``."""
+        """The training step by step and epoch by epoch."""
         loss, t, rate = np.array(self.seen, dtype=np.float64).T
         dataset = xr.Dataset(
             {
@@ -124,9 +124,8 @@ class Fit:
             coords={"step": np.arange(1, len(loss) + 1), "epoch": np.arange(1, len(self.epoch_loss) + 1)},
         )
         straight = Segment(self.points[0], self.points[-1]).length
-        dataset.attrs = {"kind": "connection"} | self.objective.provenance() | self.settings
-        dataset.attrs |= {"length_ratio": self.curve.length / straight, "seconds": self.seconds}
-        return dataset
+        own = {"length_ratio": self.curve.length / straight, "seconds": self.seconds}
+        return dataset.assign_attrs(self.settings | own)
 
     def _resume(self) -> None:
         if self.folder is None:

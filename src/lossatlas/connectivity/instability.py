@@ -17,6 +17,7 @@ from lossatlas.connectivity.refinement import first_places
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Segment
 from lossatlas.objective import Objective, Source
+from lossatlas.results.making import result
 
 _LOSS = ("barrier", "barrier_low", "barrier_high")
 _ERROR = ("barrier_error", "barrier_error_low", "barrier_error_high")
@@ -49,7 +50,7 @@ def instability(
     ks : numbers of shared steps, in any order, none twice.
     pairs : independent pairs of runs for each k; pair p are the orders 2 p and 2 p + 1.
     steps, draws, seed : of each ``barrier``: its first grid over t, the bootstrap draws of its intervals.
-    total_steps : how long a whole run is, if it is to be noted.
+    total_steps : how long a whole run is, if it is to be noted; by default ``spawn.total_steps``, where it has that.
 
     Returns
     -------
@@ -75,6 +76,7 @@ def instability(
     >>> instability(objective, spawn, [0, 10], progress=False)["barrier"].values.tolist()
     [[1.0], [0.0]]
     """
+    total_steps = getattr(spawn, "total_steps", None) if total_steps is None else total_steps
     shared = _checked(ks, pairs, total_steps)
     first_places(steps)  # found out now, not after the training
     check("frankle", None, 1.0, draws, seed)
@@ -93,11 +95,9 @@ def instability(
         },
         coords={"k": shared, "pair": np.arange(pairs)},
     )
-    dataset.attrs = {"kind": "instability"} | objective.provenance()
-    dataset.attrs |= {"definition": "frankle", "draws": draws, "seed": seed}
-    dataset.attrs |= {} if total_steps is None else {"total_steps": total_steps}
-    dataset.attrs["seconds"] = time.perf_counter() - started
-    return dataset
+    options = {"definition": "frankle", "draws": draws, "seed": seed, "total_steps": total_steps}
+    seconds = time.perf_counter() - started
+    return result("instability", dataset, objective.provenance(), options, seconds=seconds)
 
 
 def _checked(ks: Sequence[int], pairs: int, total_steps: int | None) -> list[int]:

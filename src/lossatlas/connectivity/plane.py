@@ -15,6 +15,7 @@ from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Curve
 from lossatlas.geometry.regions import Region, plane_through
 from lossatlas.objective import Objective
+from lossatlas.results.making import result
 from lossatlas.surfaces.surface import surface
 
 _MARGIN = 0.2  # of the extent of paths and marks, on either side
@@ -82,7 +83,8 @@ def connectivity_plane(
         dataset[f"path_{name}"] = (("path", "t_path"), along[:, :, index])
         dataset[f"mark_{name}"] = ("mark", places[:, index])
     dataset = dataset.assign_coords(path=list(paths), t_path=t, mark=list(marks))
-    return dataset.assign_attrs(kind="connectivity_plane", directions="through three points")
+    dataset.attrs |= {"kind": "connectivity_plane", "directions": "through three points"}
+    return result("connectivity_plane", dataset)
 
 
 def _place(region: Region, point: Tensor) -> NDArray[np.float64]:

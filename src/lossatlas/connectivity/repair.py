@@ -17,6 +17,7 @@ from lossatlas.connectivity.symmetry.notation import names_in
 from lossatlas.connectivity.symmetry.states import network_state
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective, Source
+from lossatlas.results.making import result
 
 State = dict[str, Tensor]
 Statistics = tuple[Tensor, Tensor]  # mean and standard deviation of each unit
@@ -113,8 +114,9 @@ def repair(
             "sd_ratio_after": ("layer", [_ratio(after[layer.node], target) for layer, _, target in rows]),
         },
         coords={"layer": [layer.weight.rpartition(".")[0] for layer in layers]},
-        attrs={"kind": "repair"} | objective.provenance() | {"weights": share, "skipped": "; ".join(skipped)},
     )
+    options = {"weights": share, "skipped": "; ".join(skipped)}
+    dataset = result("repair", dataset, objective.provenance(), options)
     return Repaired(repaired, network_state(objective, repaired), dataset)
 
 
