@@ -65,7 +65,7 @@ def over_planes(dataset: xr.Dataset) -> xr.Dataset:
         return dataset
     spread = dataset["loss_spread"] / dataset["loss_mean"]
     picture = dataset.drop_dims("plane").assign(loss=dataset["loss_mean"], relative_spread=spread)
-    return picture.assign_attrs(planes=dataset.sizes["plane"])
+    return picture.assign_attrs(n_planes=dataset.sizes["plane"])
 
 
 def has_error_map(dataset: xr.Dataset) -> bool:

@@ -85,6 +85,7 @@ SURFACE = Kind(
     title="Loss on a plane",  # of most; the figures name lines and volumes
     chapter=chapters.LANDSCAPE,
     verb=function_at("lossatlas.surfaces.slices:slices"),
+    help="The loss on a line, plane or volume through the model: in full, or to a stated accuracy.",
     options=SliceOptions,
     schema=SURFACE_SCHEMA,
     figures=function_at("lossatlas.surfaces.show.figures:figures"),

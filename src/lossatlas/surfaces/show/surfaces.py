@@ -108,7 +108,7 @@ def _height(picture: xr.Dataset, width: float) -> float:
 def _planes_note(picture: xr.Dataset, of: str) -> list[str]:
     if "relative_spread" not in picture:
         return []
-    return [f"{of} of {picture.attrs['planes']} planes"]
+    return [f"{of} of {picture.attrs['n_planes']} planes"]
 
 
 def _second_panel(figure: Figure, axes: Axes, picture: xr.Dataset) -> None:
