@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from oracles.members import BATCH, BY_NAME
 
 import lossatlas as la
 from lossatlas.connectivity.connect import connect
 from lossatlas.connectivity.connectivity import connectivity
-from lossatlas.errors import CheckpointError, InputError
+from lossatlas.errors import CheckpointError, ConfigError, InputError
 from lossatlas.geometry.curves import PolygonalChain, Segment
 from lossatlas.model.checkpoints import read_state, write_state
 from lossatlas.objective import Objective
@@ -180,3 +181,16 @@ def test_two_times_the_same_network_is_refused_by_its_files(tmp_path):
     write_state(a, file)
     with pytest.raises(InputError, match=r"a\.safetensors and b are the same point: give the weights of two different"):
         asked(o, file, a)
+
+
+def test_symmetries_may_stand_in_a_file(tmp_path):
+    o, _, a, b = networks()
+    file, spec = tmp_path / "symmetries.yaml", la.symmetries(o).spec
+    file.write_text(yaml.safe_dump({name: list(axes) for name, axes in spec.items()}, sort_keys=False))
+    by_hand = asked(o, a, b, symmetries=file)
+    assert differences(by_hand, asked(o, a, b, symmetries=spec)) == []
+    file.write_text("a: [b")
+    with pytest.raises(ConfigError, match=r"symmetries\.yaml cannot be read as YAML"):
+        asked(o, a, b, symmetries=str(file))
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read"):
+        asked(o, a, b, symmetries=tmp_path / "none.yaml")

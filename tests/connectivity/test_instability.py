@@ -80,6 +80,19 @@ def test_the_heights_are_frankles_and_the_later_runs_part_the_lower_they_are():
     assert found.attrs["n_examples"] == 4
 
 
+def test_a_training_that_knows_its_length_need_not_be_told_it():
+    class Training:
+        total_steps = 25
+
+        def __call__(self, k, order):
+            return spawned(k, order)
+
+    assert measured(two_wells(), Training(), [0]).attrs["total_steps"] == 25
+    assert measured(two_wells(), Training(), [0], total_steps=30).attrs["total_steps"] == 30
+    with pytest.raises(InputError, match="a run has 25 steps"):
+        measured(two_wells(), Training(), [26])
+
+
 def test_the_error_is_measured_with_the_loss():
     found = measured(signs(), spawned, [0, 30])
     # Right everywhere at w = 1, wrong everywhere at w = -1: at most 1, less the mean 1/2 of the ends.

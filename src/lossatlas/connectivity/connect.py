@@ -125,7 +125,7 @@ def connect(
     fitted = fit.to_the_end(progress)
     profiles = _profiles(objective, test, fitted, profile_steps, definition, progress) if profile_steps else []
     path = PATH_NAMES[type(fitted).__name__]
-    training = result("connection", fit.dataset(), objective.provenance(), path=path)
+    training = result("connection", fit.dataset(), fit.objective.provenance(), path=path)
     return Connection(fitted, training, profiles)
 
 

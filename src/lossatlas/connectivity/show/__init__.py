@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from lossatlas.connectivity.show import schemas
 from lossatlas.results import chapters
@@ -48,6 +48,16 @@ class InstabilityOptions(Options):
     steps: int = Field(25, ge=3, description="points on each line, before refinement")
     draws: int = Field(1000, ge=0, description="of the bootstrap of each barrier")
     seed: int = Field(0, ge=0, description="of the bootstrap")
+
+    @field_validator("ks")
+    @classmethod
+    def _possible(cls, ks: tuple[int, ...], given: ValidationInfo) -> tuple[int, ...]:
+        total = (given.context or {}).get("total_steps")
+        if not ks or len(set(ks)) < len(ks):
+            raise ValueError(f"{list(ks)}: give numbers of shared steps, none twice")
+        if total is not None and max(ks) > total:
+            raise ValueError(f"{list(ks)}, but a training has {total:,} steps: give numbers up to that")
+        return ks
 
 
 ALIGNMENT = Kind(
