@@ -47,7 +47,7 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
 
 
 def between_the_same(datasets: Sequence[xr.Dataset]) -> Iterator[list[xr.Dataset]]:
-    """Groups that may be of the same two networks: each path on each data set once, with the same losses at its ends."""
+    """Groups that may be of the same two networks: each path on each data set once, with the same end losses."""
     for group in alike(datasets, "definition", "network", "model_fingerprint"):
         parts: list[list[xr.Dataset]] = []
         for dataset in group:
