@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lossatlas.errors import CheckpointError, OutputError
-from lossatlas.model.checkpoints import read_state, replacing, write_state
+from lossatlas.model.checkpoints import read_state, write_state
 from lossatlas.objective import Objective
+from lossatlas.results.files import replacing
 
 STATE = nn.Linear(3, 2).state_dict()
 
