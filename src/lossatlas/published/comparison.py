@@ -23,7 +23,7 @@ Measured = tuple[float, float]  # the value and its standard error
 UNKNOWN: Measured = (math.nan, math.nan)
 
 
-class Row(NamedTuple):
+class Quantity(NamedTuple):
     """A quantity, the published number, how it is read off the results, and why the two may differ."""
 
     quantity: str
@@ -121,26 +121,26 @@ _DRAW = "There: one draw of the noise. Here: the mean over several draws."
 _NOISE = [(0.01, 0.2924, 0.8910), (0.02, 0.2923, 0.8926), (0.05, 0.5399, 0.8237), (0.1, 5.188, 0.380)]
 
 _FASHION = [
-    Row("test accuracy of A after the last epoch", 0.8996, _last("test_accuracy"), _SAME),
-    Row("test loss of A after the last epoch", 0.2708, _last("test_loss"), _SAME),
-    Row("largest Hessian eigenvalue of A", 13.0, _lambda_max("A"), _POWER),
-    Row("largest Hessian eigenvalue of B", 15.6, _lambda_max("B"), _POWER),
-    Row("train loss half-way from A to B", 1.844, _half_way("train"), _LINE),
-    Row("test loss half-way from A to B", 1.846, _half_way("test"), _LINE),
-    Row("test-loss barrier", 1.6, _height, _LINE + " The published height is read off its curve."),
-    *[Row(f"test loss at noise {s:g}", loss, _noisy("loss", s), _DRAW) for s, loss, _ in _NOISE],
-    *[Row(f"test accuracy at noise {s:g}", right, _noisy("accuracy", s), _DRAW) for s, _, right in _NOISE],
+    Quantity("test accuracy of A after the last epoch", 0.8996, _last("test_accuracy"), _SAME),
+    Quantity("test loss of A after the last epoch", 0.2708, _last("test_loss"), _SAME),
+    Quantity("largest Hessian eigenvalue of A", 13.0, _lambda_max("A"), _POWER),
+    Quantity("largest Hessian eigenvalue of B", 15.6, _lambda_max("B"), _POWER),
+    Quantity("train loss half-way from A to B", 1.844, _half_way("train"), _LINE),
+    Quantity("test loss half-way from A to B", 1.846, _half_way("test"), _LINE),
+    Quantity("test-loss barrier", 1.6, _height, _LINE + " The published height is read off its curve."),
+    *[Quantity(f"test loss at noise {s:g}", loss, _noisy("loss", s), _DRAW) for s, loss, _ in _NOISE],
+    *[Quantity(f"test accuracy at noise {s:g}", right, _noisy("accuracy", s), _DRAW) for s, _, right in _NOISE],
 ]
 
 _MNIST = [
-    Row(
+    Quantity(
         "largest Hessian eigenvalue of A",
         1.6377,
         _lambda_max("A"),
         "There: 15 power iterations on one training batch of 128. Here: Lanczos on more examples.",
     ),
-    Row("second singular value of the trajectory over the first", 6.01 / 13.20, _singular_ratio(2), _SAME),
-    Row("third singular value of the trajectory over the first", 3.35 / 13.20, _singular_ratio(3), _SAME),
+    Quantity("second singular value of the trajectory over the first", 6.01 / 13.20, _singular_ratio(2), _SAME),
+    Quantity("third singular value of the trajectory over the first", 3.35 / 13.20, _singular_ratio(3), _SAME),
 ]
 
 TABLES = {

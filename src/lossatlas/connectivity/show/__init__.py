@@ -108,7 +108,7 @@ CONNECTIVITY_PLANE = Kind(
     chapter=chapters.CONNECTIVITY,
     schema=schemas.PLANE,
     figures=function_at(f"{_SHOW}.planes:figures"),
-    numbers=function_at("lossatlas.surfaces.show.numbers:numbers"),
+    numbers=function_at(f"{_SHOW}.planes:numbers"),
 )
 INSTABILITY = Kind(
     name="instability",

@@ -11,6 +11,7 @@ import numpy as np
 from lossatlas.connectivity.show.captions import pair
 from lossatlas.results.blocks import FigureGroup, Picture
 from lossatlas.results.captions import count, data_basis, joined, sentence
+from lossatlas.surfaces.show import numbers as of_surface
 from lossatlas.surfaces.show.interactive import surface_3d as interactive_3d
 from lossatlas.surfaces.show.surfaces import surface, surface_3d
 
@@ -47,3 +48,10 @@ def caption(dataset: xr.Dataset) -> str:
         sentence([dataset], "n_evaluations", "Evaluations of the whole data: {}.", count),
         data_basis([dataset]),
     )
+
+
+def numbers(dataset: xr.Dataset) -> Iterator[str]:
+    """Those of a surface; the plane is of no single network, whatever the objective's label."""
+    plane = dataset.assign_attrs(name="plane of the paths")
+    plane.attrs.pop("network", None)
+    yield from of_surface.numbers(plane)
