@@ -19,10 +19,14 @@ __all__ = ["figure", "pictures", "save"]
 
 
 def figure(*datasets: xr.Dataset) -> Figure:
-    """The main figure of a Dataset, or of several of one kind that belong together.
+    """The main figure of the first Dataset, together with the others: of its kind next to it, of other kinds where its
+    figure shows them.
 
-    Returns a matplotlib figure that belongs to no global state. Raises ``InputError`` for Datasets of no kind or of
-    several.
+    ``figure(spectrum_a, spectrum_b)`` compares two networks, ``figure(trajectory, surface)`` draws a trajectory on the
+    surface of its own plane, ``figure(power_iteration, spectrum)`` has the eigenvalues that it should converge to.
+
+    Returns a matplotlib figure that belongs to no global state. Raises ``InputError`` for no Dataset, or one
+    of no kind.
 
     Examples
     --------
@@ -37,8 +41,8 @@ def figure(*datasets: xr.Dataset) -> Figure:
 
 
 def pictures(*datasets: xr.Dataset) -> list[Picture]:
-    """Every picture of these Datasets of one kind, the main one first, each with its caption."""
-    if len({dataset.attrs.get("kind") for dataset in datasets}) != 1:
-        raise InputError(f"{len(datasets)} Datasets of different kinds: give one Dataset, or several of one kind.")
+    """Every picture of the first Dataset's kind that these Datasets allow, the main one first, with their captions."""
+    if not datasets:
+        raise InputError("There is no Dataset to draw: give one, or several that belong together.")
     kind, catalogue = kind_of(datasets[0]), Catalogue(datasets)
-    return [picture for group in kind.figures(list(catalogue), catalogue) for picture in group.pictures]
+    return [picture for group in kind.figures(catalogue.of(kind), catalogue) for picture in group.pictures]
