@@ -54,7 +54,7 @@ def study(
     show_config: Annotated[bool, Parameter(help="print the resolved configuration and stop", negative="")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train two networks on real data, measure their landscape, and report. Interrupted, it goes on where it was."""
+    """Train networks on real data, measure their landscape, and report. Interrupted, it goes on where it was."""
     from lossatlas.study.config import resolve
 
     resolved = resolve(preset, config, set_ or ())
@@ -98,7 +98,7 @@ def report(
 
 
 @app.command
-def doctor() -> None:
+def doctor(*, quiet: Quiet = False) -> None:
     """What is installed, what is missing, and what each missing part is for."""
     import shutil
     from importlib.metadata import version

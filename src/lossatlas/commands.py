@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from cyclopts import Parameter
 from pydantic import ValidationError
 
 from lossatlas.errors import ConfigError
 from lossatlas.results.kind import Input, Kind, Options
-from lossatlas.results.mistakes import explained
+from lossatlas.results.mistakes import Place, explained
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,14 +35,14 @@ def possible(kind: Kind) -> bool:
 
 def command(kind: Kind) -> Callable[..., None]:
     """``lossatlas VERB TARGET --out DIR ...``: the verb's results as files in the folder, its numbers on the screen."""
+    given_by_user = _given_by_user(kind)
 
     def run(*inputs: Any, out: Path, quiet: bool = False, **given: Any) -> None:
-        positional = [each for each in kind.inputs if each.type in GIVEN and not each.optional]
-        values = dict(zip([each.name for each in positional], inputs, strict=True))
-        values |= {each.name: given.pop(each.name, None) for each in kind.inputs if each.optional}
+        values = dict(zip([each.name for each in given_by_user if not each.optional], inputs, strict=True))
+        values |= {each.name: given.pop(each.name, None) for each in given_by_user if each.optional}
         _measure(kind, values, _options(kind, given), out, bars(quiet))
 
-    parameters = [*map(_input, _in_order(kind)), _parameter("out", Out)]
+    parameters = [*map(_input, given_by_user), _parameter("out", Out)]
     parameters += [_option(name, field) for name, field in kind.options.model_fields.items()]
     parameters.append(_parameter("quiet", Quiet, False))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -55,12 +56,8 @@ def bars(quiet: bool) -> bool:
     return not quiet and sys.stderr.isatty()
 
 
-def written(out: Path, name: str) -> str:
-    """What is said once results are in a folder."""
-    return f"{out / name}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder."
-
-
-def _in_order(kind: Kind) -> list[Input]:
+def _given_by_user(kind: Kind) -> list[Input]:
+    """The inputs on the command line, those with a place of their own first."""
     given = [each for each in kind.inputs if each.type in GIVEN]
     return sorted(given, key=lambda each: each.optional)
 
@@ -70,68 +67,90 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
 
 
 def _input(given: Input) -> inspect.Parameter:
-    kind = str if given.type == "objective" else Path
+    kind: Any = str if given.type == "objective" else Path
     if given.optional:
         names = Parameter(help=given.help, name=[f"--{given.name}", *(f"--{each}" for each in given.aliases)])
         return _parameter(given.name, Annotated[kind | None, names], None)
-    name = "target" if given.type == "objective" else given.name
-    annotation = Annotated[kind, Parameter(help=given.help)]  # type: ignore[valid-type]
+    name = "target" if given.name == "objective" else given.name
+    annotation = Annotated[kind, Parameter(help=given.help)]
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY, annotation=annotation)
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     """One flag. A list is given with commas; a flag that is off by default has no negative."""
-    names = [f"--{name.replace('_', '-')}", *([f"-{name}"] if len(name) == 1 else [])]
-    several = get_origin(field.annotation) is tuple
-    default = ",".join(f"{each:g}" for each in field.default) if several else field.default
-    text = f"{field.description}, with commas" if several else field.description
-    look = Parameter(help=text, name=names, negative="" if field.default is False else None)
-    return _parameter(name, Annotated[str if several else field.annotation, look], default)  # type: ignore[valid-type]
+    names = [_flag((name,)), *([f"-{name}"] if len(name) == 1 else [])]
+    annotation, default, text = field.annotation, field.default, field.description or ""
+    if _is_list(field):
+        annotation, text = str, f"{text}, with commas".removeprefix(", ")
+        default = None if default is None else _with_commas(default)
+    look = Parameter(help=text, name=names, negative="" if default is False else None)
+    default = inspect.Parameter.empty if field.is_required() else default
+    return _parameter(name, Annotated[annotation, look], default)
+
+
+def _flag(place: Place) -> str:
+    """The flag of an option; its parts, the numbers of a list, have none of their own."""
+    return f"--{place[0]}".replace("_", "-") if place else ""
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return any(get_origin(each) is tuple for each in (field.annotation, *get_args(field.annotation)))
+
+
+def _with_commas(several: Any) -> str:
+    """As a user would type it; of an option without a default nothing."""
+    parts = several if isinstance(several, tuple) else ()
+    return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in parts)
 
 
 def _options(kind: Kind, given: dict[str, Any]) -> Options:
-    several = {name for name, field in kind.options.model_fields.items() if get_origin(field.annotation) is tuple}
-    values = {name: _numbers(name, each) if name in several else each for name, each in given.items()}
+    fields = kind.options.model_fields
+    lists = [name for name, text in given.items() if _is_list(fields[name]) and text is not None]
     try:
-        return kind.options.model_validate(values)
+        return kind.options.model_validate(given | {name: given[name].split(",") for name in lists})
     except ValidationError as error:
-        raise ConfigError(explained(error, kind.options, "--")) from None
-
-
-def _numbers(name: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--{name} {text!r} is no list of numbers: give them with commas, like 0,0.01,0.1.") from None
+        name = str([*error.errors()[0]["loc"], ""][0])
+        example = _with_commas(fields[name].default) if name in lists else ""
+        hint = f" Give several with commas, like {example or '1,2'}." if name in lists else ""
+        raise ConfigError(explained(error, kind.options, _flag) + hint) from None
 
 
 def _measure(kind: Kind, values: dict[str, Any], options: Options, out: Path, progress: bool) -> None:
-    from lossatlas.results.files import make_folder
-
-    inputs = {each.name: _read(each, values[each.name]) for each in kind.inputs if values.get(each.name) is not None}
     results: dict[str, xr.Dataset] = {}
 
     def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         results[name] = _write(out, name, compute())
         return results[name]
 
-    supplied = {"folder": out, "keep": keep}
-    inputs |= {each.name: supplied[each.type] for each in kind.inputs if each.type in SUPPLIED}
-    existed = out.exists()
-    make_folder(out)
-    try:
+    with _folder(out):
+        inputs = {each.name: _read(each, values[each.name]) for each in _given_by_user(kind)}
+        supplied = {"folder": out, "keep": keep}
+        inputs |= {each.name: supplied[each.type] for each in kind.inputs if each.type in SUPPLIED}
+        given = {name: value for name, value in inputs.items() if value is not None}
         assert kind.verb is not None, "possible() says so"
-        found = kind.verb(**inputs, **dict(options), progress=progress)
+        found = kind.verb(**given, **dict(options), progress=progress)
         if not results:
             keep(kind.verb_name, lambda: found)
-    finally:
-        if not existed and not any(out.iterdir()):
-            out.rmdir()  # nothing half-written stays behind
     _conclude(results, out)
 
 
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """A folder that can be written. Where it is new and nothing is written to it, nothing of it stays behind."""
+    from lossatlas.results.files import make_folder
+
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    make_folder(out)
+    try:
+        yield
+    finally:
+        for folder in new:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
 def _read(given: Input, value: Any) -> Any:
-    return _objective(value) if given.type == "objective" else value
+    return _objective(value) if given.type == "objective" and value is not None else value
 
 
 def _objective(target: str) -> Objective:
@@ -150,9 +169,10 @@ def _write(out: Path, name: str, dataset: xr.Dataset) -> xr.Dataset:
 
     dataset = dataset.assign_attrs(name=name)
     save(dataset, out / f"{name}.nc")
+    figure = plot.figure(dataset)
     for suffix in (".png", ".pdf"):
         with replacing(out / f"{name}{suffix}") as temporary:
-            plot.save(plot.figure(dataset), temporary, suffix.removeprefix("."))
+            plot.save(figure, temporary, suffix.removeprefix("."))
     for sentence in kind_of(dataset).numbers(dataset):
         print(sentence, flush=True)
     return dataset
@@ -164,4 +184,5 @@ def _conclude(results: dict[str, xr.Dataset], out: Path) -> None:
 
     for claim in Catalogue(results.values()).claims():
         print(claim.sentence, flush=True)
-    print(written(out, next(iter(results)) if len(results) == 1 else "*"))
+    written = out / (next(iter(results)) if len(results) == 1 else "*")
+    print(f"{written}.nc, .png, .pdf are written; `lossatlas report {out}` makes a report of the folder.")

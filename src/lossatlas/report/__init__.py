@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from lossatlas.errors import InputError, OutputError
 from lossatlas.report import html, latex
@@ -105,7 +105,7 @@ def _sorted_out(items: Iterable[Item]) -> tuple[list[xr.Dataset], list[Claim]]:
         elif isinstance(item, Claim):
             claims.append(item)
         elif isinstance(item, Mapping):
-            datasets += item.values()
+            datasets += cast("Mapping[str, xr.Dataset]", item).values()
         else:
             raise InputError(f"A report is made of Datasets and Claims; {type(item).__name__} is neither.")
     if not datasets:

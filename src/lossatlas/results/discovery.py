@@ -49,11 +49,11 @@ def verbs() -> dict[str, Kind]:
     return {kind.verb_name: kind for kind in kinds().values() if kind.verb is not None}
 
 
-def verb_of(name: str, place: str = "verb") -> Kind:
-    """The kind whose verb has this name. Raises ``ConfigError`` where there is none; ``place`` says where it stood."""
+def verb_of(name: str) -> Kind:
+    """The kind whose verb has this name. Raises ``ConfigError`` where there is none."""
     if name not in verbs():
         known = ", ".join(sorted(verbs()))
-        raise ConfigError(f"{place}: there is no verb {name!r}{suggestion(name, verbs())}; choose one of {known}.")
+        raise ConfigError(f"There is no verb {name!r}{suggestion(name, verbs())}: choose one of {known}.")
     return verbs()[name]
 
 

@@ -15,18 +15,20 @@ from lossatlas.results.schema import Schema
 if TYPE_CHECKING:
     import xarray as xr
 
-    from lossatlas.results.catalogue import Catalogue
     from lossatlas.results.claim import Claim
 
 Datasets = Sequence["xr.Dataset"]
-Figures = Callable[[Datasets, "Catalogue"], Iterable[FigureGroup]]
-Claims = Callable[[Datasets, "Catalogue"], Iterable["Claim"]]
+Catalogue = Any  # results.catalogue.Catalogue, which knows the kinds and so cannot be imported here
+Figures = Callable[[Datasets, Catalogue], Iterable[FigureGroup]]
+Claims = Callable[[Datasets, Catalogue], Iterable["Claim"]]
 
 
 class Options(BaseModel):
     """What can be chosen when a kind is measured: the command's options, a study's settings, checked in one place.
 
     The names and defaults are those of the verb's keywords; a field's ``description`` is the command line's help.
+    A study validates them with the context ``{"total_steps": ...}``, the length of a training, so that a validator
+    can refuse what a training does not have before one is started.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

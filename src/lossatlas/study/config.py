@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from functools import partial, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lossatlas.errors import ConfigError
-from lossatlas.results.discovery import verb_of
+from lossatlas.results.discovery import verb_of, verbs
 from lossatlas.results.kind import Kind, Options
-from lossatlas.results.mistakes import explained, suggestion
+from lossatlas.results.mistakes import Place, dotted, explained, suggestion
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z]\w*$")]  # begins the names of files
 Split = Literal["train", "test"]
 
 PRESETS = Path(__file__).parent / "presets"
+TRAINING = "training"  # begins the names of the histories of the networks
+OF_ONE_NETWORK = ("objective", "snapshots", "training")  # inputs of verbs
 
 
 class _Part(BaseModel):
@@ -46,6 +50,13 @@ class Train(_Part):
     examples: Count | None = None
     snapshot_every: Count = 10
 
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(given)) < len(given):
+            raise ValueError(f"{list(given)} has a seed twice, which is the same network twice: give different ones")
+        return given
+
 
 class Data(_Part):
     """Which data an objective is on. ``examples`` is a limit: null, or more than there are, means all."""
@@ -55,17 +66,32 @@ class Data(_Part):
     batch_size: Count = 128
 
 
+def _data_names(verb: str) -> dict[str, bool]:
+    """The objectives that the verb takes -> whether it can do without."""
+    return {each.name: each.optional for each in verb_of(verb).inputs if each.type == "objective"}
+
+
 class Measurement(_Part):
     """A verb on each network (or pair of networks), on which data, with which options.
 
     ``verb`` is a command of the command line, the measurement's own name by default. ``data`` is the objective's, by
-    its split ("train"), or one for each objective that the verb takes. ``options`` are those of the command.
+    its split ("train"), or one for each objective that the verb takes; null for an optional one that is left out. The
+    test set by default.
+    ``options`` are those of the command.
     """
 
     verb: str
-    networks: tuple[str, ...] | None = None
-    data: dict[str, Data] = {"objective": Data()}
+    networks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    data: dict[str, Data | None] = {}
     options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_the_test_set(cls, given: Any) -> Any:
+        """Without ``data`` the first objective that the verb takes is on the test set."""
+        if not isinstance(given, Mapping) or "data" in given or given.get("verb") not in verbs():
+            return given
+        return {**given, "data": dict.fromkeys(list(_data_names(given["verb"]))[:1], "test")}
 
     @field_validator("verb")
     @classmethod
@@ -75,24 +101,39 @@ class Measurement(_Part):
 
     @field_validator("data", mode="before")
     @classmethod
-    def _spelt_out(cls, given: Any) -> Any:
-        if isinstance(given, str) or (isinstance(given, Mapping) and given.keys() & Data.model_fields.keys()):
-            given = {"objective": given}
-        if not isinstance(given, Mapping):
+    def _known_data(cls, given: Any, before: ValidationInfo) -> Any:
+        given, verb = _spelt_out(given), before.data.get("verb")
+        if verb is None or not isinstance(given, Mapping):
             return given
-        return {name: {"split": part} if isinstance(part, str) else part for name, part in given.items()}
+        known = _data_names(verb)
+        for name, one in given.items():
+            if name not in known:
+                close = suggestion(str(name), [*known, *Data.model_fields])
+                raise ValueError(f"{verb} has no data {name!r}{close}; its data are: {', '.join(known) or 'none'}")
+            if one is None and not known[name]:
+                raise ValueError(f"{verb} needs its data {name!r}: give train or test")
+        return given
 
     @model_validator(mode="after")
-    def _known_data(self) -> Self:
-        known = [given.name for given in self.kind.inputs if given.type == "objective"]
-        if unknown := sorted(self.data.keys() - set(known)):
-            raise ValueError(f"{self.verb} has no data {unknown[0]!r}; its data are: {', '.join(known) or 'none'}")
+    def _enough_networks(self) -> Self:
+        if self.networks is None:
+            return self
+        if len(set(self.networks)) < len(self.networks):
+            raise ValueError(f"networks = {list(self.networks)} has one twice: give different ones")
+        if len(self.networks) < self.together:
+            raise ValueError(f"{self.verb} is on {self.together} networks: give as many, not {list(self.networks)}")
         return self
 
     @property
     def kind(self) -> Kind:
         """The kind that the verb belongs to."""
         return verb_of(self.verb)
+
+    @property
+    def together(self) -> int:
+        """How many networks it is on at a time: 2 where its verb takes the weights of two, 0 where it takes none."""
+        types = [given.type for given in self.kind.inputs]
+        return types.count("weights") or int(any(each in OF_ONE_NETWORK for each in types))
 
     @property
     def chosen(self) -> Options:
@@ -107,7 +148,7 @@ class StudyConfig(_Part):
     dataset: str = "digits"
     data_root: str | None = None
     train: Train = Train()
-    measure: dict[str, Measurement | None] = {}
+    measure: dict[Name, Measurement | None] = {}
 
     @field_validator("measure", mode="before")
     @classmethod
@@ -123,8 +164,10 @@ class StudyConfig(_Part):
         return tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(self.train.seeds)])
 
     @model_validator(mode="after")
-    def _known_networks(self) -> Self:
+    def _possible_measurements(self) -> Self:
         for name, one in self.measure.items():
+            if name == TRAINING:
+                raise ValueError(f"measure.{name} has the name of the networks' training: choose another")
             if one is not None and (unknown := sorted(set(one.networks or ()) - set(self.labels))):
                 raise ValueError(f"measure.{name} names a network {unknown[0]!r}; there are {', '.join(self.labels)}")
         return self
@@ -138,42 +181,60 @@ def presets() -> tuple[str, ...]:
 def resolve(preset: str = "digits", file: Path | None = None, settings: Iterable[str] = ()) -> StudyConfig:
     """A preset, changed by a YAML file, changed by ``key=value`` settings (dots lead inside: ``train.epochs=3``).
 
-    A file may name its own ``preset``. Raises ``ConfigError`` for an unknown preset or key, or a value of a wrong type.
+    A file or a setting may name its own ``preset``. Raises ``ConfigError`` for an unknown preset or key, or a value of
+    a wrong type.
 
     >>> resolve("fashion", settings=["train.epochs=2"]).train.epochs
     2
     """
-    given = _read(file) if file is not None else {}
+    given: dict[str, Any] = reduce(_merge, map(_setting, settings), {} if file is None else read_yaml(file))
     name = str(given.get("preset", preset))
     if name not in presets():
         raise ConfigError(
             f"There is no preset {name!r}{suggestion(name, presets())}: choose one of {', '.join(presets())}."
         )
-    merged = _merge(_merge(_read(PRESETS / f"{name}.yaml"), given), {"preset": name})
-    for setting in settings:
-        merged = _merge(merged, _setting(setting))
+    merged = _merge(_merge(read_yaml(PRESETS / f"{name}.yaml"), given), {"preset": name})
     try:
         config = StudyConfig.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(explained(error, StudyConfig)) from None
-    measure = {name: one and _complete(name, one) for name, one in config.measure.items()}
+        raise ConfigError(explained(error, StudyConfig, _without_keys)) from None
+    return complete(config)
+
+
+def complete(config: StudyConfig, **facts: int) -> StudyConfig:
+    """The configuration with every option of every verb, checked also against ``facts`` of the study, once known.
+
+    Raises ``ConfigError``.
+    """
+    measure = {name: one and _complete(name, one, facts) for name, one in config.measure.items()}
     return config.model_copy(update={"measure": measure})
 
 
-def _complete(name: str, one: Measurement) -> Measurement:
-    """The measurement with every option of its verb, checked."""
+def _complete(name: str, one: Measurement, facts: Mapping[str, int]) -> Measurement:
+    options = one.kind.options
     try:
-        return one.model_copy(update={"options": one.chosen.model_dump(mode="json")})
+        chosen = options.model_validate(one.options, context=dict(facts))
     except ValidationError as error:
-        raise ConfigError(explained(error, one.kind.options, f"measure.{name}.options.")) from None
+        raise ConfigError(explained(error, options, partial(_in_options, name))) from None
+    return one.model_copy(update={"options": chosen.model_dump(mode="json")})
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _in_options(measurement: str, place: Place) -> str:
+    return dotted(("measure", measurement, "options", *place))
+
+
+def _without_keys(place: Place) -> str:
+    """As it is written in a file; pydantic marks the keys of a dictionary themselves by ``[key]``."""
+    return dotted(tuple(part for part in place if part != "[key]"))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, or ``ConfigError``."""
     try:
         loaded = yaml.safe_load(file.read_text())
     except OSError as error:
         raise ConfigError(f"The configuration {file} cannot be read ({error.strerror}): give a YAML file.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration {file} is no valid YAML ({' '.join(str(error).split())}).") from None
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigError(f"The configuration {file} holds a {type(loaded).__name__}: give keys and values.")
@@ -182,20 +243,33 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _setting(setting: str) -> dict[str, Any]:
     key, equals, text = setting.partition("=")
-    if not equals or not key.strip():
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
         raise ConfigError(f"--set {setting!r}: give key=value, for example train.epochs=3.")
     try:
         nested: Any = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set {setting!r}: the value is no valid YAML; quote it if it is text.") from None
-    for part in reversed(key.strip().split(".")):
+    for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any], place: Place = ()) -> dict[str, Any]:
+    """``base`` with what ``over`` says instead. Data of measurements are spelt out, so that a part can be changed."""
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        here, old = (*place, key), merged.get(key)
+        if len(here) == 3 and here[0] == "measure" and key == "data":
+            old, value = _spelt_out(old), _spelt_out(value)
+        merged[key] = _merge(old, value, here) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _spelt_out(data: Any) -> Any:
+    """``{"objective": {"split": "train"}}`` for ``"train"``: the data of each objective, by keys and values."""
+    if isinstance(data, str) or (isinstance(data, Mapping) and data.keys() & Data.model_fields.keys()):
+        data = {"objective": data}
+    if not isinstance(data, Mapping):
+        return data
+    return {name: {"split": part} if isinstance(part, str) else part for name, part in data.items()}

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from lossatlas.errors import OutputError
 from lossatlas.results.files import load, make_folder, replacing, save
-from lossatlas.study.config import StudyConfig
+from lossatlas.study.config import StudyConfig, read_yaml
 
 _CONFIG = "study.yaml"
 
@@ -20,29 +20,24 @@ _CONFIG = "study.yaml"
 class StudyFolder:
     """``study.yaml`` (the whole configuration), ``results/*.nc``, ``networks/``, and the report.
 
-    Raises ``OutputError`` when the folder cannot be written, holds something else, or another study.
+    Nothing is written before ``locked``. Raises ``OutputError`` when the folder holds something else, or another study.
     """
 
     def __init__(self, path: Path, config: StudyConfig) -> None:
         self.path = path
+        self.results = path / "results"
         self.computed = 0  # results, since the folder was opened
-        settings = config.model_dump(mode="json")
-        if (path / _CONFIG).is_file():
-            _same(path, yaml.safe_load((path / _CONFIG).read_text()), settings)
-        elif path.is_dir() and any(path.iterdir()):
-            raise OutputError(f"{path} holds files but no {_CONFIG}: choose an empty or a new folder with --out.")
-        self.results = make_folder(path / "results")
-        if not (path / _CONFIG).is_file():
-            with replacing(path / _CONFIG) as temporary:
-                temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
+        self._settings = config.model_dump(mode="json")
+        self._check()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone in the folder; the lock goes with the process, however it ends."""
+        """Alone in the folder; the lock goes with the process, however it ends. ``OutputError`` where it is in use."""
+        make_folder(self.path)
         try:
             with FileLock(self.path / ".lock", timeout=0):
-                for unfinished in self.results.glob(".*"):  # what a killed writer left
-                    unfinished.unlink()
+                self._check()  # again: another process may have been first
+                self._start()
                 yield
         except Timeout:
             raise OutputError(
@@ -57,6 +52,22 @@ class StudyFolder:
             self.computed += 1
         return load(path)
 
+    def _check(self) -> None:
+        """The folder holds this study, or nothing."""
+        file = self.path / _CONFIG
+        if file.is_file():
+            _same(self.path, read_yaml(file), self._settings)
+        elif self.path.is_dir() and any(not each.name.startswith(".") for each in self.path.iterdir()):
+            raise OutputError(f"{self.path} holds files but no {_CONFIG}: choose an empty or a new folder with --out.")
+
+    def _start(self) -> None:
+        if not (self.path / _CONFIG).is_file():
+            with replacing(self.path / _CONFIG) as temporary:
+                temporary.write_text(yaml.safe_dump(self._settings, sort_keys=False))
+        make_folder(self.results)
+        for unfinished in self.results.glob(".*"):  # what a killed writer left
+            unfinished.unlink()
+
 
 def _same(path: Path, there: object, here: object) -> None:
     difference = next(_differences(there, here, ""), None)
@@ -69,7 +80,7 @@ def _same(path: Path, there: object, here: object) -> None:
 
 def _differences(there: object, here: object, key: str) -> Iterator[tuple[str, object, object]]:
     if isinstance(there, dict) and isinstance(here, dict):
-        for name in [*here, *(there.keys() - here.keys())]:
+        for name in [*here, *sorted(there.keys() - here.keys(), key=str)]:
             yield from _differences(there.get(name), here.get(name), f"{key}.{name}".lstrip("."))
     elif there != here:
         yield key, there, here

@@ -43,7 +43,7 @@ class Material:
 
     def train(self, label: str) -> xr.Dataset:
         """Train one network with snapshots; the history of every step and every epoch."""
-        train, network = self.config.train, self._fresh(label)
+        train, network = self.config.train, self.fresh(label)
         recorder = Recorder(network, every=train.snapshot_every, folder=self.snapshots(label), resume=True)
         fitted = self._fitted(network, label, self.folder(label) / "checkpoint", test=self.data.test, on_step=recorder)
         write_state(network.state_dict(), self.weights(label))
@@ -55,7 +55,7 @@ class Material:
 
     def fork(self, label: str, k: int, order: int) -> nn.Module:
         """The network trained with its own seed for k steps, and with the data in another order from there on."""
-        network = self._fresh(label)
+        network = self.fresh(label)
         self._fitted(network, label, self.folder(label) / "forks" / f"k{k}-order{order}", fork=(k, order))
         return network
 
@@ -63,7 +63,7 @@ class Material:
         """L of the first of the networks on (a class-stratified subset of) the training or test set."""
         label = labels[0]
         part = self._part(data.split, data.examples)
-        network = self._fresh(label)
+        network = self.fresh(label)
         network.load_state_dict(dict(read_state(self.weights(label))))
         name = f"{self.config.dataset} {data.split}, {len(part[1]):,} examples"
         of = " and ".join(labels)
@@ -75,7 +75,7 @@ class Material:
         train, n = self.config.train, len(self.data.train[1])
         return math.ceil(min(train.examples or n, n) / train.batch_size) * train.epochs
 
-    def _fresh(self, label: str) -> nn.Module:
+    def fresh(self, label: str) -> nn.Module:
         """The network before training, its weights drawn from its seed."""
         train = self.config.train
         return zoo.network(train.network, shape=self.data.shape, **train.options, seed=self._seed(label))

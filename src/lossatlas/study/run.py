@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
 
 from lossatlas import zoo
+from lossatlas.errors import ConfigError, LossAtlasError
 from lossatlas.report import Report, report
 from lossatlas.results.files import replacing
-from lossatlas.study.config import StudyConfig
+from lossatlas.study.config import StudyConfig, complete
 from lossatlas.study.folder import StudyFolder
 from lossatlas.study.material import Material
 from lossatlas.study.steps import Results, steps
 
 Say = Callable[[str], None]
-Work = Callable[[Results], Results]
 
 
 def run(config: StudyConfig, out: Path, *, progress: bool = True, say: Say = lambda line: None) -> Report:
     """Train, measure and report as ``config`` says, in the folder ``out``.
 
     A result that is in the folder is not computed again, and training goes on after its last finished epoch, so a
-    run that was interrupted or killed continues where it was. Raises ``DataError`` when the data cannot be had,
-    ``ConfigError`` for an impossible configuration and ``OutputError`` for a folder of another study, in all three
+    run that was interrupted or killed continues where it was. Raises ``OutputError`` for a folder of another study,
+    ``DataError`` when the data cannot be had, and ``ConfigError`` for an impossible configuration, in all three
     cases before anything is written.
     """
-    data = zoo.load(config.dataset, root=config.data_root, progress=progress)
-    zoo.network(config.train.network, shape=data.shape, **config.train.options)
     folder = StudyFolder(out, config)
+    data = zoo.load(config.dataset, root=config.data_root, progress=progress)
+    material = Material(config, data, out, progress)
+    _check(config, material)
     with folder.locked():
-        results: Results = {}
-        work = dict(_work(config, Material(config, data, folder.path, progress), folder))
-        for index, (name, step) in enumerate(work.items(), start=1):
-            started, computed = time.perf_counter(), folder.computed
-            results |= step(results)
-            spent = f"{time.perf_counter() - started:.1f} s" if folder.computed > computed else "done before"
-            say(f"[{index:2d}/{len(work)}] {name:22s} {spent}")
-        return _finish(config, folder.path, results)
+        return _finish(config, out, _results(config, material, folder, say))
 
 
-def _work(config: StudyConfig, material: Material, folder: StudyFolder) -> Iterator[tuple[str, Work]]:
-    """Name -> what is done: the networks first, since all else needs them."""
-    for label in config.labels:
-        name = f"training_{label.lower()}"
-        yield name, lambda _, n=name, of=label: {n: folder.once(n, lambda: material.train(of))}  # type: ignore[misc]
-    for step in steps(config):
-        yield step.label, lambda before, each=step: each.run(material, folder, before)  # type: ignore[misc]
+def _check(config: StudyConfig, material: Material) -> None:
+    """What cannot be known without the data."""
+    try:
+        material.fresh(config.labels[0])
+    except LossAtlasError:
+        raise
+    except Exception as error:  # whatever a network says of arguments that it cannot use
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"train.options = {config.train.options} make no {config.train.network}: {reason}."
+        ) from error
+    complete(config, total_steps=material.total_steps)
+
+
+def _results(config: StudyConfig, material: Material, folder: StudyFolder, say: Say) -> Results:
+    """Every step's results, with a line about each step."""
+    results, work = Results(), steps(config)
+    for index, step in enumerate(work, start=1):
+        started, computed = time.perf_counter(), folder.computed
+        results |= step.run(material, folder, results)
+        spent = f"{time.perf_counter() - started:.1f} s" if folder.computed > computed else "done before"
+        say(f"[{index:2d}/{len(work)}] {step.label:22s} {spent}")
+    return results
 
 
 def _finish(config: StudyConfig, out: Path, results: Results) -> Report:

@@ -49,6 +49,13 @@ class InstabilityOptions(Options):
     draws: int = Field(1000, ge=0, description="of the bootstrap of each barrier")
     seed: int = Field(0, ge=0, description="of the bootstrap")
 
+    @field_validator("draws")
+    @classmethod
+    def _enough(cls, draws: int) -> int:
+        if 0 < draws < 100:
+            raise ValueError(f"{draws}: give at least 100, or 0 for no intervals")
+        return draws
+
     @field_validator("ks")
     @classmethod
     def _possible(cls, ks: tuple[int, ...], given: ValidationInfo) -> tuple[int, ...]:
