@@ -1,4 +1,4 @@
-"""The two seeds' networks and four classics, each with its number of parameters at its usual input."""
+"""The networks of the MNIST and Fashion-MNIST studies and four classics, each with its number of parameters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LeNet5(nn.Sequential):
 def simple_cnn(in_channels: int = 1, size: int = 28, classes: int = 10, seed: int | None = None) -> SimpleCNN:
     """conv(16, 3x3, pad 1)-relu-conv(32, 3x3, pad 1)-relu-maxpool(2)-flatten-linear(128)-relu-linear(classes).
 
-    Input (N, in_channels, size, size). 809,034 parameters at the defaults: the second seed's network.
+    Input (N, in_channels, size, size). 809,034 parameters at the defaults: the network of the Fashion-MNIST study.
     ``seed`` draws the initial weights from a stream of their own and leaves the global one where it was;
     without it they come from the global stream, as in any PyTorch module.
 
@@ -59,7 +59,7 @@ def simple_cnn(in_channels: int = 1, size: int = 28, classes: int = 10, seed: in
 def simple_cnn_wide(in_channels: int = 1, size: int = 28, classes: int = 10, seed: int | None = None) -> SimpleCNN:
     """conv(32, 3x3, pad 1)-relu-conv(64, 3x3, pad 1)-relu-flatten-linear(128)-relu-linear(classes), no pooling.
 
-    Input (N, in_channels, size, size). 6,442,762 parameters at the defaults: the first seed's network.
+    Input (N, in_channels, size, size). 6,442,762 parameters at the defaults: the network of the MNIST study.
     ``seed`` as in `simple_cnn`.
 
     Examples
