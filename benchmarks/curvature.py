@@ -24,7 +24,7 @@ import numpy as np
 from common.clock import Timing, interleaved
 from common.contenders import INSTALL
 from common.curvature_peers import PyHessian, title, tools
-from common.curvature_tables import Product, Row, product_table, reaching, run_table
+from common.curvature_tables import CurvatureRow, Product, product_table, reaching, run_table
 from common.curvature_tools import DENSITY, Lossatlas, ScipyOnLossatlas, Task, Tool, Values, suited
 from common.curvature_truth import PIECEWISE_LINEAR, Truth
 from common.machine import header
@@ -122,7 +122,7 @@ class _Network:
         page.add("", f"{whole.name}: {len(whole.center):,} parameters")
         part = _first(whole, min(N_PART, len(whole.targets)))
         self.tools = [suited(kind, whole, part) for kind in kinds]
-        self.measured: dict[str, Row] = {}
+        self.measured: dict[str, CurvatureRow] = {}
 
     def run(self, parts: list[str]) -> None:
         for part in PARTS:
@@ -206,7 +206,7 @@ class _Network:
 
     # What they share
 
-    def _measure(self, question: str, entries: list[tuple[Tool, Task]]) -> list[Row]:
+    def _measure(self, question: str, entries: list[tuple[Tool, Task]]) -> list[CurvatureRow]:
         """Each once, then those that are quick in the other rounds; what was measured before is not run again."""
         keyed = {f"{question}, {tool.name}, {task.setting}": (tool, task) for tool, task in entries}
         timings: dict[str, Timing] = {}
@@ -220,21 +220,21 @@ class _Network:
                 timings[key].seconds.extend(timing.seconds)
                 timings[key].results.extend(timing.results)
         for key, (tool, task) in keyed.items():
-            row = Row(tool.name, task.setting, timings.get(key), task.expected * tool.a_product)
+            row = CurvatureRow(tool.name, task.setting, timings.get(key), task.expected * tool.a_product)
             self.measured.setdefault(key, row)
         return [self.measured[key] for key in keyed]
 
-    def _eigenvalues(self, what: str, rows: list[Row], reference: Values) -> None:
+    def _eigenvalues(self, what: str, rows: list[CurvatureRow], reference: Values) -> None:
         self.page.add(f"  {what}")
         self._table(rows, lambda row: [f"{max(row.deviations(reference)):>9.1e}"], f"{'off':>9}")
         for target in TARGETS:
             self.page.add(*reaching(rows, reference, target))
 
-    def _table(self, rows: list[Row], off: Callable[[Row], list[str]], columns: str) -> None:
+    def _table(self, rows: list[CurvatureRow], off: Callable[[CurvatureRow], list[str]], columns: str) -> None:
         base = next((row for row in rows if row.tool == Lossatlas.name and row.setting == BASE), rows[0])
         self.page.add(*run_table(rows, base, off, columns))
 
-    def _a_step(self, row: Row, ours: Row) -> list[str]:
+    def _a_step(self, row: CurvatureRow, ours: CurvatureRow) -> list[str]:
         """Densities of different numbers of products, compared product by product."""
         if row.timing is None or ours.timing is None:
             return []
@@ -245,7 +245,7 @@ class _Network:
         ends = [self.truth.eigenvalues(K, which) for which in ("LA", "SA")]
         return np.concatenate([values for values, _ in ends]), max(bound for _, bound in ends)
 
-    def _off(self, row: Row) -> float:
+    def _off(self, row: CurvatureRow) -> float:
         """Of the eigenvalues, at the ends that the reference knows."""
         both = self.problem.name in BOTH_ENDS
         reference = self._ends()[0] if both else self.truth.eigenvalues(K, "LA")[0]
@@ -255,7 +255,7 @@ class _Network:
         return next(tool for tool in self.tools if type(tool) is kind)
 
 
-def _moments(trace: float, row: Row) -> list[str]:
+def _moments(trace: float, row: CurvatureRow) -> list[str]:
     masses, moments = np.stack([found.values for found in row.found]).T
     return [f"{masses.mean():>9.4f}{abs(moments / trace - 1).max():>9.1e}"]
 

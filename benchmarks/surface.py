@@ -19,13 +19,13 @@ from common.clock import Timing, interleaved, timed
 from common.contenders import INSTALL, Contender, Grid, peers, title
 from common.machine import header, peak
 from common.problems import DATA, N_TEST, RECIPES, Problem, problem, truth
-from common.tables import Page, Row, exact_table, preparation_lines, tolerance_lines, truth_lines
+from common.tables import Page, SurfaceRow, exact_table, preparation_lines, tolerance_lines, truth_lines
 
 import lossatlas as la
 
 SPANS = ((-0.6, 1.0), (-0.8, 0.4))  # of the timed grid: uneven, so that a mirrored or transposed surface is noticed
 LONGER = 5  # times the points: a second grid, by which lossatlas's time a point is told from what a call costs once
-PROBES = ((-1 / 3, -1 / 3), (-1.0, -1.0))  # where a surface tries what it chooses from: on the way to a corner
+PROBES = ((-1 / 3, -1 / 3), (-1.0, -1.0))  # where a surface tries what it chooses from: between the center and a corner
 BATCH_SIZES = (128, 500, N_TEST)
 TOLERANCE = 0.01
 QUICK = 20.0  # seconds: a surface to a tolerance that takes longer is timed once, not in every round
@@ -154,7 +154,7 @@ def _suited(kind: type[Contender], problem: Problem) -> Contender:
 
 def _rows(
     problem: Problem, contenders: list[Contender], timings: dict[str, Timing], alphas: Grid, betas: Grid
-) -> tuple[list[Row], Timing]:
+) -> tuple[list[SurfaceRow], Timing]:
     """The table's rows, lossatlas's and then the plain loop's first; and the seconds that its call costs once."""
     exact, longer = timings["exact"].seconds, timings["longer"].seconds
     n = alphas.size * betas.size
@@ -165,7 +165,7 @@ def _rows(
     plain = timings[contenders[0].name].results[-1].ravel()
     values = np.stack([found["loss"].to_numpy().ravel() for found in timings["exact"].results])
     off = _deviation(values, asked)
-    rows = [Row("lossatlas", "own", point, off, off, _deviation(values, plain))]
+    rows = [SurfaceRow("lossatlas", "own", point, off, off, _deviation(values, plain))]
     for contender in contenders:
         timing = timings[contender.name]
         values = np.stack([result.ravel() for result in timing.results])
@@ -173,7 +173,7 @@ def _rows(
         own = _deviation(values, truth(problem, contender.visited(alphas, betas))) if contender.caveat else off
         a_point = Timing([seconds / n for seconds in timing.seconds])
         size = "whole" if contender.batch_size >= N_TEST else str(contender.batch_size)
-        rows.append(Row(title(type(contender)), size, a_point, off, own, _deviation(values, plain)))
+        rows.append(SurfaceRow(title(type(contender)), size, a_point, off, own, _deviation(values, plain)))
     return rows, call
 
 

@@ -47,7 +47,7 @@ def curve_line(training: xr.Dataset, found: xr.Dataset) -> str:
         f"  curve: {training.sizes['step']:,} steps of {fit['batch_size']} images (epochs: {fit['epochs']}); length"
         f" {float(found['length_ratio']):.3f} of the line; highest training loss {highest:.4f} at t ="
         f" {float(found['t'][top]):.3f}, {highest - worse:.4f} above the worse end's {worse:.4f} (at most {ABOVE} is"
-        f" expected: {_said(highest - worse <= ABOVE)}); fitted in {fit['seconds']:.0f} s, with its profile"
+        f" expected: {_yes_or_no(highest - worse <= ABOVE)}); fitted in {fit['seconds']:.0f} s, with its profile"
         f" {fit['seconds'] + found.attrs['seconds']:.0f} s"
     )
 
@@ -67,18 +67,18 @@ def mean_line(name: str, objective: la.Objective, point: Source) -> str:
     return f"  {name:<34}{loss:<22}{error:<22}"
 
 
-def width_lines(ways: Mapping[int, Sequence[xr.Dataset]], bounds: Mapping[int, float]) -> Iterator[str]:
+def width_lines(by_width: Mapping[int, Sequence[xr.Dataset]], bounds: Mapping[int, float]) -> Iterator[str]:
     """The barriers of the loss over the widths, before and after alignment, and whether they are as expected."""
-    line, matched = ({width: float(both[i]["barrier"]) for width, both in sorted(ways.items())} for i in (0, 1))
+    line, matched = ({width: float(both[i]["barrier"]) for width, both in sorted(by_width.items())} for i in (0, 1))
     for name, heights in (("before alignment", line), ("after", matched)):
         yield f"  {name}: " + ", ".join(f"{value:.4f} at {width}" for width, value in heights.items())
     if bounds:
-        yield f"    before above 0.8 at each width: {_said(min(line.values()) > 0.8)}"
+        yield f"    before above 0.8 at each width: {_yes_or_no(min(line.values()) > 0.8)}"
     for width in sorted(bounds.keys() & matched.keys()):
-        yield f"    after below {bounds[width]} at {width}: {_said(matched[width] < bounds[width])}"
+        yield f"    after below {bounds[width]} at {width}: {_yes_or_no(matched[width] < bounds[width])}"
     if len(matched) > 1:
         fallen = list(matched.values())
-        yield f"    after the lower the wider: {_said(fallen == sorted(fallen, reverse=True))}"
+        yield f"    after the lower the wider: {_yes_or_no(fallen == sorted(fallen, reverse=True))}"
 
 
 def _height(found: xr.Dataset, suffix: str) -> str:
@@ -86,5 +86,5 @@ def _height(found: xr.Dataset, suffix: str) -> str:
     return with_interval(value, (low, high))
 
 
-def _said(held: bool) -> str:
+def _yes_or_no(held: bool) -> str:
     return "yes" if held else "NO"

@@ -77,8 +77,8 @@ class LossLandscapes(Contender):
 
     name = "loss-landscapes"
     caveat = (
-        "every other row of its picture is shifted by one cell (it steps before it evaluates on the way out and on the"
-        " way back); its random_plane, which draws its own directions, has the same loop"
+        "every other row of its picture is shifted by one cell (it steps before it evaluates forwards and"
+        " backwards); its random_plane, which draws its own directions, has the same loop"
     )
 
     def __init__(self, problem: Problem, batch_size: int) -> None:

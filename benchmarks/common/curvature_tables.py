@@ -25,7 +25,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Row:
+class CurvatureRow:
     """One tool in one setting; without a timing where it was not run."""
 
     tool: str
@@ -60,7 +60,9 @@ def product_table(rows: list[Product]) -> Iterator[str]:
         )
 
 
-def run_table(rows: list[Row], base: Row, off: Callable[[Row], list[str]], columns: str) -> Iterator[str]:
+def run_table(
+    rows: list[CurvatureRow], base: CurvatureRow, off: Callable[[CurvatureRow], list[str]], columns: str
+) -> Iterator[str]:
     """The rows; the ratio is to ``base``; ``off`` gives the columns that are named by ``columns``."""
     yield f"  {'contender':<24}{'setting':<23}{'s':<26}{'ratio':>6}{'products':>9}{columns}  reported"
     assert base.timing is not None
@@ -77,9 +79,9 @@ def run_table(rows: list[Row], base: Row, off: Callable[[Row], list[str]], colum
         )
 
 
-def reaching(rows: Iterable[Row], reference: Values, target: float) -> Iterator[str]:
+def reaching(rows: Iterable[CurvatureRow], reference: Values, target: float) -> Iterator[str]:
     """For each tool the least time in which its values came within ``target`` of the reference in every round."""
-    best: dict[str, Row] = {}
+    best: dict[str, CurvatureRow] = {}
     absent: dict[str, None] = {}
     for row in rows:
         if row.timing is None:
@@ -99,6 +101,6 @@ def reaching(rows: Iterable[Row], reference: Values, target: float) -> Iterator[
         yield f"    not reached by {', '.join(absent)}"
 
 
-def _seconds(row: Row) -> float:
+def _seconds(row: CurvatureRow) -> float:
     assert row.timing is not None
     return row.timing.median

@@ -1,4 +1,4 @@
-"""What a tool of curvature is asked in the benchmark, and the answers of lossatlas, scipy and a plain product."""
+"""What a tool of curvature is asked in the benchmark, and the results of lossatlas, scipy and a plain product."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Found:
     values: Values
     products: int
     reported: str
-    """What the tool says of its own answer."""
+    """What the tool says of its own result."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Tool(ABC):
     distribution: str = ""
     """What it is installed as; empty for what is no package."""
     caveat: str = ""
-    """What is to be known about how it was run, and of its answers."""
+    """What is to be known about how it was run, and of its results."""
     sizes: tuple[int, ...] = (0,)
     """Batch sizes to choose the fastest of; 0 where the tool has its own."""
     essential: bool = False
@@ -73,11 +73,11 @@ class Tool(ABC):
         """v -> H v, flat, with all that is prepared once before the first product."""
 
     def largest(self, k: int) -> list[Task]:
-        """Ways to the k largest eigenvalues."""
+        """Methods for the k largest eigenvalues."""
         return []
 
     def both(self, k: int) -> list[Task]:
-        """Ways to the k largest and the k smallest."""
+        """Methods for the k largest and the k smallest."""
         return []
 
     def traces(self) -> list[Task]:

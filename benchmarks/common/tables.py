@@ -32,7 +32,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Row:
+class SurfaceRow:
     """One contender's exact values."""
 
     title: str
@@ -51,7 +51,7 @@ class Row:
         return self.deviation <= CORRECT
 
 
-def exact_table(rows: list[Row], flops: float, peak: float) -> Iterator[str]:
+def exact_table(rows: list[SurfaceRow], flops: float, peak: float) -> Iterator[str]:
     """The rows, lossatlas's first; the ratio is to its time a point."""
     yield (
         f"  {'contender':<24}{'batch':>6}  {'s a point':<30}{'ratio':>6}{'GFLOP/s':>8}{'of peak':>8}"
@@ -65,7 +65,7 @@ def exact_table(rows: list[Row], flops: float, peak: float) -> Iterator[str]:
         )
 
 
-def preparation_lines(rows: list[Row], choosing: float, call: Timing, cells: int) -> Iterator[str]:
+def preparation_lines(rows: list[SurfaceRow], choosing: float, call: Timing, cells: int) -> Iterator[str]:
     """The best correct peer, and a whole grid with all that lossatlas does once counted in."""
     ours, best = rows[0].point.median, min((row for row in rows[1:] if row.correct), key=lambda row: row.point.median)
     whole, peer = choosing + call.median + cells * ours, cells * best.point.median

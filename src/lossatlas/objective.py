@@ -20,7 +20,7 @@ from lossatlas.evaluation.products.linearised import Hessian, loss_and_gradient
 from lossatlas.evaluation.products.products import Products
 from lossatlas.model.batches import Batches, describe
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
-from lossatlas.model.measures import Loss, Metric, Sample, Step, Supervised, samples_of
+from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
 from lossatlas.model.strata import Strata, stratified
@@ -58,7 +58,7 @@ class Objective:
         point from the first ``batch_norm_batches`` batches of ``batch_norm_data`` (all of ``data`` by default;
         equal weight a batch, as ``torch.optim.swa_utils.update_bn``); ``"batch"`` normalises by each batch's own.
     batch_size : into how many examples a batch a pair of tensors is cut. Small batches keep a CPU's memory warm; a GPU
-        wants larger ones.
+        needs larger ones.
     dtype, device : of the private copy and of every point; the model's own by default.
     name : what the data are called in figures and reports.
     network : the label of the network there ("A"); every Dataset that is measured carries it.
@@ -146,7 +146,7 @@ class Objective:
         4.0
         """
         objective = cls.__new__(cls)
-        function = FunctionalModel(model, Step(step), parameters, dtype, device)
+        function = FunctionalModel(model, StepLoss(step), parameters, dtype, device)
         objective._build(function, batches, batch_size, weight, (batch_norm, batch_norm_batches, None))
         objective.name, objective.network = name, network
         return objective
@@ -344,7 +344,7 @@ class Objective:
         return evaluator
 
     def explain(self) -> str:
-        """How points were last evaluated: what was chosen, and what was measured on the way."""
+        """How points were last evaluated: what was chosen, and what was measured for the choice."""
         return "\n".join(self._explanation)
 
     # Derivatives

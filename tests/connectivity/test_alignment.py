@@ -69,8 +69,8 @@ def test_another_network_keeps_its_function(architecture: Architecture, method: 
     a, b = network_state(objective), network_state(architecture.objective(seed=1))
     found = la.align(objective, a, b, method=method)
     aligned = b | found.state_dict
-    wanted, got = outputs(objective, b), outputs(objective, aligned)
-    assert float((wanted - got).abs().max()) <= 1e-12 * max(1.0, float(wanted.abs().max()))
+    expected, got = outputs(objective, b), outputs(objective, aligned)
+    assert float((expected - got).abs().max()) <= 1e-12 * max(1.0, float(expected.abs().max()))
     assert torch.equal(found.point, objective.space.flatten(aligned))
     for name, tensor in b.items():
         assert torch.equal(aligned[name].flatten().sort().values, tensor.flatten().sort().values)
@@ -219,8 +219,8 @@ def test_the_state_dict_loads_into_a_fresh_model_that_computes_what_b_does(name:
     if one.numbers is not None:
         inputs = torch.randint(one.numbers, (4, *one.shape), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        wanted, got = b(inputs), fresh(inputs)
-    assert float((wanted - got).abs().max()) <= 1e-12 * max(1.0, float(wanted.abs().max()))
+        expected, got = b(inputs), fresh(inputs)
+    assert float((expected - got).abs().max()) <= 1e-12 * max(1.0, float(expected.abs().max()))
 
 
 class Tied(nn.Module):
@@ -289,8 +289,8 @@ def test_the_summary_says_how_each_group_moved() -> None:
     assert summary.attrs["kind"] == "alignment"
     assert summary.group.values.tolist() == ["conv1", "conv2", "fc1"]
     assert summary["size"].values.tolist() == [16, 32, 128]
-    still = float((p["conv2"] == torch.arange(32)).double().mean())
-    assert summary.moved.values == pytest.approx([0, 1 - still, 0])
+    unmoved = float((p["conv2"] == torch.arange(32)).double().mean())
+    assert summary.moved.values == pytest.approx([0, 1 - unmoved, 0])
     assert summary.cosine_after.values == pytest.approx([1, 1, 1])
     assert summary.cosine_before.values[1] < 0.5
     assert summary.attrs["assignments"] >= 3

@@ -91,12 +91,12 @@ def test_a_barrier_without_a_bootstrap_is_printed_with_its_standard_error():
 
 def test_the_numbers_of_a_barrier_name_its_path_height_and_place_and_judge_nothing():
     curve = measured.barrier("Bezier curve").assign(barrier=0.012, barrier_low=0.006, barrier_high=0.019)
-    (said,) = numbers(curve.assign(length_ratio=1.24))
-    assert said.startswith("On digits test, Bezier curve: the barrier of the loss is 0.012 [0.006, 0.019] at t")
-    assert "its length is 1.24 times that of the straight line" in said
-    assert not any(word in said.lower() for word in ("verdict", "connected", "below"))
-    (said,) = numbers(measured.barrier())
-    assert "times that of the straight line" not in said
+    (sentence,) = numbers(curve.assign(length_ratio=1.24))
+    assert sentence.startswith("On digits test, Bezier curve: the barrier of the loss is 0.012 [0.006, 0.019] at t")
+    assert "its length is 1.24 times that of the straight line" in sentence
+    assert not any(word in sentence.lower() for word in ("verdict", "connected", "below"))
+    (sentence,) = numbers(measured.barrier())
+    assert "times that of the straight line" not in sentence
 
 
 def test_why_a_maximum_was_not_refined_is_said():
@@ -117,14 +117,16 @@ def test_the_resolution_of_several_maxima_is_that_of_the_one_known_least():
 def test_the_share_of_units_moved_counts_units_and_not_groups():
     dataset = of("alignment").assign(moved=("group", [1.0, 0.0]), deviation=3.1e-7)
     dataset = dataset.assign(similarity_before=0.061, similarity_after=0.402)
-    said = numbers(dataset.assign_attrs(seconds=2.0, seconds_assignment=0.5, start="activations", pinned="fc: unknown"))
-    text = " ".join(said)
+    sentences = numbers(
+        dataset.assign_attrs(seconds=2.0, seconds_assignment=0.5, start="activations", pinned="fc: unknown")
+    )
+    text = " ".join(sentences)
     assert "The permutation moves 57.1 % of the 28 units, in 2 groups that move together." in text  # 16 of 28
     assert "from 0.061 to 0.402" in text
     assert "3.1×10⁻⁷ at most" in text
     assert "kept: activations." in text
     assert "the assignment solver had 25.0 %" in text
-    assert said[-1] == "Not permuted: fc: unknown."
+    assert sentences[-1] == "Not permuted: fc: unknown."
     assert "Not permuted" not in " ".join(numbers(of("alignment")))
 
 
@@ -138,18 +140,20 @@ def test_the_numbers_of_a_connection_give_the_mean_of_the_first_and_the_last_epo
     dataset = of("connection").isel(step=slice(0, 8), epoch=[0, 1])
     dataset["loss"][:] = [1.0, 2.0, 3.0, 6.0, 1.0, 1.0, 1.0, 2.0]
     dataset["epoch_loss"][:] = [3.0, 1.25]
-    (said,) = numbers(dataset)
-    assert "is 3.0 ± 1.1 over the first epoch and 1.25 ± 0.25 over the last of 2." in said  # sqrt(14/3)/2, 0.5/2
+    (sentence,) = numbers(dataset)
+    assert "is 3.0 ± 1.1 over the first epoch and 1.25 ± 0.25 over the last of 2." in sentence  # sqrt(14/3)/2, 0.5/2
 
 
 def test_the_numbers_of_instability_read_off_the_first_and_the_last_k_and_judge_nothing():
     dataset = measured.instability()
-    said = numbers(dataset.isel(k=[2, 0, 1]))
-    assert said == numbers(dataset)
+    sentences = numbers(dataset.isel(k=[2, 0, 1]))
+    assert sentences == numbers(dataset)
     mean = float(dataset["barrier_error"][0].mean())
-    assert said[0].startswith(f"Runs that share their first 0 of 18 steps: barrier of the error {mean:.4g} (2 pairs, ")
-    assert said[1].startswith("Runs that share their first 18 of 18 steps: barrier of the error 0 (2 pairs, ")
-    assert len(said) == 2
+    assert sentences[0].startswith(
+        f"Runs that share their first 0 of 18 steps: barrier of the error {mean:.4g} (2 pairs, "
+    )
+    assert sentences[1].startswith("Runs that share their first 18 of 18 steps: barrier of the error 0 (2 pairs, ")
+    assert len(sentences) == 2
     of_loss = dataset.drop_vars([name for name in dataset if "error" in str(name)])
     assert all("barrier of the loss" in sentence for sentence in numbers(of_loss))
 
@@ -169,22 +173,22 @@ def test_the_plane_of_the_paths_is_two_pictures_and_its_numbers_are_no_center():
     assert group.pictures[1].interactive is not None
     far = of("connectivity_plane")
     far["path_off_plane"][:] = [[0.0] * 61, [12.5] * 61]
-    said = numbers(far)
-    assert "Greatest distance of the paths from the plane: line 0; Bezier curve 12." in said
-    assert not any("alpha = " in sentence for sentence in said)
+    sentences = numbers(far)
+    assert "Greatest distance of the paths from the plane: line 0; Bezier curve 12." in sentences
+    assert not any("alpha = " in sentence for sentence in sentences)
 
 
 def test_repair_says_what_it_changed_and_what_it_left():
     dataset = measured.repair().assign(sd_ratio_before=("layer", [0.61, 0.83]), sd_ratio_after=("layer", [1.0, np.nan]))
-    said = numbers(dataset.assign_attrs(skipped="fc3 keeps its units in order"))
-    assert "2 layers with 28 units in the mean of the networks with weights 0.25, 0.75" in said[0]
-    assert "is 0.61 to 0.83 before REPAIR and 1 after it." in said[0]
-    assert said[1] == "Not corrected: fc3 keeps its units in order."
+    sentences = numbers(dataset.assign_attrs(skipped="fc3 keeps its units in order"))
+    assert "2 layers with 28 units in the mean of the networks with weights 0.25, 0.75" in sentences[0]
+    assert "is 0.61 to 0.83 before REPAIR and 1 after it." in sentences[0]
+    assert sentences[1] == "Not corrected: fc3 keeps its units in order."
     assert tables(dataset)[0].rows == (("fc1", "16", "0.61", "1"), ("fc2", "12", "0.83", "–"))
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "parts"),
     [
         (measured.barrier, ("straight line between the end losses", "± 1.96 standard errors", "paired bootstrap")),
         (lambda: measured.barrier("Bezier curve"), ("Loss and error on the path between",)),
@@ -195,9 +199,9 @@ def test_repair_says_what_it_changed_and_what_it_left():
         (measured.repair, ("Jordan et al. 2023", "Weights of the networks: 0.25, 0.75.")),
     ],
 )
-def test_captions_say_how_it_was_computed(made, said: tuple[str, ...]):
+def test_captions_say_how_it_was_computed(made, parts: tuple[str, ...]):
     text = caption(made())
-    for part in said:
+    for part in parts:
         assert part in text
 
 

@@ -85,11 +85,11 @@ def test_the_legends_give_each_path_and_its_barrier_with_the_interval_in_one_ord
     line = measured.barrier("line", "train").assign(barrier=1.52, barrier_low=1.504, barrier_high=1.536)
     datasets = [line, *measured.barriers("train", "test")[1:]]
     loss, error = paths(*datasets[::-1]).axes
-    said = [text.get_text() for text in loss.get_legend().get_texts()]
+    entries = [text.get_text() for text in loss.get_legend().get_texts()]
     errors = [text.get_text().split(" ")[0] for text in error.get_legend().get_texts()]
-    assert "line, train: 1.520 [1.504, 1.536]" in said
-    assert [text.split(",")[0] for text in said] == [name for name in measured.PATHS for _ in range(2)]
-    drawn = [next(d for d in datasets if (d.attrs["path"], d.attrs["split"]) == _named(text)) for text in said]
+    assert "line, train: 1.520 [1.504, 1.536]" in entries
+    assert [text.split(",")[0] for text in entries] == [name for name in measured.PATHS for _ in range(2)]
+    drawn = [next(d for d in datasets if (d.attrs["path"], d.attrs["split"]) == _named(text)) for text in entries]
     np.testing.assert_allclose([float(each) for each in errors], [d["barrier_error"] for d in drawn], atol=6e-3)
     assert "95 %" in loss.get_legend().get_title().get_text()
 
@@ -246,9 +246,9 @@ def test_the_paths_and_the_marks_lie_on_the_plane_where_the_dataset_says():
 
 def test_a_path_off_the_plane_is_dashed_and_the_legend_says_how_far_it_is():
     (legend,) = plot.figure(far_from_plane()).legends
-    said = [text.get_text() for text in legend.get_texts()]
-    assert {"line", "Bezier curve, up to 12 off the plane", "first network", "second network", "bend"} <= set(said)
-    dashed = {text: line.is_dashed() for text, line in zip(said, legend.legend_handles, strict=True) if text.strip()}  # type: ignore[union-attr]
+    entries = [text.get_text() for text in legend.get_texts()]
+    assert {"line", "Bezier curve, up to 12 off the plane", "first network", "second network", "bend"} <= set(entries)
+    dashed = {text: line.is_dashed() for text, line in zip(entries, legend.legend_handles, strict=True) if text.strip()}  # type: ignore[union-attr]
     assert dashed["Bezier curve, up to 12 off the plane"]
     assert not dashed["line"]  # rounding is no distance
     measured_only = of("connectivity_plane")

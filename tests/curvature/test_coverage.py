@@ -98,8 +98,8 @@ def test_the_moments_of_a_density_are_as_far_off_as_their_errors_say(name):
         ("frobenius_norm", values.norm()),
         ("effective_rank", sizes**2 / (values @ values)),
     ):
-        centre, half = ([float(one[q]) for one in found] for q in (moment, f"{moment}_stderr"))
-        low, high = np.array(centre) - quantile * np.array(half), np.array(centre) + quantile * np.array(half)
+        center, half = ([float(one[q]) for one in found] for q in (moment, f"{moment}_stderr"))
+        low, high = np.array(center) - quantile * np.array(half), np.array(center) + quantile * np.array(half)
         assert 0.90 <= covered(low, high, float(truth)) <= 0.99
 
 

@@ -117,7 +117,7 @@ def test_the_effective_rank_of_a_projector_is_its_rank():
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_of_what_is_left_beside_known_pairs_rounding_is_not_counted_as_negative(sign):
-    """Beside the one eigenvalue of a matrix of rank one there are only zeros, to within rounding of that one."""
+    """Apart from its one eigenvalue a matrix of rank one has only zeros, to within rounding of that one."""
     values = torch.cat([torch.tensor([4.0]), torch.zeros(79)]).double()
     for dtype in DTYPES:
         a = operator(sign * symmetric(values)[0].to(dtype))

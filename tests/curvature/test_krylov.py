@@ -112,10 +112,10 @@ def test_beside_locked_eigenvectors_it_sees_the_other_eigenvalues_only():
 def test_from_one_vector_the_matrix_is_tridiagonal_and_has_its_moments():
     matrix = symmetric(VALUES)[0]
     space = grown(matrix, 8)
-    diagonal, beside = space.tridiagonal()
-    assert (diagonal.shape, beside.shape) == ((8,), (7,))
-    assert (beside > 0).all()
-    small = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+    diagonal, off_diagonal = space.tridiagonal()
+    assert (diagonal.shape, off_diagonal.shape) == ((8,), (7,))
+    assert (off_diagonal > 0).all()
+    small = np.diag(diagonal) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1)
     first, power, power_small = space.basis[0], space.basis[0], np.eye(8)[0]
     for _ in range(15):  # the Gauss rule of m nodes is exact to the degree 2m - 1
         power, power_small = matrix @ power, small @ power_small

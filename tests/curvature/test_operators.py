@@ -64,7 +64,7 @@ def columns(operator: Operator) -> Tensor:
     return operator @ torch.eye(operator.n, dtype=operator.dtype)
 
 
-# Known answers
+# Known results
 
 
 def test_a_linear_regression_has_the_matrices_of_the_textbook():

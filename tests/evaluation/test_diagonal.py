@@ -432,7 +432,7 @@ def test_statistics_of_the_batch_have_a_reason():
         of(lambda z: z + z.flip(0)),
         of(lambda z: z.amax(0) + z),
     ],
-    ids=["centred", "shifted", "reversed", "largest"],
+    ids=["centered", "shifted", "reversed", "largest"],
 )
 @pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
 def test_a_model_that_mixes_the_examples_of_a_batch_is_caught(put, matrix):
@@ -501,7 +501,7 @@ def test_functions_that_run_in_torchscript_are_not_passed_over(part, matrix):
 
 
 def test_few_weights_before_a_mixing_of_examples_are_not_passed_over():
-    model = Layers(lambda m, x: F.relu(m.wide(x).sum(1, keepdim=True) + x[:, :4]) + 0.1 * centred(m.first(x)))
+    model = Layers(lambda m, x: F.relu(m.wide(x).sum(1, keepdim=True) + x[:, :4]) + 0.1 * centered(m.first(x)))
     model.wide = nn.Linear(6, 100)
     model = prepared(model, FLAT)
     found = matrix_diagonal(objective(model), "gauss_newton")
@@ -509,12 +509,12 @@ def test_few_weights_before_a_mixing_of_examples_are_not_passed_over():
     assert found.values is None or close(found, truth)
 
 
-def centred(z: Tensor) -> Tensor:
+def centered(z: Tensor) -> Tensor:
     return F.relu(z) - F.relu(z).mean(0)
 
 
 class Recurrent(nn.Module):
-    """A small recurrent part beside a wide one."""
+    """A small recurrent part and a wide one."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, Prepare
 from lossatlas.evaluation.points.tracing import Untraceable
 from lossatlas.model.batches import Batches
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.measures import Step, Supervised, samples_of
+from lossatlas.model.measures import StepLoss, Supervised, samples_of
 from lossatlas.model.points import Points
 
 AGREE = {torch.float32: 1e-6, torch.float64: 1e-12}
@@ -548,7 +548,7 @@ def test_a_model_of_an_unusual_make_agrees(function, names):
 def test_dictionaries_through_a_step_agree():
     member = BY_NAME["mlp-tanh"]
     batches = [{"x": x, "y": y, "name": "some text"} for x, y in member.batches()]
-    step = Step(lambda model, batch: member.loss(model(batch["x"]), batch["y"]))
+    step = StepLoss(lambda model, batch: member.loss(model(batch["x"]), batch["y"]))
     problem = Problem(member.make(), batches, step)
     problem.agree(problem.prepared(*ALL))
 
@@ -568,7 +568,7 @@ def test_batches_that_differ_in_more_than_numbers_are_not_taken_for_alike(batche
         factor = batch.get("factor", 2.0 if "also" in batch else 1.0)
         return factor * member.loss(model(batch["x"]), batch["y"])
 
-    problem = Problem(member.make(), batches(*member.batches()[0]), Step(step))
+    problem = Problem(member.make(), batches(*member.batches()[0]), StepLoss(step))
     problem.agree(problem.prepared())
 
 

@@ -393,7 +393,7 @@ def test_traced_products_do_not_depend_on_the_budget(budget):
 
 @pytest.mark.parametrize("route", [0, 2**60], ids=["traced", "autograd"])
 def test_the_parameters_are_counted_once_and_not_for_every_batch(monkeypatch, route):
-    """They take 1.6 MB, and what each of the 8 batches of one example keeps beside them some 10 kB."""
+    """They take 1.6 MB, and what each of the 8 batches of one example keeps in addition some 10 kB."""
     monkeypatch.setattr(routes, "STAGED_FROM", route)
     model = nn.Sequential(nn.Linear(200, 1000), nn.ReLU(), nn.Linear(1000, 3, bias=False)).double()
     o = Objective(model, F.cross_entropy, (normal(8, 200), torch.arange(8) % 3), batch_size=1)

@@ -15,7 +15,7 @@ def lossatlas(*arguments: str) -> str:
     """What the command line prints where the toy is installed (its folder is on the path)."""
     done = subprocess.run(
         [sys.executable, "-m", "lossatlas", *arguments],
-        env=os.environ | {"PYTHONPATH": str(TOY)},
+        env=os.environ | {"PYTHONPATH": str(TOY), "PATH": ""},  # without LaTeX, which takes seconds
         capture_output=True,
         text=True,
         check=False,

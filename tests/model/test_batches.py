@@ -228,7 +228,7 @@ UNCUT = {
     "another length of sequence": lambda: Batches([(X, Y), (X[:, :1], Y)]),
     "another type": lambda: Batches([(X, Y), (X, Y.int())]),
     "a number for the batch": lambda: Batches([{"x": X, "factor": torch.tensor(2.0)}]),
-    "a table beside the examples": lambda: Batches([{"x": X, "table": torch.ones(3)}]),
+    "a table next to the examples": lambda: Batches([{"x": X, "table": torch.ones(3)}]),
     "a key less": lambda: Batches([{"x": X, "y": Y}, {"x": X}]),
     "a key more": lambda: Batches([{"x": X}, {"x": X, "y": Y}]),
     "the keys exchanged": lambda: Batches([{"x": X, "z": X + 1}, {"z": X, "x": X + 1}]),

@@ -1,4 +1,4 @@
-"""Means and their errors, and the two ways a batch is measured."""
+"""Means and their errors, and the two functions that measure a batch."""
 
 from __future__ import annotations
 

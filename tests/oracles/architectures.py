@@ -108,7 +108,7 @@ def canonical(spec: Mapping[str, tuple[str | None, ...]]) -> dict[str, tuple[str
     }
 
 
-# Each head of attention by another way of writing it.
+# Each head of attention written differently.
 
 
 def _by_view(m: Any, x: Tensor) -> Tensor:

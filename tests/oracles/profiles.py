@@ -14,7 +14,7 @@ DEFINITIONS = ["entezari", "frankle", "draxler"]
 
 
 class Path:
-    """The straight line from 0 to 1, said to be 1.5 long; it keeps account of the t at which it was asked."""
+    """The straight line from 0 to 1, declared 1.5 long; it keeps account of the t at which it was asked."""
 
     length = 1.5
 

@@ -1,4 +1,4 @@
-"""Networks made at random of operations that cut, turn, mix and join eight units in every way."""
+"""Networks made at random of operations that cut, turn, mix and join eight units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from oracles.architectures import parameter
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """An operation, the shape in which it sees the eight units, and a number that settles its details."""
 
     operation: str
@@ -75,14 +75,14 @@ OPERATIONS: dict[str, Callable[[Seen], Tensor]] = {
 }
 
 
-def program(seed: int) -> list[Step]:
+def program(seed: int) -> list[Operation]:
     """One to six steps."""
     rng = random.Random(seed)
     names, shapes = list(OPERATIONS), [(2, 4), (4, 2), (2, 2, 2)]
-    return [Step(rng.choice(names), rng.choice(shapes), rng.randrange(1 << 30)) for _ in range(1 + seed % 6)]
+    return [Operation(rng.choice(names), rng.choice(shapes), rng.randrange(1 << 30)) for _ in range(1 + seed % 6)]
 
 
-def _own(step: Step) -> nn.Module | nn.Parameter | None:
+def _own(step: Operation) -> nn.Module | nn.Parameter | None:
     """The layer or the parameter that a step has to itself."""
     match step.operation:
         case "linear":
@@ -103,7 +103,7 @@ def _own(step: Step) -> nn.Module | nn.Parameter | None:
 class Programmed(nn.Module):
     """Three inputs, eight units through the steps of a program, two outputs."""
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, steps: list[Operation]) -> None:
         super().__init__()
         self.steps = steps
         self.first, self.last, self.shared = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(8, 8)

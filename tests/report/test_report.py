@@ -135,9 +135,9 @@ def test_users_strings_are_shown_and_never_run(page: Page, written: Report):
 def test_every_claim_is_in_both_renderings(page: Page, source: str):
     words = plain(source)
     for claim in Catalogue(every()).claims():
-        for said in (claim.hypothesis, claim.statistic, claim.detail, claim.sentence):
-            assert " ".join(said.split()) in page.words
-            assert " ".join(said.split()) in words
+        for words_of_claim in (claim.hypothesis, claim.statistic, claim.detail, claim.sentence):
+            assert " ".join(words_of_claim.split()) in page.words
+            assert " ".join(words_of_claim.split()) in words
 
 
 def test_every_figure_is_in_both_renderings(written: Report, source: str):
@@ -162,7 +162,7 @@ def test_the_order_of_the_items_does_not_matter(tmp_path: Path, without_latex: N
 
 
 @pytest.mark.parametrize(
-    ("items", "said"),
+    ("items", "message"),
     [
         ([], "at least one Dataset"),
         ([xr.Dataset()], "kind None"),
@@ -171,9 +171,9 @@ def test_the_order_of_the_items_does_not_matter(tmp_path: Path, without_latex: N
     ],
 )
 def test_items_that_are_no_datasets_are_refused_before_anything_is_written(
-    items: list[object], said: str, tmp_path: Path
+    items: list[object], message: str, tmp_path: Path
 ):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         report(items, tmp_path / "new")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
 

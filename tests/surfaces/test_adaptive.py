@@ -92,7 +92,7 @@ def never(_: Any) -> Generator[Any, Any, bool]:
 def hidden_from_nodes(truth: Array, monkeypatch: pytest.MonkeyPatch) -> Array:
     """The pixels that no spline would take as a node, however many tests failed."""
     with monkeypatch.context() as failing:
-        failing.setattr(adaptive._Search, "test", never)
+        failing.setattr(adaptive._AdaptiveSearch, "test", never)
         *nodes, _ = searched(truth).asked  # the last block is the rest of the grid
     return np.setdiff1d(np.arange(truth.size), np.concatenate(nodes))
 
@@ -157,7 +157,7 @@ SEEDS = range(40)
 
 
 def runs(name: str) -> list[Run]:
-    """40 seeds, each with the surface turned and shifted another way."""
+    """40 seeds, each with the surface turned and shifted differently."""
     return [searched(SURFACES[name](*grid((31, 31), seed)), seed=seed) for seed in SEEDS]
 
 
@@ -223,8 +223,8 @@ def test_the_held_out_errors_are_the_errors_of_a_spline_that_never_saw_the_held_
 
 def test_the_nodes_do_not_depend_on_what_was_held_out(monkeypatch):
     """Where a test failed, the next spline is the one that any other seed comes to."""
-    truth, tests, test = cliff(2.0)(*grid((31, 31))), [], adaptive._Search.test
-    monkeypatch.setattr(adaptive._Search, "test", lambda search: tests.append(search.tests) or test(search))
+    truth, tests, test = cliff(2.0)(*grid((31, 31))), [], adaptive._AdaptiveSearch.test
+    monkeypatch.setattr(adaptive._AdaptiveSearch, "test", lambda search: tests.append(search.tests) or test(search))
     done = [searched(truth, tol=0.03, seed=seed) for seed in range(20)]
     assert tests.count(0) == 20  # each run's first test
     assert tests.count(1) >= 5  # some failed it, and came to a second one
@@ -346,7 +346,7 @@ def test_held_out_pixels_are_asked_for_a_few_at_a_time():
 
 
 def search(pixels: int = 2601, coverage: float = 0.95, confidence: float = 0.95) -> Any:
-    return adaptive._Search((pixels,), TOL, coverage, confidence, 0)
+    return adaptive._AdaptiveSearch((pixels,), TOL, coverage, confidence, 0)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
@@ -404,14 +404,14 @@ def test_the_share_that_is_shown_is_what_the_held_out_pixels_exclude():
 
 
 def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, which works each answer out once."""
-    answers: dict[Any, Any] = {}
+    """The same function, which works each result out once."""
+    known: dict[Any, Any] = {}
 
     def asked(*given: Any) -> Any:
         key = tuple(g.tobytes() if isinstance(g, np.ndarray) else g for g in given)
-        if key not in answers:
-            answers[key] = function(*given)
-        return answers[key]
+        if key not in known:
+            known[key] = function(*given)
+        return known[key]
 
     return asked
 

@@ -27,7 +27,11 @@ def test_with_an_objective_the_surface_on_the_plane_knows_the_trajectory(recorde
     surface = found["trajectory_plane"]
     assert surface["loss"].shape == (5, 5)
     assert surface.attrs["directions"] == "principal components"
-    assert surface.attrs["trajectory_fingerprint"] == found["trajectory"].attrs["trajectory_fingerprint"] == record.trajectory.fingerprint()
+    assert (
+        surface.attrs["trajectory_fingerprint"]
+        == found["trajectory"].attrs["trajectory_fingerprint"]
+        == record.trajectory.fingerprint()
+    )
     center = surface["loss"].sel(alpha=0, beta=0)
     assert float(center) == pytest.approx(float(found["trajectory"]["loss"][-1]), rel=1e-6)
 

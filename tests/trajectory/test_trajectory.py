@@ -76,7 +76,11 @@ def test_a_long_random_walk_in_many_dimensions_shows_61_15_and_7_per_cent():
 def test_a_plane_and_an_analysis_are_of_one_trajectory():
     trajectory = walk()
     region = trajectory.plane(steps=5, center="last")
-    expected = {"directions": "principal components", "trajectory_fingerprint": trajectory.fingerprint(), "center": "last"}
+    expected = {
+        "directions": "principal components",
+        "trajectory_fingerprint": trajectory.fingerprint(),
+        "center": "last",
+    }
     for found in (region, region.zoom(0.1), copy.deepcopy(region)):
         assert expected.items() <= found.provenance().items()
     assert trajectory.analyse(draws=2).attrs["trajectory_fingerprint"] == trajectory.fingerprint()

@@ -1,4 +1,4 @@
-"""The data sets: generated files in each layout and format, mirrors on this machine, and every way to be damaged."""
+"""The data sets: generated files in each layout and format, mirrors on this machine, and every kind of damage."""
 
 from __future__ import annotations
 

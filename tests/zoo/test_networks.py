@@ -90,8 +90,8 @@ def test_vit_is_its_formula_with_the_attention_written_out():
         return t @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
     def norm(t, name):
-        centred = t - t.mean(-1, keepdim=True)
-        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        centered = t - t.mean(-1, keepdim=True)
+        scaled = centered / (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
     corners = [(0, 0), (0, 3), (3, 0), (3, 3)]  # of the patches, row by row

@@ -605,7 +605,7 @@ def test_sam_refuses_a_step_without_a_closure():
         SAM(list(zoo.mlp().parameters()), lr=0.1).step()  # type: ignore[call-arg]
 
 
-# The whole way
+# From end to end
 
 
 def test_the_smallest_network_learns_the_digits(capsys):

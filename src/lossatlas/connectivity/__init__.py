@@ -1,1 +1,1 @@
-"""Are two minima connected, and how high is the ground between them?"""
+"""Are two minima connected, and how high is the loss between them?"""

@@ -121,7 +121,7 @@ def connectivity(
     line = _line(objective, a, b)
     options = {"definition": definition, "steps": steps, "batch_norm": batch_norm, "seed": seed, "progress": progress}
     sets = {"train": objective} if test is None else {"train": objective, "test": test}
-    run = _Run(sets, options, keep or _compute, None if folder is None else make_folder(Path(folder)))
+    run = _Parts(sets, options, keep or _compute, None if folder is None else make_folder(Path(folder)))
     run.add_barriers("barrier", LINE, line)
     if align != "none":
         state = run.add_with_weights(
@@ -143,7 +143,7 @@ def connectivity(
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Parts:
     """What the parts of one call share, and its results and paths so far."""
 
     sets: Mapping[str, Objective]

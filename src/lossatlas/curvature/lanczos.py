@@ -151,10 +151,10 @@ def search(
     space = KrylovSpace(operator, capacity, torch.Generator().manual_seed(seed))
     for vector in _starts(operator, start, block, seed):
         space.start(vector)
-    return _Search(space, _ORDERS[which], k, count, (tol, floor), limit, look).run()
+    return _PairSearch(space, _ORDERS[which], k, count, (tol, floor), limit, look).run()
 
 
-class _Search:
+class _PairSearch:
     """Growing a Krylov space until the pairs asked for have converged, and a second look has found no more."""
 
     def __init__(

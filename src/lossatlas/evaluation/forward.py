@@ -35,7 +35,7 @@ class Forward:
         self._graph = fx.GraphModule(dict(self.trace.constants), self.trace.graph)
 
     def run(self, tensors: Mapping[str, Tensor], batch: Any, watch: Watch | None = None) -> Tensor:
-        """The outputs on a batch of the form that was traced; ``watch(node, value)`` sees every value on the way."""
+        """The outputs on a batch of the form that was traced; ``watch(node, value)`` sees every intermediate value."""
         given = [tensors[name] for name in self.tensors.values()]
         with torch.no_grad(), preserved_rng(given[0].device):
             seed_generators(0, given[0].device)  # as for the batch that was traced

@@ -101,7 +101,7 @@ def _restored(cls: type[Directions], data: Tensor, made: dict[str, Any]) -> Dire
 def origin(rows: Sequence[Tensor]) -> dict[str, object]:
     """What a region's provenance says of its directions: where all are ``Directions``, the seed and normalisation.
 
-    Rows of several draws have the list of their seeds, and ``"mixed"`` where they were scaled in different ways.
+    Rows of several draws have the list of their seeds, and ``"mixed"`` where they were scaled differently.
     """
     known = [row for row in rows if isinstance(row, Directions)]
     if not known or len(known) < len(rows) or len({row.source for row in known}) > 1:

@@ -72,7 +72,7 @@ def plane(
     ----------
     center : ``(n,)``, such as ``objective.point``.
     directions : two of ``(n,)``, or one tensor of rows ``(2, n)`` such as ``random_directions(objective, 2, seed=0)``.
-        The region remembers where ``Directions`` come from (``Region.provenance``), passed in either way.
+        The region remembers where ``Directions`` come from (``Region.provenance``), whole or one by one.
     span : a half-width for both axes, ``(low, high)`` for both, or ``((low, high), (low, high))`` for each.
     steps : one number, or one for each axis.
     spacing, smallest, with_center : as in ``line``.

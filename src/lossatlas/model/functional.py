@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
 from lossatlas.model.batches import Batches, preserved_rng, seed_generators, tensor_bytes
 from lossatlas.model.checkpoints import state_of, without_wrappers
-from lossatlas.model.measures import Step, Supervised, explain_failure
+from lossatlas.model.measures import StepLoss, Supervised, explain_failure
 from lossatlas.model.parameters import ParameterSpace
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
@@ -35,7 +35,7 @@ class FunctionalModel:
     def __init__(
         self,
         model: nn.Module,
-        measure: Supervised | Step,
+        measure: Supervised | StepLoss,
         parameters: str | Sequence[str] | None,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
@@ -132,7 +132,7 @@ class FunctionalModel:
         return self._recomputed(tensors) if self.recomputes else tensors
 
     def named(self, theta: Tensor) -> dict[str, Tensor]:
-        """The parameters at ``theta``, by the names that ``measure`` wants."""
+        """The parameters at ``theta``, by the names that ``measure`` takes."""
         return {f"model.{name}": tensor for name, tensor in self.space.unflatten(theta).items()}
 
     def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ class Supervised:
         return (self._each or self._loss)(outputs, targets)
 
 
-class Step:
+class StepLoss:
     """``step(model, batch)``: the mean loss of a batch, or one value an example; for batches of any kind."""
 
     def __init__(self, step: Callable[[nn.Module, Any], Tensor]) -> None:

@@ -33,7 +33,7 @@ class Quantity(NamedTuple):
 
 
 def comparison(catalogue: Catalogue, *, study: Literal["fashion", "mnist"], progress: bool = False) -> xr.Dataset:
-    """Published and measured values of the same quantities, over ``("quantity",)``, and how their ways differed.
+    """Published and measured values of the same quantities, over ``("quantity",)``, and how their methods differed.
 
     ``published``, ``ours`` with ``ours_stderr`` and ``reason``; NaN where the catalogue has no such result of network
     A (B). ``study`` names the student project; ``progress`` is there as for every verb: this one takes no time.

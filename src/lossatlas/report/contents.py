@@ -47,12 +47,12 @@ def document(catalogue: Catalogue, claims: Sequence[Claim], title: str, setup: M
 
 def _tested(claims: Sequence[Claim]) -> Paragraph:
     n = len(claims)
-    said = (
+    text = (
         f"{n} claim{'s were' if n != 1 else ' was'} tested. No correction for their number was made: with 95 % "
         "intervals, about one quantity in twenty lies outside its interval by chance. Standard errors take the "
         "examples as independent draws."
     )
-    return Paragraph((said,))
+    return Paragraph((text,))
 
 
 def _summary(claims: Sequence[Claim]) -> Section:

@@ -96,7 +96,7 @@ def _character(character: str) -> str:
 
 
 def render(document: Document) -> str:
-    """The source of the report; its figures are `figures/NAME.pdf` beside it."""
+    """The source of the report; its figures are `figures/NAME.pdf` next to it."""
     environment = Environment(  # no autoescape: that is for HTML; the filters escape for LaTeX
         loader=PackageLoader("lossatlas.report"),
         undefined=StrictUndefined,

@@ -63,7 +63,7 @@ def load(path: str | Path) -> xr.Dataset:
         raise InputError(f"There is no file {path}: give a result (.nc) that lossatlas.save or a command wrote.")
     try:
         dataset = xr.load_dataset(path, engine="netcdf4")
-    except Exception as error:  # netCDF4 and xarray fail on a damaged file in many ways
+    except Exception as error:  # netCDF4 and xarray fail on a damaged file with many errors
         raise InputError(f"{path} cannot be read as netCDF ({' '.join(str(error).split())}): make it anew.") from error
     return kind_of(dataset).schema.check(dataset, str(dataset.attrs["kind"]))
 

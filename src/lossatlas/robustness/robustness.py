@@ -34,7 +34,7 @@ def robustness(
 
     ``relative="none"`` adds noise of standard deviation sigma to every weight (s = 1). ``"filter"`` gives each filter
     noise whose root-mean-square norm is sigma times the filter's own (s = |w_f| / sqrt(n_f); a 1-D tensor is one
-    filter). Scaling a layer by c and undoing it by 1 / c in the next one leaves the answer as it is; other rescalings
+    filter). Scaling a layer by c and undoing it by 1 / c in the next one leaves the result as it is; other rescalings
     do not. The same draws u serve every sigma (common random numbers), so the curve over sigma is smoother than its
     errors suggest.
 

@@ -60,7 +60,7 @@ def adaptive_surface(
     the probabilities of being wrong add up to no more. A test that fails leads to more nodes; a surface that needs
     more than 40 % of the pixels is evaluated in full.
     """
-    search = _Search(shape, tol, coverage, confidence, seed)
+    search = _AdaptiveSearch(shape, tol, coverage, confidence, seed)
     block = first_design(shape)
     while not search.too_many(len(block)):
         search.learn(block, (yield block))
@@ -74,7 +74,7 @@ def adaptive_surface(
     return (yield from search.dense(f"a spline would take more than {_MOST:.0%} of the pixels"))
 
 
-class _Search:
+class _AdaptiveSearch:
     def __init__(self, shape: Sequence[int], tol: float, coverage: float, confidence: float, seed: int) -> None:
         self.tol, self.confidence = tol, confidence
         self.places = positions(shape)

@@ -49,7 +49,7 @@ def fit(
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> History:
-    """Train ``model`` in place and return what was seen on the way.
+    """Train ``model`` in place and return what was measured meanwhile.
 
     The result depends on the initial weights, the data, the settings and ``seed`` alone: random numbers (the order
     of the examples, dropout) come from a stream of ``(seed, epoch)``, and the global ones are left where they were.
@@ -88,7 +88,7 @@ def fit(
         learning_rate=)`` after each, with the loss and the gradient's norm before the step and the weights after
         it. A ``Recorder`` is such a function.
     test
-        measured after each epoch beside ``data``.
+        measured after each epoch, as ``data`` are.
     channels_last
         keep 4-D weights in channels-last memory while training. On a CPU this makes the steps of a small CNN a
         fifth faster and its evaluation twice as fast; ``forward`` must then not call ``view`` on the outputs of
@@ -146,7 +146,7 @@ def fit(
             "fork": None if fork is None else f"step {fork[0]}, order {fork[1]}",
             "channels_last": int(channels_last),
         }
-        run = _Run(
+        run = _Training(
             model=model,
             optimizer=built,
             loss=loss,
@@ -172,8 +172,8 @@ class _Fork(NamedTuple):
 
 
 @dataclass
-class _Run:
-    """A training run on its way: what it needs, and the history so far."""
+class _Training:
+    """A training in progress: what it needs, and the history so far."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer

@@ -21,10 +21,10 @@ def require_true(seed: int) -> Symmetries:
     """Six random orders of all units leave the outputs as they are, to 1e-11 in float64."""
     objective = objective_of(Programmed(program(seed)), 3)
     found, state = la.symmetries(objective), network_state(objective)
-    wanted = torch.cat(list(network_outputs(objective, state)))
+    expected = torch.cat(list(network_outputs(objective, state)))
     for order in range(6):
         got = torch.cat(list(network_outputs(objective, found.permuted(state, found.random(order)))))
-        assert float((got - wanted).abs().max()) < 1e-11, f"{program(seed)}\n{found}"
+        assert float((got - expected).abs().max()) < 1e-11, f"{program(seed)}\n{found}"
     shapes = {name: tensor.shape for name, tensor in state.items()}
     assert Symmetries.parse(found.spec, shapes).spec == found.spec
     return found

@@ -109,9 +109,9 @@ def barrier_table(datasets: Sequence[xr.Dataset]) -> Table:
         for dataset in datasets
     )
     errors = "with their 95 % bootstrap interval" if intervals(datasets) else "± one standard error"
-    said = joined(f"Barriers between {pair(datasets)}, {errors}.", definition(datasets))
+    caption = joined(f"Barriers between {pair(datasets)}, {errors}.", definition(datasets))
     header = ("path", "data", "barrier of the loss", "at t", "barrier of the error")
-    return Table(said, header, rows, (0.2, 0.2, 0.25, 0.07, 0.25))
+    return Table(caption, header, rows, (0.2, 0.2, 0.25, 0.07, 0.25))
 
 
 def heights_table(datasets: Sequence[xr.Dataset]) -> Table:
@@ -122,13 +122,13 @@ def heights_table(datasets: Sequence[xr.Dataset]) -> Table:
         for name, quantity in (("height", "loss"), ("height_error", "error")):
             if name in dataset:
                 rows.append((f"{path(dataset)}, {data}: {quantity}", *_heights(dataset, name), length))
-    said = (
+    caption = (
         "The same barriers by each definition, with 95 % intervals: above the line between the ends (Entezari), above "
         "their mean (Frankle), above the worse end (Draxler). Length: of the path, as a multiple of the straight line "
         "between its ends."
     )
     header = ("path, data: quantity", "Entezari", "Frankle", "Draxler", "length")
-    return Table(said, header, tuple(rows), (0.23, 0.22, 0.22, 0.22, 0.07))
+    return Table(caption, header, tuple(rows), (0.23, 0.22, 0.22, 0.22, 0.07))
 
 
 def _heights(dataset: xr.Dataset, name: str) -> Iterator[str]:

@@ -81,8 +81,8 @@ def resolution(datasets: Sequence[xr.Dataset]) -> str:
     if not np.isfinite([height, t]).all():
         return ""
     several = "Heights of the maxima known to {} or better, their places to {}"
-    said = several if len(datasets) > 1 else "Height of the maximum known to {}, its place to {}"
-    return f"{said.format(number(height, 2), number(t, 2))}, estimated from the points about {_them(datasets)}."
+    text = several if len(datasets) > 1 else "Height of the maximum known to {}, its place to {}"
+    return f"{text.format(number(height, 2), number(t, 2))}, estimated from the points about {_them(datasets)}."
 
 
 def _them(datasets: Sequence[xr.Dataset]) -> str:

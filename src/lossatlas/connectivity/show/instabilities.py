@@ -62,12 +62,12 @@ def table(dataset: xr.Dataset) -> Table:
         (f"{int(k):,}", *(_over_pairs(ordered, name, row) for name in present))
         for row, k in enumerate(ordered["k"].to_numpy())
     )
-    said = joined(
+    text = joined(
         "Barriers between runs that share their first k steps, mean over the pairs, and in brackets the lowest and the "
         "highest end of their 95 % intervals. Error of the ends: the mean error of the runs themselves.",
         sentence([dataset], "total_steps", "Steps of a whole run: {}.", count),
     )
-    return Table(said, ("k", *present.values()), rows)
+    return Table(text, ("k", *present.values()), rows)
 
 
 def _in_order(dataset: xr.Dataset) -> xr.Dataset:

@@ -38,8 +38,8 @@ def barrier(*datasets: xr.Dataset) -> Figure:
         colour = COLOURS[k % len(COLOURS)]
         for quantity, panel in axes.items():
             if quantity in dataset:
-                said = f"{label}: barrier {height(dataset, 'barrier')}" if quantity == "loss" else label
-                _profile(panel, dataset, quantity, colour, said)
+                entry = f"{label}: barrier {height(dataset, 'barrier')}" if quantity == "loss" else label
+                _profile(panel, dataset, quantity, colour, entry)
     longest = max(len(label) for label in axes["loss"].get_legend_handles_labels()[1])
     legend_above(figure, axes["loss"], columns=2 if longest < 45 else 1)
     return figure

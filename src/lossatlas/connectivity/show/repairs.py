@@ -49,8 +49,8 @@ def table(dataset: xr.Dataset) -> Table:
         (str(layer), f"{int(units):,}", number(before, 3), number(after, 3))
         for layer, units, before, after in zip(*columns, strict=True)
     )
-    said = "Standard deviation of the units' pre-activations over its target, mean over the units of each layer."
-    return Table(said, ("layer", "units", "before", "after"), rows)
+    caption = "Standard deviation of the units' pre-activations over its target, mean over the units of each layer."
+    return Table(caption, ("layer", "units", "before", "after"), rows)
 
 
 def numbers(dataset: xr.Dataset) -> Iterator[str]:

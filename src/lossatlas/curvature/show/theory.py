@@ -24,7 +24,7 @@ QUADRATIC = Topic(
             "Sharpness here is the largest eigenvalue, $\\lambda_{\\max} = \\max_{\\lVert v \\rVert = 1} v^{\\top} H "
             "v$, the steepest curvature of any direction. Keskar et al. [@keskar2017] relate sharpness to "
             "generalisation; later studies find no reliable relation [@andriushchenko2023], and $\\lambda_{\\max}$ "
-            "changes when the parameters are rescaled in a way that leaves the function as it was. Negative "
+            "changes when the parameters are rescaled without a change of the function. Negative "
             "eigenvalues say that the point is no local minimum; their size relative to the positive ones is another "
             "indicator that has been proposed [@gabdullin2024]. Along a random direction the expected curvature is "
             "$\\mathrm{tr}(H) / n$, so a random slice can look convex where $H$ has negative eigenvalues."

@@ -1,4 +1,4 @@
-"""Curvature matrices of one batch as linear maps v -> A_b v, each in two ways that must agree.
+"""Curvature matrices of one batch as linear maps v -> A_b v, each computed by two methods that must agree.
 
 ``direct`` uses forward-mode differentiation (``torch.func``) and is written to be traced; ``kept`` is made of graphs of
 autograd, which need no forward mode and serve any number of vectors. Pearlmutter (1994) for the Hessian, Schraudolph

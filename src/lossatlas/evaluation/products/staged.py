@@ -88,7 +88,7 @@ def _require_pure(node: fx.Node) -> None:
 
 
 def _merge_equal(graph: fx.Graph) -> None:
-    """One node for what is computed twice in the same way, as the forward pass is by two transforms."""
+    """One node for what is computed twice alike, as the forward pass is by two transforms."""
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
         pure = isinstance(node.target, torch._ops.OpOverload) and not node.target._schema.is_mutable

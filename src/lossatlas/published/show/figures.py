@@ -25,11 +25,13 @@ WIDTHS = (0.31, 0.13, 0.19, 0.37)
 def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A figure and a table for each comparison."""
     for dataset in datasets:
-        said = (
+        caption = (
             f"{dataset.attrs['title']}: our value as a multiple of the published one, ± one standard error where it is "
             "known. Published numbers without a dot were not measured here."
         )
-        yield FigureGroup((dataset,), (Picture("comparison", partial(comparison, dataset), said),), (table(dataset),))
+        yield FigureGroup(
+            (dataset,), (Picture("comparison", partial(comparison, dataset), caption),), (table(dataset),)
+        )
 
 
 @styled
