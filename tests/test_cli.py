@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,11 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file, save_file
 
+import lossatlas as la
 from lossatlas import cli
 from lossatlas.cli import app
+from lossatlas.commands import possible
+from lossatlas.results.discovery import verbs
 
 TARGETS = """
 import torch, torch.nn.functional as F
@@ -46,6 +51,31 @@ def wrong_direction():
     o = objective()
     la.surface(o, la.line(o.point, torch.ones(3)))
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_latex(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # it takes seconds
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> str:
+    (tmp_path / "mine.py").write_text(TARGETS)
+    return str(tmp_path / "mine.py")
+
+
+def run(*arguments: str) -> int:
+    return cli.guarded(lambda: app(list(arguments), exit_on_error=False, print_error=False, help_on_error=False))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a refusal with exit code 2."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lossatlas: error: ")
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    return error
 
 
 SURFACES = {
@@ -87,26 +117,6 @@ def test_axes_that_do_not_go_together_are_refused(
     assert not (tmp_path / "o").exists()
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> str:
-    (tmp_path / "mine.py").write_text(TARGETS)
-    return str(tmp_path / "mine.py")
-
-
-def run(*arguments: str) -> int:
-    return cli.guarded(lambda: app(list(arguments), exit_on_error=False, print_error=False, help_on_error=False))
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line of a refusal with exit code 2."""
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("lossatlas: error: ")
-    assert error.count("\n") == 1, error
-    assert "Traceback" not in error
-    return error
-
-
 @pytest.mark.parametrize(
     ("command", "size"),
     [
@@ -114,6 +124,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["surface", "--dims", "1", "--steps", "5", "--norm", "layer"], {"alpha": 5}),
         (["spectrum", "-k", "2", "--tol", "0.1", "--steps", "9"], {"end": 2, "rank": 2, "probe": 4, "step": 9}),
         (["robustness", "--sigmas", "0,1", "--draws", "2", "--relative", "filter"], {"sigma": 2, "draw": 2}),
+        (["power", "--steps", "3", "--batch", "50"], {"iteration": 3}),
+        (["gauss_newton_split", "-k", "2", "--probes", "2", "--tol", "0.1"], {"rank": 2}),
     ],
 )
 def test_each_verb_writes_a_dataset_and_a_figure(
@@ -122,8 +134,44 @@ def test_each_verb_writes_a_dataset_and_a_figure(
     verb, *options = command
     assert run(verb, f"{target}:objective", "--out", str(tmp_path / "out"), *options) == 0
     assert dict(xr.load_dataset(tmp_path / "out" / f"{verb}.nc").sizes).items() >= size.items()
-    assert (tmp_path / "out" / f"{verb}.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "out" / f"{verb}.pdf").read_bytes().startswith(b"%PDF")
+    assert figures_are_written(tmp_path / "out" / verb)
+
+
+def figures_are_written(name: Path) -> bool:
+    png, pdf = (name.with_name(f"{name.name}.{suffix}").read_bytes() for suffix in ("png", "pdf"))
+    return png.startswith(b"\x89PNG") and pdf.startswith(b"%PDF")
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> str:
+    network = torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Linear(4, 10))
+    record = la.Recorder(network, every=1, folder=tmp_path / "snapshots")
+    for step in range(4):
+        record(step)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += torch.randn_like(parameter)
+    return str(tmp_path / "snapshots")
+
+
+@pytest.mark.parametrize("flag", ["--objective", "--target"])
+def test_trajectory_writes_the_plane_too_where_it_is_given_an_objective(
+    flag: str, snapshots: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run("trajectory", snapshots, "--out", str(out), "--steps", "3", flag, f"{target}:objective") == 0
+    assert all(figures_are_written(out / name) for name in ("trajectory", "trajectory_plane"))
+    assert xr.load_dataset(out / "trajectory_plane.nc")["loss"].shape == (3, 3)
+    assert f"{out}/*.nc" in capsys.readouterr().out
+
+
+def test_trajectory_needs_no_objective_and_says_where_there_are_no_snapshots(
+    snapshots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("trajectory", snapshots, "--out", str(tmp_path / "out")) == 0
+    assert not (tmp_path / "out" / "trajectory_plane.nc").exists()
+    assert "nowhere" in refused(capsys, "trajectory", str(tmp_path / "nowhere"), "--out", str(tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
 
 
 def weights(path: Path, seed: int, hidden: int = 4) -> str:
@@ -170,19 +218,17 @@ def test_connect_answers_the_whole_question(
     ]
     assert run("connect", problem, *pair, "--out", str(out), "--quiet", *options) == 0
     kinds = {file.stem: xr.load_dataset(file).attrs["kind"] for file in out.glob("*.nc")}
-    ways = ("barrier", "barrier_aligned", "barrier_curve")
-    assert kinds == dict.fromkeys([*ways, *(f"{way}_test" for way in ways)], "barrier") | {
-        "alignment": "alignment",
-        "connection": "connection",
-        "plane": "surface",
-    }
+    barriers = [f"barrier{path}{data}" for path in ("", "_aligned", "_curve") for data in ("", "_test")]
+    others = ("alignment", "connection", "connectivity_plane")
+    assert kinds == dict.fromkeys(barriers, "barrier") | {name: name for name in others}
     model = torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Linear(4, 10))
     model.load_state_dict(load_file(out / "aligned.safetensors"))
     given = load_file(pair[1])
     assert torch.equal(model[0].weight.sort(0).values, given["0.weight"].sort(0).values)
     assert load_file(out / "curve.safetensors")["points"].shape == (4, 310)
-    assert list(xr.load_dataset(out / "plane.nc")["way"].values) == ["line", "polygonal chain"]
-    assert capsys.readouterr().out.count(" the two networks are ") == 2  # on the one data set, and on the other
+    assert list(xr.load_dataset(out / "connectivity_plane.nc")["path"].values) == ["line", "polygonal chain"]
+    claims = [line for line in capsys.readouterr().out.splitlines() if "linearly mode connected in the sense" in line]
+    assert len(claims) == 2  # on the one data set, and on the other
     assert run("report", str(out)) == 0
 
 
@@ -229,9 +275,9 @@ def test_connect_keeps_the_line_of_a_model_that_cannot_be_aligned(
 def test_a_target_that_cannot_be_measured_is_one_line_that_says_what_to_do_and_leaves_nothing_behind(
     function: str, remedy: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "new" / "out"
     assert remedy in refused(capsys, "surface", f"{target}:{function}", "--out", str(out), "--steps", "3")
-    assert not out.exists()
+    assert not out.parent.exists()
 
 
 def test_a_file_that_does_not_exist_and_a_target_without_a_function_are_refused(
@@ -253,15 +299,46 @@ def test_a_checkpoint_of_another_network_is_refused_by_the_names_and_shapes_that
     assert "conv.weight" in refused(capsys, "connect", f"{target}:objective", a, other, "--out", str(tmp_path / "out"))
 
 
-def test_a_wrong_option_a_wrong_type_and_an_unknown_command_are_one_line(
-    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (["surface", "--steps", "many"], "steps"),
+        (["surface", "--stepz", "3"], "--stepz"),
+        (["surfac", "--steps", "3"], "Did you mean"),
+        (["surface", "--one-d", "nought"], "one-d"),
+        (
+            ["spectrum", "--max-products", "0"],
+            "--max-products = 0 is wrong: input should be greater",
+        ),
+        (["robustness", "--draws", "1"], "--draws = 1 is wrong: input should be greater than or equal to 2"),
+        (["robustness", "--sigmas", "a;b"], "with commas, like 0,0.01"),
+        (["robustness", "--sigmas", "0,-1"], "--sigmas = '-1' is wrong: input should be greater than or equal to 0"),
+        (["robustness", "--sigmas", ""], "with commas"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_its_flag_before_the_target_is_called(
+    command: list[str], remedy: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = str(tmp_path / "out")
-    assert "steps" in refused(capsys, "surface", f"{target}:objective", "--out", out, "--steps", "many")
-    assert "--stepz" in refused(capsys, "surface", f"{target}:objective", "--out", out, "--stepz", "3")
-    assert "Did you mean" in refused(capsys, "surfac", f"{target}:objective", "--out", out)
-    assert "with commas" in refused(capsys, "robustness", f"{target}:objective", "--out", out, "--sigmas", "a;b")
-    assert not Path(out).exists()
+    verb, *options = command
+    out = tmp_path / "out"
+    assert remedy in refused(capsys, verb, f"{target}:fails", "--out", str(out), *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", [name for name in app if not name.startswith("-")])
+def test_every_command_can_be_quiet_and_says_what_it_and_each_option_is(name: str) -> None:
+    parameters = inspect.signature(app[name].default_command, eval_str=True).parameters.values()
+    command = [name, *("x" for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY)]
+    if any(parameter.name == "out" and parameter.default is parameter.empty for parameter in parameters):
+        command += ["--out", "x"]
+    app.parse_args([*command, "--quiet"], exit_on_error=False, print_error=False)
+    assert app[name].help
+    assert all(typing.get_args(parameter.annotation)[1].help for parameter in parameters)
+
+
+def test_every_verb_has_a_command_where_a_command_line_can_give_what_it_needs() -> None:
+    assert {name for name, kind in verbs().items() if possible(kind)} < set(app)
+    assert not {"instability", "comparison"} & set(app)  # they need trainings, and results
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
@@ -282,6 +359,16 @@ def test_a_folder_without_permission_is_refused(
 
 def test_a_report_of_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no results" in refused(capsys, "report", str(tmp_path))
+
+
+def test_a_report_that_must_be_a_pdf_exits_with_3_where_there_is_no_latex_and_leaves_the_page(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert run("robustness", f"{target}:objective", "--out", out, "--draws", "2", "--sigmas", "0,1") == 0
+    assert run("report", out, "--pdf") == 3
+    assert "latexmk" in capsys.readouterr().err
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_doctor_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
