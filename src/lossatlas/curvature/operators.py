@@ -48,6 +48,15 @@ class Operator:
     ``rows`` maps k vectors as rows ``(k, n)`` to their products ``(k, n)``; ``products``, where there is one, tells
     what each batch of the data contributes, and by which route; ``exact_diagonal`` gives A's diagonal ``(n,)`` where
     that is cheap, and the reason where it is not; ``provenance`` says which matrix of which objective it is.
+
+    Raises ``DirectionError`` for a product with something of another size.
+
+    Examples
+    --------
+    >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    >>> A = Operator(2, lambda rows: rows @ matrix, torch.float32, torch.device("cpu"))
+    >>> A @ torch.tensor([1.0, -1.0]), A.shape
+    (tensor([ 1., -1.]), (2, 2))
     """
 
     n: int

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 Place = tuple[int | str, ...]
 
@@ -41,7 +38,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _sentence(mistake: ErrorDetails, model: type[BaseModel], name: Callable[[Place], str]) -> str:
+def _sentence(mistake: Mapping[str, Any], model: type[BaseModel], name: Callable[[Place], str]) -> str:
     where, kind = name(mistake["loc"]), mistake["type"]
     if kind == "extra_forbidden":
         return _unknown(mistake["loc"], model, name)
@@ -53,7 +50,7 @@ def _sentence(mistake: ErrorDetails, model: type[BaseModel], name: Callable[[Pla
     return f"{where} = {mistake['input']!r} is wrong: {_remedy(mistake)}"
 
 
-def _remedy(mistake: ErrorDetails) -> str:
+def _remedy(mistake: Mapping[str, Any]) -> str:
     """pydantic's message; where that speaks of types of Python, in words of a configuration."""
     context = mistake.get("ctx", {})
     own = {
