@@ -46,8 +46,8 @@ EVERY = {
 KILLED = """
 import os, pathlib, signal, sys, threading, time
 import torch._dynamo  # which the optimisers import, here once for all processes
-from lossatlas import cli, connectivity, zoo
-from lossatlas.study import folder, run
+from lossatlas import cli, zoo
+from lossatlas.study import folder
 zoo.load("digits", progress=False)
 save = folder.save
 
@@ -139,8 +139,9 @@ def test_a_study_that_was_killed_three_times_ends_with_the_same_numbers(
 ) -> None:
     out = tmp_path / "killed"
     command = ["study", "--quiet", "--out", str(out), *(part for each in TINY for part in ("--set", each))]
-    # In the middle of training, of the measurements, and of one with several results: the curve is trained by then.
-    places = f"{out}/networks/a/checkpoint", "line_b", "connection_ab"
+    # After the first epoch of training; in the measurements; in the middle of one with several results, where the curve
+    # is trained and its result is not yet written.
+    places = f"{out}/networks/a/checkpoint/training.safetensors", "line_b", "connection_ab"
     driver = [sys.executable, "-c", KILLED, ",".join(places), *command]
     done = subprocess.run(driver, capture_output=True, text=True, check=True)
     assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith(places)] == ["9"] * 3, done.stderr
