@@ -57,12 +57,10 @@ def merge_many(
 
     Examples
     --------
-    >>> def network():
-    ...     return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
-    >>> a, b = network(), network()
-    >>> data = torch.randn(10, 2), torch.randn(10, 1)
-    >>> objective = Objective(a, torch.nn.functional.mse_loss, data)
-    >>> merged = merge_many(objective, [a, b])
+    >>> import lossatlas as la
+    >>> networks = [la.zoo.mlp(2, (3,), 1, seed=seed) for seed in (1, 2)]
+    >>> objective = Objective(networks[0], torch.nn.functional.mse_loss, (torch.randn(10, 2), torch.randn(10, 1)))
+    >>> merged = merge_many(objective, networks)
     >>> torch.allclose(merged.point, merged.points.mean(0))
     True
     """

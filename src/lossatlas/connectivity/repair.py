@@ -69,14 +69,12 @@ def repair(
 
     Examples
     --------
-    >>> def network():
-    ...     return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
-    >>> a, b = network(), network()
-    >>> data = torch.randn(10, 2), torch.randn(10, 1)
-    >>> objective = Objective(a, torch.nn.functional.mse_loss, data)
-    >>> repaired = repair(objective, [a, b])
+    >>> import lossatlas as la
+    >>> networks = [la.zoo.mlp(2, (3,), 1, seed=seed) for seed in (1, 2)]
+    >>> objective = Objective(networks[0], torch.nn.functional.mse_loss, (torch.randn(10, 2), torch.randn(10, 1)))
+    >>> repaired = repair(objective, networks)
     >>> repaired.statistics["layer"].values.tolist(), round(float(repaired.statistics["sd_ratio_after"][0]), 3)
-    (['0'], 1.0)
+    (['fc1'], 1.0)
     """
     share = [1 / max(len(sources), 1)] * len(sources) if weights is None else list(weights)
     if len(sources) < 2 or len(share) != len(sources) or not abs(sum(share) - 1) <= 1e-6:

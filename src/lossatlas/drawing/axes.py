@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from lossatlas.drawing.style import COLOURS
+from lossatlas.drawing.style import COLOURS, WIDTH, labels, panels
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from lossatlas.drawing.style import FloatArray
 
@@ -21,6 +23,20 @@ ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "bordera
 def values(dataset: xr.Dataset, name: str) -> FloatArray:
     """A variable as an array of floats."""
     return dataset[name].to_numpy().astype(float)
+
+
+def loss_and_accuracy(
+    datasets: Sequence[xr.Dataset], draw: Callable[[Axes, xr.Dataset, str, int, str], None], height: float
+) -> tuple[Figure, list[Axes]]:
+    """A panel of the loss and, if there is any, one of the accuracy; ``draw(axes, dataset, quantity, k, label)``."""
+    quantities = ["loss", *(["accuracy"] if any("accuracy" in dataset for dataset in datasets) else [])]
+    figure, axes = panels(len(quantities), height=height, width=WIDTH if len(quantities) > 1 else 4.2)
+    for panel, quantity in zip(axes, quantities, strict=True):
+        panel.set_ylabel(quantity)
+        for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
+            if quantity in dataset:
+                draw(panel, dataset, quantity, k, label)
+    return figure, axes
 
 
 def log_if_wide(axes: Axes, *curves: FloatArray, ratio: float = 20.0) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.drawing.axes import log_if_wide, values
-from lossatlas.drawing.style import COLOURS, MARKERS, errors, labels, legend_above, panels, styled
+from lossatlas.drawing.axes import log_if_wide, loss_and_accuracy, values
+from lossatlas.drawing.style import COLOURS, MARKERS, errors, legend_above, styled
 from lossatlas.results.blocks import FigureGroup, Picture, Table
 from lossatlas.results.captions import data_basis, joined, sentence
 from lossatlas.results.groups import alike
@@ -77,18 +77,13 @@ def robustness(*datasets: xr.Dataset) -> Figure:
 
     The horizontal axis is logarithmic above the smallest positive sigma and linear below it: 0 has a place.
     """
-    has_accuracy = any("accuracy" in d for d in datasets)
-    figure, axes = panels(1 + has_accuracy, height=2.8, width=6.3 if has_accuracy else 4.2)
-    for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
-        for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
-            if name in dataset:
-                _noise(panel, dataset, name, k, label)
+    figure, axes = loss_and_accuracy(datasets, _noise, height=2.8)
     relative = {str(d.attrs["relative"]) for d in datasets}
     unit = " / filter norm" if relative == {"filter"} else ""
     positive = np.concatenate([values(d, "sigma")[values(d, "sigma") > 0] for d in datasets])
-    for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
+    for panel in axes:
         _sigma_axis(panel, positive)
-        panel.set(xlabel=rf"weight noise $\sigma${unit}", ylabel=name)
+        panel.set_xlabel(rf"weight noise $\sigma${unit}")
     log_if_wide(axes[0], *(values(d, "loss") for d in datasets), ratio=8)
     legend_above(figure, axes[0])
     return figure

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lossatlas.drawing.axes import log_if_wide, values
+from lossatlas.drawing.axes import log_if_wide, loss_and_accuracy, values
 from lossatlas.drawing.scales import apply_scale
-from lossatlas.drawing.style import COLOURS, GREY, band, labels, panels, styled
+from lossatlas.drawing.style import COLOURS, GREY, band, styled
 from lossatlas.surfaces.show.error_maps import draw_evaluations, evaluation_handles, evaluations
 
 if TYPE_CHECKING:
@@ -25,20 +25,15 @@ def line(*datasets: xr.Dataset) -> Figure:
     Dashed: the quadratic model, where a Dataset has one. Points: where an interpolated slice was evaluated. Several
     directions in one Dataset are drawn thin, with their mean and a band of one standard deviation.
     """
-    has_accuracy = any("accuracy" in d for d in datasets)
-    figure, axes = panels(1 + has_accuracy, height=2.6, width=6.3 if has_accuracy else 4.2)
-    for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
-        for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
-            if name in dataset:
-                _slice(panel, dataset, name, k, label)
-    for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
+    figure, axes = loss_and_accuracy(datasets, _slice, height=2.6)
+    for panel in axes:
         panel.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
-        panel.set(xlabel=r"$\alpha$ (multiples of the direction)", ylabel=name)
+        panel.set_xlabel(r"$\alpha$ (multiples of the direction)")
         apply_scale(panel, "x", values(datasets[0], "alpha"))
     log_if_wide(axes[0], *(values(d, "loss") for d in datasets))
     for k, dataset in enumerate(datasets):
         _model_and_points(axes[0], dataset, k)
-    _legend(figure, axes[0], datasets, columns=3 if has_accuracy else 2)
+    _legend(figure, axes[0], datasets, columns=1 + len(axes))
     return figure
 
 

@@ -17,23 +17,24 @@ from lossatlas.surfaces.show.captions import held_out, share
 if TYPE_CHECKING:
     import xarray as xr
 
+    from lossatlas.drawing.style import FloatArray
+
 Index = dict[str, int]
 
 
 def numbers(dataset: xr.Dataset) -> Iterator[str]:
     """The loss at the center and its range, how accurate the picture is, and what else the surface has."""
     picture, subject = over_planes(dataset), Provenance.of(dataset).subject
-    losses = picture["loss"].to_numpy()
-    finite = losses[np.isfinite(losses)]
+    cells, finite = picture["loss"].size, _finite(picture["loss"])
     if finite.size == 0:
         yield f"{subject}: no cell is finite."
         return
     yield (
         f"{subject}: the {_quantity(dataset)} is {_at_center(picture)}between {number(finite.min())} and "
-        f"{number(finite.max())} over the {losses.size:,} cells."
+        f"{number(finite.max())} over the {cells:,} cells."
     )
-    if finite.size < losses.size:
-        yield f"{losses.size - finite.size} of its cells are not finite and are left out."
+    if finite.size < cells:
+        yield f"{cells - finite.size} of its cells are not finite and are left out."
     yield from _accuracy(dataset)
     yield from _quadratic(picture)
     yield from _spread(picture)
@@ -85,11 +86,15 @@ def _accuracy(dataset: xr.Dataset) -> Iterator[str]:
         )
 
 
+def _finite(variable: xr.DataArray) -> FloatArray:
+    values: FloatArray = variable.to_numpy()
+    return values[np.isfinite(values)]
+
+
 def _quadratic(picture: xr.Dataset) -> Iterator[str]:
     if "quadratic" not in picture:
         return
-    off = np.abs((picture["quadratic"] / picture["loss"]).to_numpy() - 1)
-    off = off[np.isfinite(off)]
+    off = abs(_finite(picture["quadratic"] / picture["loss"]) - 1)
     if off.size:
         yield f"The quadratic model lies within 10 % of the loss on {percent((off <= 0.1).mean())} of the finite cells."
 
@@ -98,8 +103,7 @@ def _spread(picture: xr.Dataset) -> Iterator[str]:
     """How much the loss differs between several regions."""
     if "relative_spread" not in picture:
         return
-    spread = picture["relative_spread"].to_numpy()
-    spread = spread[np.isfinite(spread)]
+    spread = _finite(picture["relative_spread"])
     if spread.size:
         yield (
             f"The standard deviation over them is {percent(float(np.median(spread)))} of the mean in the median "
