@@ -91,7 +91,7 @@ def report(
     files = [file for file in found if file.name != "study.nc"]  # which holds all of them once more
     if not files:
         raise InputError(f"{folder} holds no results (*.nc): run a command that measures, or study, first.")
-    written = write_report([load(file) for file in files], folder, title=title)
+    written = write_report([load(file) for file in files], folder, title=title, progress=bars(quiet))
     _print_report(written)
     if pdf and written.pdf is None:
         raise MissingToolError(written.message)

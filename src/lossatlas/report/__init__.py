@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from tqdm.auto import tqdm
+
 from lossatlas.errors import InputError, OutputError
 from lossatlas.report import html, latex
 from lossatlas.report.contents import document
@@ -40,6 +42,7 @@ def report(
     *,
     title: str = "lossatlas report",
     setup: Mapping[str, str] | None = None,
+    progress: bool = True,
 ) -> Report:
     """report.html, report.tex, figures/*.pdf and, where latexmk is installed, report.pdf, written into ``folder``.
 
@@ -62,7 +65,7 @@ def report(
     >>> objective = la.Objective(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, data)
     >>> noise = la.robustness(objective, progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     la.report([noise], folder).html.name
+    ...     la.report([noise], folder, progress=False).html.name
     'report.html'
     """
     datasets, claims = _sorted_out(items)
@@ -79,19 +82,21 @@ def report(
             f"The report cannot be written to {target}: {error.strerror}. Choose another folder."
         ) from error
     try:
-        made, message = _written(contents, scratch)
+        made, message = _written(contents, scratch, progress)
         _move(scratch, target, [picture.name for picture in contents.pictures], made)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Report(target / "report.html", target / "report.tex", target / "report.pdf" if made else None, message)
 
 
-def _written(contents: Document, folder: Path) -> tuple[bool, str]:
+def _written(contents: Document, folder: Path, progress: bool) -> tuple[bool, str]:
     """Every file of the report in ``folder``: whether there is a PDF, and one line about it."""
-    (folder / "report.html").write_text(html.render(contents), encoding="utf-8")
-    (folder / "report.tex").write_text(latex.render(contents), encoding="utf-8")
-    latex.write_figures(contents, folder / "figures")
-    return latex.compile_pdf(folder)
+    total = 2 * len(contents.pictures)  # each once for the page and once for the paper
+    with tqdm(total=total, desc="report", unit="figure", disable=not progress, leave=False) as bar:
+        (folder / "report.html").write_text(html.render(contents, bar.update), encoding="utf-8")
+        (folder / "report.tex").write_text(latex.render(contents), encoding="utf-8")
+        latex.write_figures(contents, folder / "figures", bar.update)
+        return latex.compile_pdf(folder)
 
 
 def _sorted_out(items: Iterable[Item]) -> tuple[list[xr.Dataset], list[Claim]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from io import BytesIO
 from itertools import count
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from lossatlas.results.blocks import Text
 
 
-def render(document: Document) -> str:
-    """The page. Every user string is escaped; the only scripts are plotly's own and the figures' data."""
+def render(document: Document, done: Callable[[], object] = lambda: None) -> str:
+    """The page; ``done`` is called after each picture. Every user string is escaped; the only scripts are plotly's own and the figures' data."""
     environment = Environment(
         loader=PackageLoader("lossatlas.report"),
         autoescape=True,
@@ -34,7 +35,7 @@ def render(document: Document) -> str:
     environment.filters |= {
         "prose": lambda content: _prose(content, number_of),
         "math": lambda tex: Markup(convert(tex, display="block")),
-        "image": _image,
+        "image": lambda picture: _image(picture, done),
         "interactive": _interactive,
         "number": number,
         "interval": interval,
@@ -61,10 +62,11 @@ def _prose(content: Text, number_of: dict[str, int]) -> Markup:
     return Markup("").join(piece(inline) for inline in content)
 
 
-def _image(picture: Picture) -> str:
+def _image(picture: Picture, done: Callable[[], object]) -> str:
     """The static figure as a data URI: SVG where it is lines, PNG where it is shaded."""
     buffer = BytesIO()
     save(picture.figure, buffer, "svg" if picture.vector else "png")
+    done()
     kind = "svg+xml" if picture.vector else "png"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -135,11 +136,12 @@ def _columns(table: Table) -> str:
     return "l" + "r" * (len(table.header) - 1)
 
 
-def write_figures(document: Document, folder: Path) -> None:
-    """Each picture as a PDF."""
+def write_figures(document: Document, folder: Path, done: Callable[[], object] = lambda: None) -> None:
+    """Each picture as a PDF; ``done`` is called after each."""
     folder.mkdir()
     for picture in document.pictures:
         save(picture.figure, folder / f"{picture.name}.pdf", "pdf")
+        done()
 
 
 def compile_pdf(folder: Path) -> tuple[bool, str]:

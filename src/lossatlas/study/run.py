@@ -33,7 +33,7 @@ def run(config: StudyConfig, out: Path, *, progress: bool = True, say: Say = lam
     material = Material(config, data, out, progress)
     _check(config, material)
     with folder.locked():
-        return _finish(config, out, _results(config, material, folder, say))
+        return _finish(config, out, _results(config, material, folder, say), progress)
 
 
 def _check(config: StudyConfig, material: Material) -> None:
@@ -61,12 +61,12 @@ def _results(config: StudyConfig, material: Material, folder: StudyFolder, say: 
     return results
 
 
-def _finish(config: StudyConfig, out: Path, results: Results) -> Report:
+def _finish(config: StudyConfig, out: Path, results: Results, progress: bool) -> Report:
     tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in results.items()})
     with replacing(out / "study.nc") as temporary:
         tree.to_netcdf(temporary, engine="netcdf4")
     title = f"The loss landscape of {config.train.network} on {config.dataset}"
-    return report(list(results.values()), out, title=title, setup=_setup(config))
+    return report(list(results.values()), out, title=title, setup=_setup(config), progress=progress)
 
 
 def _setup(config: StudyConfig) -> dict[str, str]:
