@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def render(document: Document, done: Callable[[], object] = lambda: None) -> str:
-    """The page; ``done`` is called after each picture. Every user string is escaped; the only scripts are plotly's own and the figures' data."""
+    """The page; ``done`` is called after each picture.
+
+    Every user string is escaped; the only scripts are plotly's own and the figures' data.
+    """
     environment = Environment(
         loader=PackageLoader("lossatlas.report"),
         autoescape=True,
