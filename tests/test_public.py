@@ -166,11 +166,9 @@ def f():
     }
 
 
-SECTIONS = {
-    # What a docstring of a public name must have: who raises nothing, and what has no example that could be run.
-    "Raises": {"LossAtlasError", "Verdict", "Evaluation", "Eigenpairs", "Report", "Connection", "Aligned", "Merged"},
-    "Examples": {"LossAtlasError", "Verdict", "Evaluation", "Eigenpairs", "Report", "Connection", "Aligned", "Merged"},
-}
+# What verbs return, and the errors: their docstrings say what they hold, those of the verbs the rest.
+RETURNED = {"LossAtlasError", "Verdict", "Evaluation", "Eigenpairs", "TraceEstimate", "DiagonalEstimate", "Report"}
+RETURNED |= {"Connection", "Aligned", "Merged", "Repaired"}
 
 
 @pytest.mark.parametrize("name", sorted(lossatlas.__all__))
@@ -179,10 +177,9 @@ def test_a_public_name_is_there_and_documented(name):
     thing = getattr(lossatlas, name)
     text = inspect.getdoc(thing) or ""
     assert text.strip(), f"lossatlas.{name} has no docstring"
-    if not inspect.ismodule(thing):
-        for section, without in SECTIONS.items():
-            assert name in without or section in text, f"the docstring of lossatlas.{name} has no {section}"
-        assert name in without or ">>>" in text, f"the docstring of lossatlas.{name} has no example that is run"
+    if name not in RETURNED and not inspect.ismodule(thing):
+        for section in ("Raises", "Examples", ">>>"):
+            assert section in text, f"the docstring of lossatlas.{name} has no {section}"
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lossatlas.connectivity.merging import Merged as Merged
     from lossatlas.connectivity.merging import merge_many as merge_many
     from lossatlas.connectivity.plane import connectivity_plane as connectivity_plane
+    from lossatlas.connectivity.repair import Repaired as Repaired
     from lossatlas.connectivity.repair import repair as repair
     from lossatlas.connectivity.symmetry.discovery import symmetries as symmetries
     from lossatlas.connectivity.symmetry.symmetries import Symmetries as Symmetries
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from lossatlas.curvature.power import power_iteration as power_iteration
     from lossatlas.curvature.spectrum import spectrum as spectrum
     from lossatlas.curvature.split import gauss_newton_split as gauss_newton_split
+    from lossatlas.curvature.trace import DiagonalEstimate as DiagonalEstimate
+    from lossatlas.curvature.trace import TraceEstimate as TraceEstimate
     from lossatlas.curvature.trace import diagonal as diagonal
     from lossatlas.curvature.trace import trace as trace
     from lossatlas.errors import LossAtlasError as LossAtlasError
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     from lossatlas.geometry.directions import between as between
     from lossatlas.geometry.directions import orthonormalise as orthonormalise
     from lossatlas.geometry.directions import random_directions as random_directions
-    from lossatlas.geometry.regions import Region as Region
+    from lossatlas.geometry.region import Region as Region
     from lossatlas.geometry.regions import line as line
     from lossatlas.geometry.regions import plane as plane
     from lossatlas.geometry.regions import plane_through as plane_through
@@ -79,7 +82,7 @@ _HOME = {
     "volume": "geometry.regions",
     "polar": "geometry.regions",
     "plane_through": "geometry.regions",
-    "Region": "geometry.regions",
+    "Region": "geometry.region",
     "Segment": "geometry.curves",
     "Bezier": "geometry.curves",
     "PolygonalChain": "geometry.curves",
@@ -98,6 +101,8 @@ _HOME = {
     "gradient_covariance": "curvature.operators",
     "Eigenpairs": "curvature.lanczos",
     "top_eigenpairs": "curvature.lanczos",
+    "TraceEstimate": "curvature.trace",
+    "DiagonalEstimate": "curvature.trace",
     "trace": "curvature.trace",
     "diagonal": "curvature.trace",
     "spectral_density": "curvature.density",
@@ -117,6 +122,7 @@ _HOME = {
     "Symmetries": "connectivity.symmetry.symmetries",
     "merge_many": "connectivity.merging",
     "Merged": "connectivity.merging",
+    "Repaired": "connectivity.repair",
     "repair": "connectivity.repair",
     "instability": "connectivity.instability",
     "connectivity_plane": "connectivity.plane",
