@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from oracles import plain
 from oracles.members import BY_NAME, Tied, perceptron
+from oracles.refusals import assert_refused
 from torch import Tensor, nn
 
 import lossatlas as la
@@ -18,7 +19,6 @@ from lossatlas.errors import (
     CheckpointError,
     DirectionError,
     InputError,
-    LossAtlasError,
     NonFiniteLoss,
     NumericalError,
 )
@@ -26,16 +26,6 @@ from lossatlas.objective import Objective
 
 MEMBER = BY_NAME["mlp-tanh"]
 INPUTS, TARGETS = MEMBER.data()
-
-
-def refused(kind: type[LossAtlasError], ask, *words: str) -> None:
-    """``ask()`` fails as the command line expects it: one line, exit code 2, and the words."""
-    with pytest.raises(kind) as caught:
-        ask()
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 def weighted(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -94,7 +84,7 @@ def test_a_loss_weighted_by_class_keeps_one_value_a_batch(loss, order):
     expected = [plain.loss_of(model, loss, batch) for batch in batches]
     np.testing.assert_allclose(o.samples()["loss"].values, expected, rtol=1e-6)
     assert o.samples()["loss"].over == "batches"
-    refused(InputError, o.example_losses, "one value a batch")
+    assert_refused(InputError, o.example_losses, "one value a batch")
 
 
 def test_ignored_labels_that_come_late_are_ignored():
@@ -151,7 +141,7 @@ def test_metrics_of_the_users_own_are_measured():
     with torch.no_grad():
         assert found["margin"][0] == pytest.approx(float(MEMBER.make()(INPUTS).max(1).values.mean()), rel=1e-6)
     assert found["size"][0] == 2.0
-    refused(
+    assert_refused(
         InputError,
         lambda: Objective(MEMBER.make(), F.cross_entropy, (INPUTS, TARGETS), metrics={"bad": lambda o, t: o[:2, 0]}),
         "'bad'",
@@ -291,27 +281,27 @@ def test_every_dataset_carries_the_label_of_the_network():
 
 def test_a_checkpoint_of_another_network_is_refused_with_the_names():
     o = Objective(MEMBER.make(), MEMBER.loss, (INPUTS, TARGETS))
-    refused(CheckpointError, lambda: o.point_of(Tied()), "missing", "0.bias", "unexpected", "encoder.weight")
+    assert_refused(CheckpointError, lambda: o.point_of(Tied()), "missing", "0.bias", "unexpected", "encoder.weight")
     wider = perceptron(nn.Tanh, 4)
-    refused(CheckpointError, lambda: o.point_of(wider), "2.weight is (4, 7), not (3, 7)")
+    assert_refused(CheckpointError, lambda: o.point_of(wider), "2.weight is (4, 7), not (3, 7)")
     first = Objective(MEMBER.make(), MEMBER.loss, (INPUTS, TARGETS), parameters="0.*")
-    refused(CheckpointError, lambda: first.point_of(wider), "2.weight")
+    assert_refused(CheckpointError, lambda: first.point_of(wider), "2.weight")
 
 
 def test_points_and_vectors_of_the_wrong_kind_are_refused():
     o = Objective(MEMBER.make(), MEMBER.loss, (INPUTS, TARGETS))
     n = o.n_parameters
-    refused(DirectionError, lambda: o.value(torch.zeros(n + 1)), str(n), str(n + 1))
-    refused(DirectionError, lambda: o.value(torch.zeros(n, 1)))
-    refused(DirectionError, lambda: o.value(torch.zeros(n, dtype=torch.int64)), "floating-point")
-    refused(DirectionError, lambda: o.value([0.0] * n), "list")
-    refused(DirectionError, lambda: o.gradient(torch.full((n,), torch.nan)), "NaN")
-    refused(DirectionError, lambda: o.at(torch.zeros(n + 1)), str(n))
-    refused(DirectionError, lambda: o.at(torch.full((n,), torch.nan)), "NaN")
-    refused(DirectionError, lambda: o.hvp(torch.zeros(n - 1)), str(n))
-    refused(DirectionError, lambda: o.hvp(torch.zeros(n, dtype=torch.int64)))
-    refused(DirectionError, lambda: o.hvp(torch.full((n,), torch.inf)), "NaN or infinite")
-    refused(DirectionError, lambda: la.hessian(o) @ torch.zeros(n + 1))
+    assert_refused(DirectionError, lambda: o.value(torch.zeros(n + 1)), str(n), str(n + 1))
+    assert_refused(DirectionError, lambda: o.value(torch.zeros(n, 1)))
+    assert_refused(DirectionError, lambda: o.value(torch.zeros(n, dtype=torch.int64)), "floating-point")
+    assert_refused(DirectionError, lambda: o.value([0.0] * n), "list")
+    assert_refused(DirectionError, lambda: o.gradient(torch.full((n,), torch.nan)), "NaN")
+    assert_refused(DirectionError, lambda: o.at(torch.zeros(n + 1)), str(n))
+    assert_refused(DirectionError, lambda: o.at(torch.full((n,), torch.nan)), "NaN")
+    assert_refused(DirectionError, lambda: o.hvp(torch.zeros(n - 1)), str(n))
+    assert_refused(DirectionError, lambda: o.hvp(torch.zeros(n, dtype=torch.int64)))
+    assert_refused(DirectionError, lambda: o.hvp(torch.full((n,), torch.inf)), "NaN or infinite")
+    assert_refused(DirectionError, lambda: la.hessian(o) @ torch.zeros(n + 1))
 
 
 def test_a_loss_that_is_not_finite_is_refused_by_every_verb():
@@ -326,14 +316,14 @@ def test_a_loss_that_is_not_finite_is_refused_by_every_verb():
         lambda: la.spectrum(o, 1),
         lambda: la.barrier(o, la.Segment(o.point, o.point + 1), steps=3, progress=False),
     ):
-        refused(NonFiniteLoss, ask, "nan")
+        assert_refused(NonFiniteLoss, ask, "nan")
 
 
 def test_the_batch_whose_loss_is_not_finite_is_named():
     inputs = INPUTS.clone()
     inputs[12] = torch.inf
     o = Objective(MEMBER.make(), MEMBER.loss, (inputs, TARGETS), batch_size=9)
-    refused(NonFiniteLoss, o.require_finite, "batch 2 of 3")
+    assert_refused(NonFiniteLoss, o.require_finite, "batch 2 of 3")
 
 
 def test_a_gradient_that_is_not_finite_is_a_numerical_error():
@@ -345,10 +335,12 @@ def test_a_gradient_that_is_not_finite_is_a_numerical_error():
 def test_labels_out_of_range_are_refused_wherever_they_come():
     targets = TARGETS.clone()
     targets[0] = 3
-    refused(InputError, lambda: Objective(MEMBER.make(), MEMBER.loss, (INPUTS, targets)), "label")
+    assert_refused(InputError, lambda: Objective(MEMBER.make(), MEMBER.loss, (INPUTS, targets)), "label")
     late = TARGETS.clone()
     late[-1] = 3
-    refused(InputError, lambda: Objective(MEMBER.make(), MEMBER.loss, (INPUTS, late), batch_size=9).value(), "label")
+    assert_refused(
+        InputError, lambda: Objective(MEMBER.make(), MEMBER.loss, (INPUTS, late), batch_size=9).value(), "label"
+    )
 
 
 def test_an_output_object_is_refused_with_the_way_out():
@@ -365,8 +357,8 @@ def test_an_output_object_is_refused_with_the_way_out():
         def forward(self, x):
             return Output(self.linear(x))
 
-    refused(InputError, lambda: Objective(Model(), F.cross_entropy, (INPUTS, TARGETS)), "from_step")
-    refused(InputError, lambda: Objective.from_step(Model(), lambda m, b: m(b[0]), [(INPUTS, TARGETS)]), ".loss")
+    assert_refused(InputError, lambda: Objective(Model(), F.cross_entropy, (INPUTS, TARGETS)), "from_step")
+    assert_refused(InputError, lambda: Objective.from_step(Model(), lambda m, b: m(b[0]), [(INPUTS, TARGETS)]), ".loss")
     o = Objective.from_step(Model(), lambda m, b: m(b[0]).loss, [(INPUTS, TARGETS)])
     assert np.isfinite(o.value())
 
@@ -380,41 +372,41 @@ def test_one_example_is_too_few_for_batch_statistics():
             member.make(), member.loss, (inputs[:10], targets[:10]), batch_size=9, batch_norm="batch"
         ).value()
 
-    refused(InputError, ask, "larger batches", "frozen")
+    assert_refused(InputError, ask, "larger batches", "frozen")
 
 
 def test_arguments_that_are_no_model_no_loss_and_no_policy_are_refused():
     data = (INPUTS, TARGETS)
-    refused(InputError, lambda: Objective("model", F.cross_entropy, data), "nn.Module")
-    refused(InputError, lambda: Objective(MEMBER.make(), "cross_entropy", data), "function")
-    refused(InputError, lambda: Objective(MEMBER.make(), F.cross_entropy, data, batch_norm="eval"), "recompute")
-    refused(InputError, lambda: Objective(MEMBER.make(), F.cross_entropy, data, batch_norm_batches=0))
-    refused(InputError, lambda: Objective(MEMBER.make(), lambda o, t: o[:2, 0], data), "shape")
-    refused(InputError, lambda: Objective(MEMBER.make(), lambda o, t: 1.0, data), "float")
-    refused(InputError, lambda: Objective(MEMBER.make(), F.cross_entropy, (INPUTS, TARGETS, TARGETS)), "pair")
-    refused(InputError, lambda: Objective(nn.Linear(5, 3), F.cross_entropy, data), "float32 (23, 6)")
+    assert_refused(InputError, lambda: Objective("model", F.cross_entropy, data), "nn.Module")
+    assert_refused(InputError, lambda: Objective(MEMBER.make(), "cross_entropy", data), "function")
+    assert_refused(InputError, lambda: Objective(MEMBER.make(), F.cross_entropy, data, batch_norm="eval"), "recompute")
+    assert_refused(InputError, lambda: Objective(MEMBER.make(), F.cross_entropy, data, batch_norm_batches=0))
+    assert_refused(InputError, lambda: Objective(MEMBER.make(), lambda o, t: o[:2, 0], data), "shape")
+    assert_refused(InputError, lambda: Objective(MEMBER.make(), lambda o, t: 1.0, data), "float")
+    assert_refused(InputError, lambda: Objective(MEMBER.make(), F.cross_entropy, (INPUTS, TARGETS, TARGETS)), "pair")
+    assert_refused(InputError, lambda: Objective(nn.Linear(5, 3), F.cross_entropy, data), "float32 (23, 6)")
 
 
 def test_mixed_types_need_one_named():
     model = perceptron(nn.Tanh)
     model[2].double()
-    refused(InputError, lambda: Objective(model, F.cross_entropy, (INPUTS, TARGETS)), "dtype=")
+    assert_refused(InputError, lambda: Objective(model, F.cross_entropy, (INPUTS, TARGETS)), "dtype=")
     assert np.isfinite(Objective(model, F.cross_entropy, (INPUTS, TARGETS), dtype=torch.float64).value())
 
 
 def test_a_step_with_another_model_has_no_gradient_and_says_so():
     model = MEMBER.make()
     o = Objective.from_step(MEMBER.make(), lambda _, b: F.cross_entropy(model(b[0]), b[1]), [(INPUTS, TARGETS)])
-    refused(InputError, o.gradient, "handed over")
+    assert_refused(InputError, o.gradient, "handed over")
     with torch.no_grad():
         fixed = Objective.from_step(MEMBER.make(), lambda m, b: m(b[0]).detach().mean(), [(INPUTS, TARGETS)])
-    refused(InputError, fixed.gradient, "detach")
+    assert_refused(InputError, fixed.gradient, "detach")
 
 
 def test_a_failure_in_a_later_batch_is_told_in_one_line():
     batches = [{"x": INPUTS, "y": TARGETS}, {"x": INPUTS}]
     o = Objective.from_step(MEMBER.make(), lambda m, b: F.cross_entropy(m(b["x"]), b["y"]), batches)
-    refused(InputError, o.value, "KeyError", "float32 (23, 6)")
+    assert_refused(InputError, o.value, "KeyError", "float32 (23, 6)")
 
 
 def test_a_function_that_is_differentiable_once_has_no_hessian_and_says_so():
@@ -430,10 +422,12 @@ def test_a_function_that_is_differentiable_once_has_no_hessian_and_says_so():
 
     o = Objective(MEMBER.make(), lambda out, t: F.cross_entropy(Doubling.apply(out), t), (INPUTS, TARGETS))
     assert float(o.gradient().norm()) > 0
-    refused(InputError, lambda: o.hvp(o.point), "only once")
+    assert_refused(InputError, lambda: o.hvp(o.point), "only once")
 
 
 def test_a_model_that_cannot_be_copied_is_refused():
     model = MEMBER.make()
     model.memory = model(INPUTS)  # a tensor with a history
-    refused(InputError, lambda: Objective(model, F.cross_entropy, (INPUTS, TARGETS)), "cannot be copied", "detach")
+    assert_refused(
+        InputError, lambda: Objective(model, F.cross_entropy, (INPUTS, TARGETS)), "cannot be copied", "detach"
+    )

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles.architectures import ARCHITECTURES, BY_NAME, Architecture, Written, drawn, objective_of, parameter, squares
+from oracles.refusals import refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -276,9 +277,8 @@ def test_in_single_precision_the_function_is_kept_to_1e_5() -> None:
     objective = la.Objective(la.zoo.mlp(6, (64, 64), 3, seed=0), squares, (x, torch.zeros(20)), metrics=None)
     found = la.align(objective, objective.point, la.zoo.mlp(6, (64, 64), 3, seed=1))
     assert 0 < float(found.summary.deviation) < 1e-5
-    with pytest.raises(LossAtlasError, match="float64") as caught:
+    with refused(LossAtlasError, match="float64"):
         la.align(objective, objective.point, la.zoo.mlp(6, (64, 64), 3, seed=1), tol=1e-12)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_summary_says_how_each_group_moved() -> None:
@@ -363,9 +363,8 @@ def test_a_model_that_cannot_be_traced_is_aligned_by_groups_by_hand() -> None:
 
 def test_a_model_that_cannot_be_traced_is_refused_without_them_and_the_module_named() -> None:
     objective = objective_of(untraceable(), 6)
-    with pytest.raises(InputError, match=r"'1\.1' \(Deciding\).*symmetries=") as caught:
+    with refused(InputError, match=r"'1\.1' \(Deciding\).*symmetries="):
         la.align(objective, objective.point, objective.point)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -382,9 +381,8 @@ def test_groups_by_hand_that_change_the_function_are_refused_and_named(spec: dic
     state = network_state(objective)
     of = Symmetries.parse(spec, {name: tensor.shape for name, tensor in state.items()})
     wrong = of.permuted(state, of.random(1))
-    with pytest.raises(InputError, match=named) as caught:
+    with refused(InputError, match=named):
         la.align(objective, state, wrong, symmetries=spec)
-    assert "\n" not in str(caught.value)
 
 
 def test_groups_by_hand_of_parameters_that_do_not_vary_are_refused() -> None:
@@ -398,17 +396,16 @@ def test_groups_by_hand_of_parameters_that_do_not_vary_are_refused() -> None:
 # Bad input.
 
 
-def refused(kind: type[LossAtlasError], match: str | None, *given: Any, **options: Any) -> None:
-    with pytest.raises(kind, match=match) as caught:
+def align_is_refused(kind: type[LossAtlasError], match: str | None, *given: Any, **options: Any) -> None:
+    with refused(kind, match=match):
         la.align(*given, **options)
-    assert "\n" not in str(caught.value)
 
 
 def test_two_architectures_are_refused() -> None:
     objective = BY_NAME["mlp"].objective()
-    refused(CheckpointError, r"fc2\.weight", objective, objective.point, la.zoo.mlp(6, (5, 5), 3))
-    refused(CheckpointError, r"fc3\.weight", objective, la.zoo.mlp(6, (5,), 3), objective.point)
-    refused(DirectionError, "74 parameters", objective, objective.point, objective.point[:-1])
+    align_is_refused(CheckpointError, r"fc2\.weight", objective, objective.point, la.zoo.mlp(6, (5, 5), 3))
+    align_is_refused(CheckpointError, r"fc3\.weight", objective, la.zoo.mlp(6, (5,), 3), objective.point)
+    align_is_refused(DirectionError, "74 parameters", objective, objective.point, objective.point[:-1])
 
 
 def test_weights_that_are_not_numbers_are_refused_and_the_tensor_named() -> None:
@@ -416,23 +413,23 @@ def test_weights_that_are_not_numbers_are_refused_and_the_tensor_named() -> None
     for number in (math.nan, math.inf):
         bad = network_state(objective)
         bad["fc2.weight"][0, 1] = number
-        refused(DirectionError, r"fc2\.weight", objective, objective.point, bad)
-        refused(DirectionError, r"fc2\.weight", objective, bad, objective.point)
-        refused(DirectionError, r"fc2\.weight", objective, objective.point, objective.space.flatten(bad))
+        align_is_refused(DirectionError, r"fc2\.weight", objective, objective.point, bad)
+        align_is_refused(DirectionError, r"fc2\.weight", objective, bad, objective.point)
+        align_is_refused(DirectionError, r"fc2\.weight", objective, objective.point, objective.space.flatten(bad))
 
 
 def test_statistics_that_are_not_numbers_are_refused_and_the_tensor_named() -> None:
     objective = BY_NAME["batch-norm-1d"].objective()
     bad = network_state(objective)
     bad["1.running_var"][0] = math.nan
-    refused(LossAtlasError, r"1\.running_var", objective, network_state(objective), bad)
+    align_is_refused(LossAtlasError, r"1\.running_var", objective, network_state(objective), bad)
 
 
 def test_weights_so_large_that_the_outputs_overflow_are_refused() -> None:
     model, x = la.zoo.mlp(6, (5, 4), 3, seed=0), torch.ones(3, 6)
     objective = la.Objective(model, squares, (x, torch.zeros(3)), metrics=None)
     huge = 1e30 * torch.randn(objective.n_parameters, generator=torch.Generator().manual_seed(0))
-    refused(LossAtlasError, None, objective, objective.point, huge)
+    align_is_refused(LossAtlasError, None, objective, objective.point, huge)
 
 
 def test_a_network_of_zeros_has_no_similarity_and_no_crash() -> None:
@@ -459,23 +456,25 @@ def test_a_network_of_zeros_has_no_similarity_and_no_crash() -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], match: str) -> None:
     objective = BY_NAME["mlp"].objective()
-    refused(InputError, match, objective, objective.point, objective.point, **options)
+    align_is_refused(InputError, match, objective, objective.point, objective.point, **options)
 
 
 def test_symmetries_of_another_network_are_refused() -> None:
     objective = BY_NAME["mlp"].objective()
     deeper = la.symmetries(objective_of(la.zoo.mlp(6, (5, 4, 3), 3), 6))
-    refused(InputError, r"fc4\.weight", objective, objective.point, objective.point, symmetries=deeper)
+    align_is_refused(InputError, r"fc4\.weight", objective, objective.point, objective.point, symmetries=deeper)
     vit, other = BY_NAME["vit"].objective(), la.zoo.vit(1, 4, 3, patch=2, width=6, depth=1, heads=3)
     heads = la.symmetries(objective_of(other, 1, 4, 4))  # three heads of 2 in place of two of 3
-    refused(InputError, r"attention\.qkv", vit, vit.point, BY_NAME["vit"].objective(seed=1).point, symmetries=heads)
+    align_is_refused(
+        InputError, r"attention\.qkv", vit, vit.point, BY_NAME["vit"].objective(seed=1).point, symmetries=heads
+    )
 
 
 def test_a_model_without_hidden_units_is_refused() -> None:
     objective = objective_of(nn.Linear(4, 2), 4)
-    refused(InputError, "hidden", objective, objective.point, objective.point)
+    align_is_refused(InputError, "hidden", objective, objective.point, objective.point)
     rolled = Written(lambda m, x: m.fc2(m.fc1(x).roll(1, 1) * m.scale), fc1=nn.Linear(4, 4), fc2=nn.Linear(4, 2))
     rolled.scale = parameter(4)
     ordered = objective_of(rolled, 4)
     if not la.symmetries(ordered).groups:
-        refused(InputError, "roll", ordered, ordered.point, ordered.point)
+        align_is_refused(InputError, "roll", ordered, ordered.point, ordered.point)

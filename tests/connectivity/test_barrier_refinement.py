@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracles.profiles import DEFINITIONS, Path, errors, hill, measured, numbered, profile
 from oracles.quadratic import quadratic, symmetric
+from oracles.refusals import refused
 from torch import Tensor, nn
 
 import lossatlas as la
@@ -255,7 +256,6 @@ def test_an_end_that_is_not_finite_is_told_before_the_rest_is_computed(bad, end)
 
     o = profile(loss)
     asked.clear()
-    with pytest.raises(NonFiniteLoss, match=f"t = {end}") as caught:
+    with refused(NonFiniteLoss, match=f"t = {end}"):
         measured(o)
-    assert "\n" not in str(caught.value)
     assert set(asked) <= {0.0, 1.0}

@@ -12,6 +12,7 @@ import xarray as xr
 from oracles import plain
 from oracles.members import BATCH, BY_NAME, N
 from oracles.quadratic import quadratic, symmetric
+from oracles.refusals import refused
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -262,9 +263,8 @@ def test_a_folder_of_another_fit_or_a_damaged_file_is_refused(tmp_path):
         (o, b + 1, {}, "start"),
         (o.examples(torch.arange(12)), b, {}, "data_fingerprint"),
     ):
-        with pytest.raises(OutputError, match=words) as caught:
+        with refused(OutputError, match=words):
             fitted(objective, a, end, folder=tmp_path, **options)
-        assert "\n" not in str(caught.value)
     (tmp_path / fitting.FILE).write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="damaged"):
         fitted(o, a, b, folder=tmp_path)
@@ -362,10 +362,9 @@ def test_by_default_there_are_three_thousand_steps(monkeypatch):
 def test_a_loss_that_is_not_finite_is_told_and_what_was_before_is_kept(tmp_path):
     matrix, _ = symmetric([1.0, 2.0])
     o = quadratic(matrix, torch.zeros(8, 2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
-    with pytest.raises(NonFiniteLoss, match="smaller learning_rate") as caught:
+    with refused(NonFiniteLoss, match="smaller learning_rate") as caught:
         fitted(o, o.point, -o.point, epochs=3, learning_rate=1e200, folder=tmp_path)
     assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
     assert (tmp_path / fitting.FILE).is_file()
 
 
@@ -395,9 +394,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_impossible_questions_are_refused(name):
     ask, error, words = REFUSED[name]
-    with pytest.raises(error, match=words) as caught:
+    with refused(error, match=words):
         ask(*two())
-    assert "\n" not in str(caught.value)
 
 
 def test_two_networks_on_the_digits_are_connected_by_a_curve_that_is_hardly_longer():

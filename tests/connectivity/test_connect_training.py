@@ -10,6 +10,7 @@ import xarray as xr
 from oracles import plain
 from oracles.members import BATCH, BY_NAME, N
 from oracles.quadratic import Point, quadratic, symmetric
+from oracles.refusals import refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -211,9 +212,8 @@ def test_a_file_that_was_cut_off_is_told(share, tmp_path):
     o, a, b = two()
     fitted(o, a, b, folder=tmp_path)
     truncated(tmp_path, share)
-    with pytest.raises(CheckpointError, match="damaged or no state of a connection") as caught:
+    with refused(CheckpointError, match="damaged or no state of a connection"):
         fitted(o, a, b, folder=tmp_path)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("header", [None, {"connection": "{}"}, {"connection": "no json"}])
@@ -241,10 +241,9 @@ def test_a_folder_of_another_network_engine_type_or_batch_norm_is_refused(tmp_pa
         (other, (a, b), {"batch_size": 5}, "batch_size is 9 there, 5 here"),
         (other, (a, b), {"learning_rate": 0.5}, "learning_rate is 0.001 there, 0.5 here"),
     ):
-        with pytest.raises(OutputError, match=words) as caught:
+        with refused(OutputError, match=words) as caught:
             fitted(objective, *ends, folder=tmp_path, **{"curve": PolygonalChain(2)} | options)
         assert str(tmp_path) in str(caught.value)
-        assert "\n" not in str(caught.value)
     # and the fit itself is still there
     assert same(fitted(other, a, b, folder=tmp_path, curve=PolygonalChain(2)), fitted(o, a, b, curve=PolygonalChain(2)))
 
@@ -260,9 +259,8 @@ def test_a_folder_that_is_a_file_is_told_before_anything_is_trained(tmp_path):
     o = Objective(member.make(), loss, member.data())
     (tmp_path / "file").write_text("")
     asked.clear()
-    with pytest.raises(OutputError, match="file") as caught:
+    with refused(OutputError, match="file"):
         fitted(o, o.point, o.point + 1, folder=tmp_path / "file")
-    assert "\n" not in str(caught.value)
     assert asked == []
 
 
@@ -310,9 +308,8 @@ def test_one_step_is_one_step_of_adam():
 def test_batch_norm_cannot_take_its_statistics_from_one_example():
     # Over 6 x 6 pixels there are statistics of one image, but the last norm sees one number a channel.
     o, a, b = two("batch-norm")
-    with pytest.raises(InputError, match="use larger batches") as caught:
+    with refused(InputError, match="use larger batches"):
         fitted(o, a, b, batch_size=1)
-    assert "\n" not in str(caught.value)
 
 
 def test_batch_norm_falls_along_the_path_and_what_was_frozen_stays_so():
@@ -331,13 +328,12 @@ def test_a_learning_rate_that_is_too_high_is_told_with_the_remedy(engine, kept, 
     matrix, _ = symmetric([1.0, 2.0])
     o = quadratic(matrix, torch.zeros(8, 2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     b = torch.tensor([-1.0, 0.5], dtype=torch.float64)
-    with pytest.raises(NonFiniteLoss, match="try a smaller learning_rate") as caught:
+    with refused(NonFiniteLoss, match="try a smaller learning_rate") as caught:
         fitted(
             o, o.point, b, epochs=3, learning_rate=1e200, engine=engine, curve=PolygonalChain(2),
             folder=tmp_path if kept else None,
         )  # fmt: skip
     assert (str(tmp_path) in str(caught.value)) == kept
-    assert "\n" not in str(caught.value)
 
 
 def test_a_loss_that_is_nan_on_the_path_is_told_with_its_t():
@@ -371,9 +367,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_impossible_questions_are_refused(name):
     ask, error, words = REFUSED[name]
-    with pytest.raises(error, match=words) as caught:
+    with refused(error, match=words):
         ask(*two())
-    assert "\n" not in str(caught.value)
 
 
 def test_an_untouched_module_is_an_end_and_a_trained_module_too():

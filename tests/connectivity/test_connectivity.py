@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from oracles.members import BATCH, BY_NAME
+from oracles.refusals import refused
 
 import lossatlas as la
 from lossatlas.connectivity.connect import connect
@@ -170,9 +171,8 @@ def test_impossible_questions_are_refused_before_anything_is_computed(options, w
         raise AssertionError(f"{name} was begun")
 
     o, _, a, b = networks()
-    with pytest.raises(InputError, match=words) as caught:
+    with refused(InputError, match=words):
         asked(o, a, b, keep=keep, **options)
-    assert "\n" not in str(caught.value)
 
 
 def test_two_times_the_same_network_is_refused_by_its_files(tmp_path):

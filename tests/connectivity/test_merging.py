@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles import plain
+from oracles.refusals import refused
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -265,13 +266,13 @@ def test_the_order_of_the_networks_hardly_matters(trained, order):
     assert abs(one - other) < 0.05 * naive
 
 
-def refused(name: str) -> None:
+def ask(name: str) -> None:
     sources = [network(mlp, seed, (5,)) for seed in range(3)]
     o = Objective(sources[0], F.cross_entropy, data((5,)))
     broken = {key: tensor.clone() for key, tensor in sources[2].state_dict().items()}
     broken["2.weight"][1, 1] = torch.inf
     single = nn.Linear(5, 3).double()
-    ask = {
+    questions = {
         "none": lambda: merge_many(o, []),
         "one": lambda: merge_many(o, sources[:1]),
         "no rounds": lambda: merge_many(o, sources, rounds=0),
@@ -281,7 +282,7 @@ def refused(name: str) -> None:
         "a point of another size": lambda: merge_many(o, [o.point, o.point[:-1]]),
         "no hidden units": lambda: merge_many(Objective(single, F.cross_entropy, data((5,))), [single, single]),
     }
-    ask[name]()
+    questions[name]()
 
 
 @pytest.mark.parametrize(
@@ -298,6 +299,5 @@ def refused(name: str) -> None:
     ],
 )
 def test_impossible_questions_are_refused(name, error, words):
-    with pytest.raises(error, match=words) as caught:
-        refused(name)
-    assert "\n" not in str(caught.value)
+    with refused(error, match=words):
+        ask(name)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from oracles.members import BY_NAME
 from oracles.quadratic import quadratic, symmetric
+from oracles.refusals import refused
 
 import lossatlas as la
 from lossatlas.connectivity.plane import connectivity_plane
@@ -235,6 +236,5 @@ def test_points_that_span_no_plane_or_are_none_are_refused(name):
         "a mark of another size": lambda: drawn(o, line, {"bend": c[:-1]}, c),
         "a mark of nan": lambda: drawn(o, line, {"bend": c * torch.nan}, c),
     }
-    with pytest.raises((DirectionError, InputError)) as caught:
+    with refused((DirectionError, InputError)):
         ask[name]()
-    assert "\n" not in str(caught.value)

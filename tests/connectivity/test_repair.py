@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles import plain
+from oracles.refusals import refused
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -506,13 +507,13 @@ def test_repair_of_a_permuted_copy_is_the_mean_itself(pair):
 # Bad input
 
 
-def refused(name: str) -> None:
+def ask(name: str) -> None:
     ends = networks(mlp)
     o = whole(FAMILIES["mlp"])[2](ends[0])
     broken = {k: v.clone() for k, v in ends[1].state_dict().items()}
     broken["2.bias"][1] = torch.nan
     untraceable = networks(Untraceable)
-    ask = {
+    questions = {
         "no network": lambda: repair(o, []),
         "one network": lambda: repair(o, ends[:1]),
         "weights that sum to 2": lambda: repair(o, ends, (1.0, 1.0)),
@@ -529,7 +530,7 @@ def refused(name: str) -> None:
             Objective(untraceable[0], F.cross_entropy, data((6,))), untraceable
         ),
     }  # fmt: skip
-    ask[name]()
+    questions[name]()
 
 
 @pytest.mark.parametrize(
@@ -548,6 +549,5 @@ def refused(name: str) -> None:
     ],
 )
 def test_impossible_questions_are_refused(name, error, words):
-    with pytest.raises(error, match=words) as caught:
-        refused(name)
-    assert "\n" not in str(caught.value)
+    with refused(error, match=words):
+        ask(name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import measured_connectivity as measured
 import numpy as np
 import pytest
 import xarray as xr
+from measured import connectivity as measured
 
 from lossatlas.connectivity.show import ALIGNMENT, BARRIER, CONNECTION, CONNECTIVITY_PLANE, INSTABILITY, REPAIR
 from lossatlas.results.blocks import FigureGroup, Table

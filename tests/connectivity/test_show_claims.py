@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import measured_connectivity as measured
 import numpy as np
 import pytest
 import xarray as xr
+from measured import connectivity as measured
 
 from lossatlas.connectivity.show import claims
 from lossatlas.connectivity.show.instability_claims import stability

@@ -6,13 +6,13 @@ import io
 from collections.abc import Callable
 from itertools import pairwise
 
-import measured_connectivity as measured
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from measured import connectivity as measured
 
 from lossatlas import plot
 from lossatlas.connectivity.show.paths import paths, reference

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles.plain import columns, normal
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -26,10 +27,6 @@ MATRICES: dict[str, Callable[..., Operator]] = {
     "gradient_covariance": la.gradient_covariance,
 }
 every_matrix = pytest.mark.parametrize("matrix", MATRICES)
-
-
-def normal(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 DATA = (normal(23, 6), torch.arange(23) % 3)
@@ -58,10 +55,6 @@ def network(*parts: Callable[[Tensor], Tensor]) -> nn.Module:
 
 def objective(model: nn.Module | None = None, loss: Callable[..., Tensor] = F.cross_entropy) -> Objective:
     return Objective(network() if model is None else model, loss, DATA, batch_size=9)
-
-
-def columns(operator: Operator) -> Tensor:
-    return operator @ torch.eye(operator.n, dtype=operator.dtype)
 
 
 # Known results

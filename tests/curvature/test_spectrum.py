@@ -87,7 +87,7 @@ def test_the_residual_is_measured():
 
 def test_the_data_sampling_error_of_an_eigenvalue_is_that_of_batch_curvatures():
     member = BY_NAME["mlp-relu"]
-    o = Objective(member.make(torch.float64), member.loss, member.data(torch.float64), batch_size=BATCH)
+    o = member.objective(torch.float64)
     found = la.spectrum(o, 2, tol=1e-8, vectors=True, trend=False, steps=4)
     vectors = torch.from_numpy(found["eigenvector"].to_numpy()).double().reshape(4, -1)
     expected = [sample.stderr for sample in la.hessian(o).products.forms(vectors)]
@@ -96,7 +96,7 @@ def test_the_data_sampling_error_of_an_eigenvalue_is_that_of_batch_curvatures():
 
 def test_all_products_are_counted_those_of_the_subsets_and_layers_too(products):
     member = BY_NAME["mlp-tanh"]
-    o = Objective(member.make(), member.loss, member.data(), batch_size=BATCH)
+    o = member.objective()
     found = la.spectrum(o, 2, layers=True, trend=True, steps=10, probes=3)
     assert found.attrs["products"] == pytest.approx(products(), abs=1)
     parts = ("eigenpairs", "errors", "density", "trace", "trend", "layers")
@@ -159,7 +159,7 @@ def test_the_probes_of_the_trace_are_not_those_of_the_density():
 
 def test_a_spectrum_can_be_written_and_read_back(tmp_path):
     member = BY_NAME["cnn"]
-    o = Objective(member.make(), member.loss, member.data(), batch_size=BATCH)
+    o = member.objective()
     for given in (dict(layers=True, vectors=True), dict(trend=False)):
         found = la.spectrum(o, 2, steps=10, probes=3, **given)
         found.to_netcdf(tmp_path / "spectrum.nc")
@@ -173,7 +173,7 @@ def test_a_spectrum_can_be_written_and_read_back(tmp_path):
 
 def test_the_seed_decides_and_memory_does_not():
     member = BY_NAME["mlp-tanh"]
-    o = Objective(member.make(torch.float64), member.loss, member.data(torch.float64), batch_size=BATCH)
+    o = member.objective(torch.float64)
     first, again, other, forgetful = (
         la.spectrum(o, 2, tol=1e-8, steps=10, probes=3, **given)
         for given in (dict(), dict(), dict(seed=5), dict(max_memory=0))

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from oracles import plain
 from oracles.members import BATCH, BY_NAME
+from oracles.plain import normal
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lossatlas as la
 from lossatlas.curvature.operators import matrix_diagonal
@@ -25,10 +24,6 @@ from lossatlas.objective import Objective
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Data = tuple[Tensor, Tensor]
-
-
-def normal(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def classes(n: int) -> Tensor:
@@ -43,16 +38,8 @@ def dense(model: nn.Module, loss: Loss, data: Data, matrix: str) -> Tensor:
     """The diagonal from the dense float64 matrix, by plain autograd on all the data at once."""
     if matrix == "hessian":
         return plain.hessian(model, loss, data).diagonal()
-    own, (inputs, targets) = model.eval(), data
-    named = plain.trainable(own)
-
-    def outputs(theta: Tensor) -> Tensor:
-        parts = theta.split([parameter.numel() for _, parameter in named])
-        tensors = {name: part.view_as(parameter) for (name, parameter), part in zip(named, parts, strict=True)}
-        with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(own, tensors, (inputs,))
-
-    theta = plain.flat(own)
+    inputs, targets = data
+    outputs, theta = plain.outputs(model, inputs), plain.flat(model)
     jac = torch.autograd.functional.jacobian(outputs, theta)
     bend = torch.autograd.functional.hessian(lambda f: loss(f, targets).mean(), outputs(theta).detach())
     return torch.einsum("icp,icjd,jdp->p", jac, bend, jac)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles.plain import normal
 from torch import Tensor, nn
 
 import lossatlas as la
@@ -20,10 +21,6 @@ SIGMAS = 4.5  # of a normal variable: beyond with a chance of 7e-6
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
 
 
 def each_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -111,7 +108,10 @@ def test_draws_are_taken_at_the_point_that_is_given():
 REFUSED = {
     "label smoothing": (nn.CrossEntropyLoss(label_smoothing=0.1), torch.arange(24) % 3),
     "absolute error": (F.l1_loss, normal(24, 3)),
-    "outputs of unequal weight": (lambda o, t: ((o - t) ** 2 * torch.tensor([1.0, 2.0, 3.0])).sum(1), normal(24, 3)),
+    "outputs of unequal weight": (
+        lambda o, t: ((o - t) ** 2 * torch.tensor([1.0, 2.0, 3.0])).sum(1),
+        normal(24, 3),
+    ),
     "several labels": (F.binary_cross_entropy_with_logits, (normal(24, 3) > 0).double()),
     "soft labels": (F.cross_entropy, normal(24, 3).softmax(1)),
     "half the cross-entropy": (lambda o, t: 0.5 * F.cross_entropy(o, t), torch.arange(24) % 3),

@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles import plain
-from oracles.members import BATCH, BY_NAME, MEMBERS, Member
+from oracles.members import BATCH, BY_NAME, MEMBERS
+from oracles.plain import normal, relative_error
 from torch import Tensor, nn
 
 import lossatlas as la
@@ -37,18 +38,6 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "STAGED_FROM", 0)
 
 
-def objective(member: Member, dtype: torch.dtype = torch.float64) -> Objective:
-    return Objective(member.make(dtype), member.loss, member.data(dtype), batch_size=BATCH)
-
-
-def normal(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def error(found: Tensor, truth: Tensor) -> float:
-    return float((found.double() - truth).norm() / truth.norm())
-
-
 # The traced route
 
 
@@ -62,11 +51,11 @@ def error(found: Tensor, truth: Tensor) -> float:
     ],
 )
 def test_the_traced_products_are_those_of_autograd_or_the_reason_is_told(member, matrix):
-    o = objective(member)
+    o = member.objective(torch.float64)
     rows = normal(2, o.n_parameters)
     operator = MATRICES[matrix](o)
     plainly = matrix_products(o, matrix, stage=False)(rows)
-    assert error(operator.rows(rows), plainly) < 1e-9
+    assert relative_error(operator.rows(rows), plainly) < 1e-9
     if member.name == "lstm":  # which PyTorch differentiates forwards in a trace of shapes only
         assert re.match(r"traced|graphs of autograd, since it cannot be traced: .*forward AD", operator.explain())
     else:
@@ -76,7 +65,7 @@ def test_the_traced_products_are_those_of_autograd_or_the_reason_is_told(member,
 @pytest.mark.usefixtures("staged")
 @some_members
 def test_replays_leave_nothing_behind(member):
-    o = objective(member)
+    o = member.objective(torch.float64)
     u, v = normal(2, o.n_parameters)
     operator = la.hessian(o)
     first = operator @ u
@@ -96,7 +85,7 @@ def test_traced_products_in_single_precision_agree_to_single_precision(member):
     operator = la.hessian(single)
     v = normal(single.n_parameters)
     dense = plain.hessian(member.make(torch.float64), member.loss, member.data(torch.float64))
-    assert error(operator @ v.float(), dense @ v) < 1e-5
+    assert relative_error(operator @ v.float(), dense @ v) < 1e-5
     assert operator.explain().startswith("traced")
 
 
@@ -110,8 +99,8 @@ def test_batches_of_any_form_and_order_are_traced_or_not():
         o = Objective(model, member.loss, list(zip(inputs.split(sizes), targets.split(sizes), strict=True)))
         v = normal(o.n_parameters)
         operator = la.hessian(o)
-        assert error(operator @ v, truth @ v) < 1e-11
-        assert error(operator @ v, truth @ v) < 1e-11
+        assert relative_error(operator @ v, truth @ v) < 1e-11
+        assert relative_error(operator @ v, truth @ v) < 1e-11
 
 
 class Network(nn.Module):
@@ -269,7 +258,7 @@ def test_the_route_of_autograd_is_right_for_models_that_write_to_tensors():
         o = Objective(model, F.cross_entropy, batches(6, 7, 7))
         v, step = normal(o.n_parameters), 1e-5
         bend = (o.gradient(o.point + step * v) - o.gradient(o.point - step * v)) / (2 * step)
-        assert error(la.hessian(o) @ v, bend) < 1e-6
+        assert relative_error(la.hessian(o) @ v, bend) < 1e-6
 
 
 class Listing(Network):
@@ -315,10 +304,12 @@ def test_a_product_of_zero_is_no_disagreement():
 @pytest.mark.usefixtures("staged")
 def test_fused_attention_is_differentiated_by_its_plain_formula():
     member = BY_NAME["attention"]
-    o = objective(member)
+    o = member.objective(torch.float64)
     v = normal(o.n_parameters)
     assert (
-        error(la.hessian(o) @ v, plain.hessian(member.make(torch.float64), member.loss, member.data(torch.float64)) @ v)
+        relative_error(
+            la.hessian(o) @ v, plain.hessian(member.make(torch.float64), member.loss, member.data(torch.float64)) @ v
+        )
         < 1e-11
     )
 
@@ -365,13 +356,13 @@ def test_a_product_alone_runs_the_model_once_a_batch():
 
 def test_the_budget_decides_what_is_kept_and_not_the_numbers():
     member = BY_NAME["mlp-tanh"]
-    rows = normal(2, objective(member).n_parameters)
-    plenty = la.hessian(objective(member))
+    rows = normal(2, member.objective(torch.float64).n_parameters)
+    plenty = la.hessian(member.objective(torch.float64))
     truth = plenty.rows(rows)
     assert "3 of 3 batches kept" in plenty.explain()
     held = set()
     for budget in (0, 1, 3000, 4000, 6000, 8000, 10_000, 10**9):
-        operator = la.hessian(objective(member), max_memory=budget)
+        operator = la.hessian(member.objective(torch.float64), max_memory=budget)
         for _ in range(3):
             torch.testing.assert_close(operator.rows(rows), truth, rtol=1e-13, atol=1e-16)
         kept, used = re.search(r"(\d) of 3 batches kept \(([\d,]+) of", operator.explain()).groups()
@@ -383,11 +374,11 @@ def test_the_budget_decides_what_is_kept_and_not_the_numbers():
 @pytest.mark.usefixtures("staged")
 @pytest.mark.parametrize("budget", [0, 6000, 10**9])
 def test_traced_products_do_not_depend_on_the_budget(budget):
-    o = objective(BY_NAME["mlp-tanh"])
+    o = BY_NAME["mlp-tanh"].objective(torch.float64)
     rows = normal(2, o.n_parameters)
     operator = la.hessian(o, max_memory=budget)
     for _ in range(2):
-        assert error(operator.rows(rows), matrix_products(o, "hessian", stage=False)(rows)) < 1e-12
+        assert relative_error(operator.rows(rows), matrix_products(o, "hessian", stage=False)(rows)) < 1e-12
     assert operator.explain().startswith("traced")
 
 
@@ -403,18 +394,18 @@ def test_the_parameters_are_counted_once_and_not_for_every_batch(monkeypatch, ro
 
 
 def test_no_product_has_been_computed_before_the_first():
-    operator = la.hessian(objective(BY_NAME["mlp-tanh"]), max_memory=0)
+    operator = la.hessian(BY_NAME["mlp-tanh"].objective(torch.float64), max_memory=0)
     assert operator.explain() == "no product has been computed yet"
     operator @ normal(operator.n)
     assert operator.explain().startswith("graphs of autograd; 0 of 3 batches kept (0 of")
 
 
 def test_a_failed_product_leaves_the_operator_usable():
-    operator = la.hessian(objective(BY_NAME["mlp-tanh"]))
+    operator = la.hessian(BY_NAME["mlp-tanh"].objective(torch.float64))
     with pytest.raises(Exception, match="NaN or infinite"):
         operator @ torch.full((operator.n,), float("nan"))
     v = normal(operator.n)
-    assert torch.equal(operator @ v, la.hessian(objective(BY_NAME["mlp-tanh"])) @ v)
+    assert torch.equal(operator @ v, la.hessian(BY_NAME["mlp-tanh"].objective(torch.float64)) @ v)
 
 
 def test_products_stay_what_they_are_when_training_goes_on():
@@ -430,7 +421,7 @@ def test_products_stay_what_they_are_when_training_goes_on():
 
 
 def test_the_point_that_is_given_may_be_written_to_later():
-    o = objective(BY_NAME["mlp-tanh"])
+    o = BY_NAME["mlp-tanh"].objective(torch.float64)
     theta = o.point.clone()
     operator, v = la.hessian(o.at(theta), max_memory=0), normal(o.n_parameters)
     before = operator @ v
@@ -443,7 +434,7 @@ def test_the_point_that_is_given_may_be_written_to_later():
 
 def test_each_batch_gives_its_own_form_and_their_mean_is_that_of_the_whole():
     member = BY_NAME["mlp-tanh"]
-    o, rows = objective(member), normal(2, objective(member).n_parameters)
+    o, rows = member.objective(torch.float64), normal(2, member.objective(torch.float64).n_parameters)
     dense = [plain.hessian(member.make(torch.float64), member.loss, batch) for batch in member.batches(torch.float64)]
     for _ in range(2):
         for sample, v in zip(matrix_products(o, "hessian").forms(rows), rows, strict=True):
@@ -472,4 +463,4 @@ def test_the_generators_and_the_model_are_left_as_they_were(matrix):
 
 def test_negative_memory_is_refused_before_anything_is_computed():
     with pytest.raises(InputError, match="max_memory=-5"):
-        matrix_products(objective(BY_NAME["mlp-tanh"]), "hessian", max_memory=-5)
+        matrix_products(BY_NAME["mlp-tanh"].objective(torch.float64), "hessian", max_memory=-5)

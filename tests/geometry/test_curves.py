@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from oracles.refusals import refused
 from scipy.interpolate import BPoly
 
 from lossatlas.errors import DirectionError
@@ -120,9 +121,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_impossible_curves_are_refused(name):
     ask, words = REFUSED[name]
-    with pytest.raises(DirectionError, match=words) as caught:
+    with refused(DirectionError, match=words):
         ask()
-    assert "\n" not in str(caught.value)
 
 
 # Laws

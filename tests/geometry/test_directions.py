@@ -20,10 +20,6 @@ from lossatlas.objective import Objective
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
 
 
-def objective(member, dtype=torch.float32) -> Objective:
-    return Objective(member.make(dtype), member.loss, member.data(dtype))
-
-
 def of(model: nn.Module) -> Objective:
     return Objective.from_step(model, lambda m, b: sum(p.sum() for p in m.parameters()), [torch.zeros(1)])
 
@@ -50,7 +46,7 @@ def has_one_dimension(o: Objective, name: str) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @every_member
 def test_each_filter_of_the_direction_has_the_norm_of_the_models_filter(member, dtype):
-    o = objective(member, dtype)
+    o = member.objective(dtype)
     transposed = ("2.weight",) if member.name == "transposed" else ()
     for direction in la.random_directions(o, 2, seed=3):
         for (name, own), (_, weights) in zip(rows(o, direction, transposed), rows(o, o.point, transposed), strict=True):
@@ -62,7 +58,7 @@ def test_each_filter_of_the_direction_has_the_norm_of_the_models_filter(member, 
 
 @every_member
 def test_scaled_one_dimensional_tensors_are_blocks_of_their_own(member):
-    o = objective(member)
+    o = member.objective()
     for direction in la.random_directions(o, 1, seed=3, one_d="scale"):
         for entry in o.space:
             if entry.filter_axis is None:
@@ -72,7 +68,7 @@ def test_scaled_one_dimensional_tensors_are_blocks_of_their_own(member):
 
 @every_member
 def test_layer_and_model_norms_are_those_of_the_weights(member):
-    o = objective(member)
+    o = member.objective()
     (layer,) = la.random_directions(o, 1, seed=0, norm="layer", one_d="scale")
     for entry in o.space:
         own, weights = (v[entry.start : entry.stop].double().norm() for v in (layer, o.point))
@@ -84,13 +80,13 @@ def test_layer_and_model_norms_are_those_of_the_weights(member):
 @pytest.mark.parametrize("norm", ["filter", "layer", "model", None])
 @every_member
 def test_the_second_direction_is_orthogonal_to_the_first(member, norm):
-    o = objective(member)
+    o = member.objective()
     first, second = la.random_directions(o, 2, seed=1, norm=norm)
     assert abs(cosine(first, second)) < 1e-6
 
 
 def test_the_right_angle_holds_inside_every_filter():
-    o = objective(MEMBERS[0])
+    o = MEMBERS[0].objective()
     first, second = la.random_directions(o, 2, seed=1)
     for (_, a), (_, b) in zip(rows(o, first, ()), rows(o, second, ()), strict=True):
         assert abs(float(a @ b)) <= 1e-6 * float(a.norm() * b.norm()) + 1e-30
@@ -98,15 +94,15 @@ def test_the_right_angle_holds_inside_every_filter():
 
 @every_member
 def test_seeds_are_reproducible_and_different(member):
-    o = objective(member)
+    o = member.objective()
     first, again, other = (la.random_directions(o, 2, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    torch.testing.assert_close(la.random_directions(objective(member, torch.float64), 2, seed=5).float(), first)
+    torch.testing.assert_close(la.random_directions(member.objective(torch.float64), 2, seed=5).float(), first)
 
 
 def test_the_first_direction_does_not_depend_on_how_many_are_asked_for():
-    o = objective(MEMBERS[1])
+    o = MEMBERS[1].objective()
     one, many = la.random_directions(o, 1, seed=4), la.random_directions(o, 3, seed=4)
     assert many.shape == (3, o.n_parameters)
     torch.testing.assert_close(many @ many.T, torch.diag((many**2).sum(1)), atol=1e-5, rtol=1e-5)
@@ -117,7 +113,7 @@ def test_the_first_direction_does_not_depend_on_how_many_are_asked_for():
 @pytest.mark.parametrize("norm", ["filter", "layer", "model"])
 @every_member
 def test_what_was_made_is_recognised(member, norm, one_d):
-    o = objective(member)
+    o = member.objective()
     for direction in la.random_directions(o, 2, seed=2, norm=norm, one_d=one_d):
         varied = [entry for entry in o.space if one_d == "scale" or entry.filter_axis is not None]
         expected = "layer" if norm == "model" and len(varied) == 1 else norm  # one tensor is both
@@ -126,7 +122,7 @@ def test_what_was_made_is_recognised(member, norm, one_d):
 
 @every_member
 def test_what_was_not_made_is_not_recognised(member):
-    o = objective(member)
+    o = member.objective()
     (free,) = la.random_directions(o, 1, seed=2, norm=None)
     (scaled,) = la.random_directions(o, 1, seed=2)
     assert normalisation(o.space, o.point, free)[0] == "none"
@@ -135,7 +131,7 @@ def test_what_was_not_made_is_not_recognised(member):
 
 
 def test_a_plane_with_one_direction_of_another_kind_is_not_called_normalised():
-    o = objective(MEMBERS[0])
+    o = MEMBERS[0].objective()
     (scaled,) = la.random_directions(o, 1, seed=0)
     (free,) = la.random_directions(o, 1, seed=1, norm=None)
     mixed = la.surface(o, la.plane(o.point, scaled, free, steps=2), progress=False)
@@ -207,7 +203,7 @@ def test_an_orthonormal_basis_spans_the_same_rows():
 
 
 def test_directions_know_how_they_were_made():
-    o = objective(MEMBERS[0])
+    o = MEMBERS[0].objective()
     for norm, one_d, expected in (("filter", None, "zero"), ("model", None, "scale"), (None, "zero", "zero")):
         made = la.random_directions(o, 2, seed=7, norm=norm, one_d=one_d)
         assert (made.normalisation, made.one_d, made.seed, made.source) == (norm or "none", expected, 7, "random")
@@ -239,7 +235,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_on_directions_is_the_operation_on_a_tensor(name):
-    made = la.random_directions(objective(MEMBERS[0]), 2, seed=1)
+    made = la.random_directions(MEMBERS[0].objective(), 2, seed=1)
     found = OPERATIONS[name](made)
     assert type(found) is Tensor
     assert torch.equal(found, OPERATIONS[name](made.as_subclass(Tensor)))
@@ -251,7 +247,7 @@ def test_an_operation_on_directions_is_the_operation_on_a_tensor(name):
     ids=["copy", "deepcopy", "pickle", "deepcopy in a list"],
 )
 def test_a_copy_knows_what_the_original_knows(copied):
-    made = la.random_directions(objective(MEMBERS[0]), 2, seed=3, norm="layer")
+    made = la.random_directions(MEMBERS[0].objective(), 2, seed=3, norm="layer")
     for original in (made, made[1]):
         found = copied(original)
         assert type(found) is Directions
@@ -260,7 +256,7 @@ def test_a_copy_knows_what_the_original_knows(copied):
 
 
 def test_a_deep_copy_owns_its_numbers():
-    made = la.random_directions(objective(MEMBERS[0]), 2, seed=3)
+    made = la.random_directions(MEMBERS[0].objective(), 2, seed=3)
     found = copy.deepcopy(made)
     found.zero_()
     assert bool(made.any())
@@ -277,7 +273,7 @@ MAKERS = {"line": (la.line, 1), "plane": (la.plane, 2), "volume": (la.volume, 3)
 @pytest.mark.parametrize("name", MAKERS)
 def test_whichever_way_directions_are_passed_the_surface_of_the_region_knows_their_seed(name):
     make, k = MAKERS[name]
-    o = objective(MEMBERS[0])
+    o = MEMBERS[0].objective()
     made = la.random_directions(o, k, seed=5, norm="layer")
     regions = [make(o.point, made, steps=4), make(o.point, *made, steps=4), make(o.point, *map(copy.deepcopy, made))]
     expected = {"directions": "random", "seed": 5, "directions_normalisation": "layer", "region": name}
@@ -294,7 +290,7 @@ def test_whichever_way_directions_are_passed_the_surface_of_the_region_knows_the
 
 
 def test_directions_of_several_draws_give_all_their_seeds():
-    o = objective(MEMBERS[0])
+    o = MEMBERS[0].objective()
     (one,), (other,) = la.random_directions(o, 1, seed=0), la.random_directions(o, 1, seed=9, norm="model")
     found = la.plane(o.point, one, other).provenance()
     assert (found["seed"], found["directions_normalisation"]) == ([0, 9], "mixed")

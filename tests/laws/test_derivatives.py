@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 from oracles import plain
-from oracles.members import BATCH, BY_NAME, MEMBERS, Member
+from oracles.members import BATCH, BY_NAME, MEMBERS
+from oracles.plain import normal, relative_error
 from torch import nn
 
 import lossatlas as la
@@ -16,60 +17,59 @@ from lossatlas.objective import Objective
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
 
 
-def objective(member: Member, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Objective]:
-    model = member.make(dtype)
-    return model, Objective(model, member.loss, member.data(dtype), batch_size=BATCH)
-
-
 def vectors(n: int, k: int) -> torch.Tensor:
-    return torch.randn(k, n, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return normal(k, n, seed=5)
 
 
-def error(found: torch.Tensor, truth: torch.Tensor) -> float:
-    return float((found.double() - truth).norm() / truth.norm())
+def assert_finite_differences(o: Objective, v: torch.Tensor, step: float = 1e-5) -> None:
+    """The gradient and the Hessian along v are the central differences of the values and of the gradients."""
+    slope = (o.value(o.point + step * v) - o.value(o.point - step * v)) / (2 * step)
+    bend = (o.gradient(o.point + step * v) - o.gradient(o.point - step * v)) / (2 * step)
+    assert float(o.gradient() @ v) == pytest.approx(slope, rel=1e-6)
+    assert relative_error(o.hvp(v), bend) < 1e-6
 
 
 @every_member
 def test_the_gradient_is_that_of_the_full_batch(member):
-    model, o = objective(member)
-    assert error(o.gradient(), plain.gradient(model, member.loss, member.data(torch.float64))) < 1e-12
+    model, o = member.make(torch.float64), member.objective(torch.float64)
+    assert relative_error(o.gradient(), plain.gradient(model, member.loss, member.data(torch.float64))) < 1e-12
 
 
 @every_member
 def test_the_hessian_is_the_dense_one(member):
-    model, o = objective(member)
+    model, o = member.make(torch.float64), member.objective(torch.float64)
     dense = plain.hessian(model, member.loss, member.data(torch.float64))
     columns = la.hessian(o) @ torch.eye(o.n_parameters, dtype=torch.float64)
-    assert error(columns, dense) < 1e-11
+    assert relative_error(columns, dense) < 1e-11
 
 
 @every_member
 def test_in_float32_both_agree_to_single_precision(member):
-    _, single = objective(member, torch.float32)
-    model, _ = objective(member)
+    single = member.objective(torch.float32)
+    model = member.make(torch.float64)
     data = member.data(torch.float32)
     model.load_state_dict({name: tensor.double() for name, tensor in member.make().state_dict().items()})
     v = vectors(single.n_parameters, 1)[0].float()
     dense = plain.hessian(model, member.loss, data)
-    assert error(single.gradient(), plain.gradient(model, member.loss, data)) < 1e-5
-    assert error(single.hvp(v), dense @ v.double()) < 1e-5
+    assert relative_error(single.gradient(), plain.gradient(model, member.loss, data)) < 1e-5
+    assert relative_error(single.hvp(v), dense @ v.double()) < 1e-5
 
 
 @pytest.mark.parametrize("member", [m for m in MEMBERS if m.smooth], ids=lambda m: m.name)
 def test_smooth_networks_agree_with_finite_differences_of_the_plain_loss(member):
-    model, o = objective(member)
+    model, o = member.make(torch.float64), member.objective(torch.float64)
     data, theta = member.data(torch.float64), plain.flat(member.make(torch.float64))
     (v,) = vectors(o.n_parameters, 1)
     slope = plain.central_difference(lambda p: plain.loss_at(model, member.loss, data, p), theta, v, 1e-5)
     assert float(o.gradient() @ v) == pytest.approx(slope, rel=1e-6, abs=1e-8)
     step = 1e-5
     bend = (o.gradient(theta + step * v) - o.gradient(theta - step * v)) / (2 * step)
-    assert error(o.hvp(v), bend) < 1e-6
+    assert relative_error(o.hvp(v), bend) < 1e-6
 
 
 @every_member
 def test_the_hessian_is_symmetric_and_linear(member):
-    _, o = objective(member)
+    o = member.objective(torch.float64)
     u, v = vectors(o.n_parameters, 2)
     hu, hv = o.hvp(u), o.hvp(v)
     assert float(u @ hv) == pytest.approx(float(v @ hu), rel=1e-9, abs=1e-12)
@@ -78,7 +78,7 @@ def test_the_hessian_is_symmetric_and_linear(member):
 
 @every_member
 def test_a_block_of_vectors_equals_its_vectors_one_by_one(member):
-    _, o = objective(member)
+    o = member.objective(torch.float64)
     block = vectors(o.n_parameters, 3)
     torch.testing.assert_close(o.hvp(block), torch.stack([o.hvp(v) for v in block]), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(la.hessian(o) @ block.T, o.hvp(block).T, rtol=1e-12, atol=1e-14)
@@ -86,12 +86,12 @@ def test_a_block_of_vectors_equals_its_vectors_one_by_one(member):
 
 @every_member
 def test_another_point_is_taken_where_it_is_given(member):
-    model, o = objective(member)
+    model, o = member.make(torch.float64), member.objective(torch.float64)
     theta = o.point + 0.05 * vectors(o.n_parameters, 1)[0]
     moved, data = plain.at(model, theta), member.data(torch.float64)
-    assert error(o.gradient(theta), plain.gradient(moved, member.loss, data)) < 1e-12
+    assert relative_error(o.gradient(theta), plain.gradient(moved, member.loss, data)) < 1e-12
     v = vectors(o.n_parameters, 1)[0]
-    assert error(o.hvp(v, theta), plain.hessian(moved, member.loss, data) @ v) < 1e-11
+    assert relative_error(o.hvp(v, theta), plain.hessian(moved, member.loss, data) @ v) < 1e-11
 
 
 def test_the_batch_policy_differentiates_through_the_batch_statistics():
@@ -99,16 +99,12 @@ def test_the_batch_policy_differentiates_through_the_batch_statistics():
     model, (inputs, targets) = member.make(torch.float64), member.data(torch.float64)
     o = Objective(model, member.loss, (inputs, targets), batch_norm="batch")
     (v,) = vectors(o.n_parameters, 1)
-    step = 1e-5
-    slope = (o.value(o.point + step * v) - o.value(o.point - step * v)) / (2 * step)
-    bend = (o.gradient(o.point + step * v) - o.gradient(o.point - step * v)) / (2 * step)
-    assert float(o.gradient() @ v) == pytest.approx(slope, rel=1e-6)
-    assert error(o.hvp(v), bend) < 1e-6
+    assert_finite_differences(o, v)
 
 
 def test_the_curvature_of_every_batch_averages_to_the_whole():
     member = BY_NAME["mlp-tanh"]
-    model, o = objective(member)
+    model, o = member.make(torch.float64), member.objective(torch.float64)
     block = vectors(o.n_parameters, 2)
     samples = la.hessian(o).products.forms(block)
     for sample, v in zip(samples, block, strict=True):
@@ -150,11 +146,7 @@ def test_a_model_that_draws_random_numbers_is_still_a_function_with_that_functio
     random.seed(99)
     assert o.value() == value
     (v,) = vectors(o.n_parameters, 1)
-    step = 1e-5
-    slope = (o.value(o.point + step * v) - o.value(o.point - step * v)) / (2 * step)
-    bend = (o.gradient(o.point + step * v) - o.gradient(o.point - step * v)) / (2 * step)
-    assert float(o.gradient() @ v) == pytest.approx(slope, rel=1e-6)
-    assert error(o.hvp(v), bend) < 1e-6
+    assert_finite_differences(o, v)
 
 
 def test_a_table_that_the_model_keeps_from_an_evaluation_serves_the_derivatives():

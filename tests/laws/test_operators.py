@@ -8,10 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from oracles import plain
-from oracles.members import BATCH, BY_NAME, MEMBERS, Member, N
+from oracles.members import BY_NAME, MEMBERS, Member, N
+from oracles.plain import columns, normal, relative_error
 from torch import Tensor
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lossatlas as la
 from lossatlas.curvature.operators import Operator, drawn_batches
@@ -29,29 +28,11 @@ every_matrix = pytest.mark.parametrize("matrix", MATRICES)
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
 
 
-def objective(member: Member, **options: object) -> Objective:
-    data = member.data(torch.float64)
-    return Objective(member.make(torch.float64), member.loss, data, batch_size=BATCH, **options)
-
-
-def outputs(member: Member) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """theta -> f_theta(x) on all the data at once, in eval mode, and theta."""
-    model, (inputs, _) = member.make(torch.float64).eval(), member.data(torch.float64)
-    named = plain.trainable(model)
-
-    def evaluate(theta: Tensor) -> Tensor:
-        parts = theta.split([parameter.numel() for _, parameter in named])
-        tensors = {name: part.view_as(parameter) for (name, parameter), part in zip(named, parts, strict=True)}
-        with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(model, tensors, (inputs,))
-
-    return evaluate, plain.flat(model)
-
-
 @functools.cache
 def jacobian(member: Member) -> tuple[Tensor, Tensor]:
     """f ``(N, C)`` and df/dtheta ``(N, C, n)``."""
-    evaluate, theta = outputs(member)
+    model, (inputs, _) = member.make(torch.float64), member.data(torch.float64)
+    evaluate, theta = plain.outputs(model, inputs), plain.flat(model)
     return evaluate(theta).detach(), torch.autograd.functional.jacobian(evaluate, theta)
 
 
@@ -77,27 +58,19 @@ def dense(member: Member, matrix: str) -> Tensor:
         bend = torch.autograd.functional.hessian(lambda at: member.loss(at, targets), f)
         return torch.einsum("icp,icjd,jdq->pq", jac, bend, jac)
     each = gradients(member, targets)
-    uncentred = each.T @ each / N
-    return uncentred if matrix == "empirical_fisher" else uncentred - torch.outer(each.mean(0), each.mean(0))
-
-
-def columns(operator: Operator) -> Tensor:
-    return operator @ torch.eye(operator.n, dtype=operator.dtype)
+    uncentered = each.T @ each / N
+    return uncentered if matrix == "empirical_fisher" else uncentered - torch.outer(each.mean(0), each.mean(0))
 
 
 def vectors(n: int, k: int) -> Tensor:
-    return torch.randn(k, n, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-
-
-def error(found: Tensor, truth: Tensor) -> float:
-    return float((found.double() - truth).norm() / truth.norm())
+    return normal(k, n, seed=3)
 
 
 @every_matrix
 @every_member
 def test_each_matrix_is_its_definition(member, matrix):
-    found = columns(MATRICES[matrix](objective(member)))
-    assert error(found, dense(member, matrix)) < 1e-11
+    found = columns(MATRICES[matrix](member.objective(torch.float64)))
+    assert relative_error(found, dense(member, matrix)) < 1e-11
     if matrix != "hessian":  # the losses are convex in the outputs
         values = torch.linalg.eigvalsh(found)
         assert float(values[0]) > -1e-13 * float(values[-1])
@@ -105,17 +78,17 @@ def test_each_matrix_is_its_definition(member, matrix):
 
 @pytest.mark.parametrize("member", LIKELIHOODS, ids=lambda m: m.name)
 def test_the_sampled_fisher_matrix_is_that_of_the_targets_that_were_drawn(member):
-    o = objective(member)
+    o = member.objective(torch.float64)
     drawn = drawn_batches(o, draws=2, seed=5)
     each = [gradients(member, torch.cat([y for _, y in drawn[start : start + 3]])) for start in (0, 3)]
     truth = sum(g.T @ g for g in each) / (2 * N)
-    assert error(columns(la.fisher(o, draws=2, seed=5)), truth) < 1e-11
+    assert relative_error(columns(la.fisher(o, draws=2, seed=5)), truth) < 1e-11
 
 
 @every_matrix
 @every_member
 def test_each_matrix_is_symmetric_and_linear_and_takes_vectors_rows_and_columns(member, matrix):
-    operator = MATRICES[matrix](objective(member))
+    operator = MATRICES[matrix](member.objective(torch.float64))
     u, v = vectors(operator.n, 2)
     au, av = operator @ u, operator @ v
     assert abs(float(u @ av - v @ au)) < 1e-13 * float(au.norm() * v.norm())
@@ -131,7 +104,7 @@ def test_single_precision_agrees_to_single_precision(member, matrix):
     (v,) = vectors(single.n_parameters, 1)
     found = MATRICES[matrix](single) @ v.float()
     assert found.dtype == torch.float32
-    assert error(found, dense(member, matrix) @ v) < 1e-5
+    assert relative_error(found, dense(member, matrix) @ v) < 1e-5
 
 
 @every_matrix
@@ -141,15 +114,18 @@ def test_batches_do_not_matter(matrix):
     (v,) = vectors(Objective(model, member.loss, data).n_parameters, 1)
     for size in (1, 7, 23, 100):
         operator = MATRICES[matrix](Objective(model, member.loss, data, batch_size=size))
-        assert error(operator @ v, dense(member, matrix) @ v) < 1e-12
+        assert relative_error(operator @ v, dense(member, matrix) @ v) < 1e-12
 
 
 @every_matrix
 @pytest.mark.parametrize("member", [BY_NAME["batch-norm"], BY_NAME["tied"]], ids=lambda m: m.name)
 def test_the_matrix_of_some_parameters_is_a_block_of_the_whole(member, matrix):
-    o = objective(member)
+    o = member.objective(torch.float64)
     for entry in o.space:
         block = dense(member, matrix)[entry.start : entry.stop, entry.start : entry.stop]
         torch.testing.assert_close(
-            columns(MATRICES[matrix](o.restricted(entry.name))), block, rtol=1e-10, atol=1e-13 * float(block.norm() + 1)
+            columns(MATRICES[matrix](o.restricted(entry.name))),
+            block,
+            rtol=1e-10,
+            atol=1e-13 * float(block.norm() + 1),
         )

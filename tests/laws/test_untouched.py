@@ -192,7 +192,7 @@ def test_the_generators_come_back_when_a_pass_over_a_large_loader_breaks(monkeyp
 
 def test_an_objective_can_be_copied_with_another_policy_without_touching_the_first():
     member = BY_NAME["batch-norm"]
-    o = objective(member.make(), member)
+    o = member.objective()
     value, state = o.value(), copy.deepcopy(o.state_dict())
     o.with_batch_norm("recompute").value()
     o.with_batch_norm("batch").value()

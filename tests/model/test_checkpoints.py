@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from oracles.members import BY_NAME, Tied
+from oracles.refusals import refused
 from safetensors.torch import save_file
 from torch import nn
 
@@ -66,10 +67,8 @@ def test_a_folder_that_does_not_exist_cannot_be_written(tmp_path):
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(CheckpointError) as caught:
+    with refused(CheckpointError) as caught:
         read_state(path)
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
     assert path.name in str(caught.value)
     return str(caught.value)
 

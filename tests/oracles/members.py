@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossatlas.objective import Objective
+
 N = 23  # examples: three batches of BATCH, the last one ragged
 BATCH = 9
 
@@ -113,6 +115,10 @@ class Member:
         if self.targets is None:
             return inputs, torch.randint(3, (n,), generator=generator)
         return inputs, torch.randn(n, self.targets, generator=generator, dtype=torch.float64).to(dtype)
+
+    def objective(self, dtype: torch.dtype = torch.float32, **options: Any) -> Objective:
+        """Of the model, the loss and the data, by default in three batches of which the last is ragged."""
+        return Objective(self.make(dtype), self.loss, self.data(dtype), **({"batch_size": BATCH} | options))
 
     def batches(self, dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
         inputs, targets = self.data(dtype)

@@ -16,6 +16,21 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 Loss = Callable[[Any, Any], Tensor]
 
 
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    """Standard normal numbers in float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    """|found - truth| / |truth|."""
+    return float((found.double() - truth).norm() / truth.norm())
+
+
+def columns(operator: Any) -> Tensor:
+    """The dense matrix of an operator, from its products with all unit vectors."""
+    return operator @ torch.eye(operator.n, dtype=operator.dtype)
+
+
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
@@ -41,19 +56,25 @@ def loss_at(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor], theta: Te
     return loss_of(at(model, theta), loss, data)
 
 
-def function(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
-    """L(theta) on all the data at once, differentiable, in float64 and in eval mode."""
-    own = copy.deepcopy(model).double().eval()
+def outputs(model: nn.Module, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+    """theta -> f_theta(x) on all the inputs at once, differentiable, in eval mode."""
+    own = copy.deepcopy(model).eval()
     named = trainable(own)
-    inputs, targets = (t.double() if t.is_floating_point() else t for t in data)
 
     def evaluate(theta: Tensor) -> Tensor:
         parts = theta.split([parameter.numel() for _, parameter in named])
         tensors = {name: part.view_as(parameter) for (name, parameter), part in zip(named, parts, strict=True)}
         with sdpa_kernel(SDPBackend.MATH):
-            return loss(functional_call(own, tensors, (inputs,)), targets)
+            return functional_call(own, tensors, (inputs,))
 
     return evaluate
+
+
+def function(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
+    """L(theta) on all the data at once, differentiable, in float64 and in eval mode."""
+    inputs, targets = (t.double() if t.is_floating_point() else t for t in data)
+    evaluate = outputs(copy.deepcopy(model).double(), inputs)
+    return lambda theta: loss(evaluate(theta), targets)
 
 
 def gradient(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import measured_surfaces as measured
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from measured import surfaces as measured
 from scipy import stats
 
 import lossatlas as la

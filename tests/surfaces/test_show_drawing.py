@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-import measured_surfaces as measured
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from measured import surfaces as measured
 
 from lossatlas import plot
 from lossatlas.errors import InputError

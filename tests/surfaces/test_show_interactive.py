@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import measured_surfaces as measured
 import numpy as np
 import pytest
 import xarray as xr
+from measured import surfaces as measured
 
 from lossatlas.drawing.grids import axes_of
 from lossatlas.surfaces.show import interactive, isosurfaces

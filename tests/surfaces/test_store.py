@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from oracles.refusals import assert_refused
 
 from lossatlas.errors import OutputError
 from lossatlas.surfaces.store import BLOCK, Store
@@ -44,15 +45,6 @@ def filled(folder: Path) -> Path:
 
 def same_bits(a: np.ndarray | None, b: np.ndarray) -> bool:
     return a is not None and a.dtype == np.float64 and np.ascontiguousarray(a).tobytes() == b.tobytes()
-
-
-def refused(ask: Callable[[], object], *words: str) -> None:
-    with pytest.raises(OutputError) as caught:
-        ask()
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 def read(folder: Path, block: int = 0, points: np.ndarray = POINTS) -> np.ndarray | None:
@@ -98,7 +90,7 @@ def test_a_block_written_again_holds_the_later_rows(tmp_path):
 )
 def test_other_points_than_are_stored_are_refused(tmp_path, block, points):
     filled(tmp_path / "s")
-    refused(lambda: read(tmp_path / "s", block, points), f"block {block}", "other points")
+    assert_refused(OutputError, lambda: read(tmp_path / "s", block, points), f"block {block}", "other points")
 
 
 def test_notes_are_added_and_read_back(tmp_path):
@@ -130,14 +122,14 @@ def test_notes_leave_the_blocks_alone(tmp_path):
 )
 def test_a_store_of_something_else_is_refused_with_the_difference(tmp_path, change, words):
     filled(tmp_path / "s")
-    refused(lambda: opened(tmp_path / "s", IDENTITY | change), "another surface", *words)
+    assert_refused(OutputError, lambda: opened(tmp_path / "s", IDENTITY | change), "another surface", *words)
     assert same_bits(read(tmp_path / "s"), rows()), "the refusal gives the lock back and leaves the rows"
 
 
 def test_an_identity_with_a_key_less_is_another(tmp_path):
     filled(tmp_path / "s")
     less = {key: value for key, value in IDENTITY.items() if key != "seed"}
-    refused(lambda: opened(tmp_path / "s", less), "seed is 3 there, None here")
+    assert_refused(OutputError, lambda: opened(tmp_path / "s", less), "seed is 3 there, None here")
 
 
 @pytest.mark.parametrize(
@@ -147,12 +139,12 @@ def test_an_identity_with_a_key_less_is_another(tmp_path):
 )
 def test_other_columns_are_refused_with_the_difference(tmp_path, columns):
     filled(tmp_path / "s")
-    refused(lambda: opened(tmp_path / "s", columns=columns), "columns", str(columns))
+    assert_refused(OutputError, lambda: opened(tmp_path / "s", columns=columns), "columns", str(columns))
 
 
 def test_a_second_opener_is_refused_while_the_first_is_open(tmp_path):
     with opened(tmp_path / "s") as store:
-        refused(lambda: opened(tmp_path / "s"), "in use")
+        assert_refused(OutputError, lambda: opened(tmp_path / "s"), "in use")
         store.write(0, POINTS, rows())
     assert same_bits(read(tmp_path / "s"), rows())
 
@@ -165,7 +157,7 @@ def test_an_error_inside_gives_the_lock_back(tmp_path):
 
 def test_a_path_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "s").write_text("hello")
-    refused(lambda: opened(tmp_path / "s"), str(tmp_path / "s"))
+    assert_refused(OutputError, lambda: opened(tmp_path / "s"), str(tmp_path / "s"))
 
 
 def truncate(place: Path) -> None:
@@ -214,13 +206,13 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 def test_what_is_damaged_or_foreign_is_refused_with_its_place(tmp_path, name):
     place = filled(tmp_path / "s") / "points.zarr"
     FOREIGN[name](place)
-    refused(lambda: read(tmp_path / "s"), str(tmp_path / "s"), "folder")
+    assert_refused(OutputError, lambda: read(tmp_path / "s"), str(tmp_path / "s"), "folder")
 
 
 def test_a_chunk_that_cannot_be_written_is_said_and_nothing_is_lost(tmp_path):
     with opened(filled(tmp_path / "s")) as store:
         (tmp_path / "s" / "points.zarr" / "c" / "2").write_text("a file where a folder should be")
-        refused(lambda: store.write(2, POINTS, rows()), "cannot be written", "kept")
+        assert_refused(OutputError, lambda: store.write(2, POINTS, rows()), "cannot be written", "kept")
         assert same_bits(store.read(0, POINTS), rows())
 
 
@@ -229,7 +221,7 @@ def test_a_note_that_cannot_be_written_is_said(tmp_path):
         description = tmp_path / "s" / "points.zarr" / "zarr.json"
         description.unlink()
         (description / "folder").mkdir(parents=True)
-        refused(lambda: store.note(plan="x"), "cannot be written")
+        assert_refused(OutputError, lambda: store.note(plan="x"), "cannot be written")
 
 
 WRITER = """
@@ -253,7 +245,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_whole_blocks_only(tmp_path)
         deadline = time.monotonic() + 120
         while written_by_now(folder) < 20 and writer.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        refused(lambda: Store(folder, {"a": 1}, COLUMNS), "in use")
+        assert_refused(OutputError, lambda: Store(folder, {"a": 1}, COLUMNS), "in use")
         writer.send_signal(signal.SIGKILL)
     blocks = written_by_now(folder)
     assert blocks >= 20

@@ -15,6 +15,7 @@ import xarray as xr
 from oracles import plain
 from oracles.members import BATCH, BY_NAME, MEMBERS
 from oracles.quadratic import quadratic, symmetric
+from oracles.refusals import refused
 from scipy.stats import hypergeom
 from torch import nn
 
@@ -35,7 +36,7 @@ def line_of(o: Objective, steps: int = 5) -> la.Region:
 
 @pytest.fixture
 def objective():
-    return Objective(MEMBER.make(), MEMBER.loss, MEMBER.data(), batch_size=9, name="made")
+    return MEMBER.objective(name="made")
 
 
 def test_a_line_has_one_axis_and_a_plane_two(objective):
@@ -259,9 +260,8 @@ def test_the_number_of_evaluations_is_that_of_the_passes_over_the_data(tol, monk
 
 @pytest.mark.parametrize("tol", [0, -0.01, 1, 2, float("nan"), float("inf"), 1e-7])
 def test_an_impossible_tolerance_is_refused_with_the_remedy(objective, tol):
-    with pytest.raises(InputError, match="tol=") as caught:
+    with refused(InputError, match="tol=") as caught:
         la.surface(objective, line_of(objective), tol=tol, progress=False)
-    assert "\n" not in str(caught.value)
     assert "None for the exact grid" in str(caught.value)
 
 
@@ -461,7 +461,7 @@ def test_metrics_of_the_same_sweep_equal_those_of_a_separate_one():
 @pytest.mark.parametrize("wrong", [lambda o, t: torch.ones(3), lambda o, t: 1.0], ids=["shape", "type"])
 def test_a_metric_of_the_wrong_shape_is_refused_before_anything_is_evaluated(wrong):
     with pytest.raises(InputError, match="'strange'"):
-        Objective(MEMBER.make(), MEMBER.loss, MEMBER.data(), batch_size=9, metrics={"strange": wrong})
+        MEMBER.objective(metrics={"strange": wrong})
 
 
 @pytest.mark.parametrize("option", [dict(subset=10), dict(by_class=True)], ids=str)
@@ -688,14 +688,13 @@ def test_a_surface_of_anything_else_is_not_taken_over(difference):
     o = digits("tanh")
     other, region, word = others(o)[difference]
     earlier = la.surface(o, wide("tanh", steps=5), progress=False)
-    with pytest.raises(InputError, match=word) as caught:
+    with refused(InputError, match=word):
         la.surface(other, region, reuse=earlier, progress=False)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_surface_under_another_batch_norm_policy_is_not_taken_over():
     member = BY_NAME["batch-norm"]
-    o = Objective(member.make(), member.loss, member.data(), batch_size=9)
+    o = member.objective()
     earlier = la.surface(o, line_of(o), progress=False)
     with pytest.raises(InputError, match="batch"):
         la.surface(o.with_batch_norm("batch"), line_of(o), reuse=earlier, progress=False)
@@ -749,7 +748,7 @@ every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
 def test_prepared_and_plain_evaluation_agree_to_single_precision(member, monkeypatch):
     monkeypatch.setattr(tuning, "_WORTH", 0.0)
     monkeypatch.setattr(tuning, "_SHARE", 1e9)  # every step of preparation is tried
-    o = Objective(member.make(), member.loss, member.data(), batch_size=BATCH)  # 23 examples: the last batch is ragged
+    o = member.objective()  # 23 examples: the last batch is ragged
     region = la.plane(o.point, *la.random_directions(o, 2, seed=0), span=((-0.5, 1.0), 0.4), steps=(5, 4))
     fast, slow = (la.surface(o, region, fast=fast, progress=False) for fast in (True, False))
     assert Plan.from_json(slow.attrs["evaluation"]) == Plan()

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from oracles.refusals import refused
 from torch import Tensor, nn
 
 import lossatlas as la
@@ -267,9 +268,8 @@ OTHERS: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_a_store_of_another_surface_is_refused_by_what_differs_and_stays_as_it_was(name, tmp_path, passes):
     first = surface(made(), store=tmp_path, tol=0.01)
     ask, word = OTHERS[name]
-    with pytest.raises(OutputError, match=word) as caught:
+    with refused(OutputError, match=word) as caught:
         ask(tmp_path)
-    assert "\n" not in str(caught.value)
     assert "another folder" in str(caught.value)
     passes.clear()
     assert_the_same(surface(made(), store=tmp_path, tol=0.01), first)
@@ -296,9 +296,8 @@ def test_a_damaged_store_or_a_file_in_its_place_is_refused(objective, tmp_path):
     (tmp_path / "damaged" / "points.zarr" / "zarr.json").write_text("{}")
     (tmp_path / "file").write_text("")
     for place, words in (("damaged", "cannot be read"), ("file", "file")):
-        with pytest.raises(OutputError, match=words) as caught:
+        with refused(OutputError, match=words):
             surface(objective, region(objective, steps=3), store=tmp_path / place)
-        assert "\n" not in str(caught.value)
 
 
 def test_a_store_that_was_begun_with_other_points_at_hand_is_refused(objective, tmp_path):

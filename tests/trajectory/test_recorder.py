@@ -9,6 +9,7 @@ import pytest
 import torch
 from oracles import plain
 from oracles.members import BY_NAME
+from oracles.refusals import refused
 from torch import nn
 
 from lossatlas.errors import CheckpointError, OutputError
@@ -103,9 +104,8 @@ def test_a_damaged_history_is_refused_in_one_line(tmp_path, recorded):
     recorded(tmp_path)
     history = tmp_path / "history.jsonl"
     history.write_text("nonsense\n" + history.read_text())
-    with pytest.raises(CheckpointError, match="delete that line") as caught:
+    with refused(CheckpointError, match="delete that line"):
         Trajectory.load(tmp_path)
-    assert "\n" not in str(caught.value)
 
 
 def test_folders_without_snapshots_or_with_two_networks_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracles.refusals import refused
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -574,9 +575,8 @@ X, Y = made()
     ],
 )
 def test_bad_input_is_refused_in_one_line(data, options, error, message):
-    with pytest.raises(error, match=message) as caught:
+    with refused(error, match=message):
         quiet(zoo.mlp(16, classes=3, seed=0), data, **options)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_model_without_trainable_parameters_is_refused():
