@@ -34,7 +34,7 @@ class Batches:
     batch_size : into how many examples a batch a pair of tensors is cut; the other kinds keep their own batches.
     device, dtype : where batches live, and what their floating-point tensors are cast to.
     weight : the weight of a batch; by default its number of examples, the length of its first tensor. A mean
-        over tokens, for example, wants ``lambda batch: (batch["labels"] != -100).sum().item()``.
+        over tokens, for example, needs ``lambda batch: (batch["labels"] != -100).sum().item()``.
 
     Raises
     ------
