@@ -119,7 +119,8 @@ def test_two_networks_are_compared_and_a_plane_finds_its_trajectory():
     assert plane.attrs["id"] == result("trajectory_plane").attrs["id"]
 
 
-def test_a_claim_of_ones_own_stands_at_the_figure_of_its_dataset(tmp_path):
+def test_a_claim_of_ones_own_stands_at_the_figure_of_its_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # without LaTeX, which takes its time
     dataset = result("line")
     own = la.Claim("The line is mine", "nothing, threshold 0", 1.0, (0.5, 1.5), datasets=(dataset.attrs["id"],))
     page = la.report([dataset, own], tmp_path).html.read_text()

@@ -1,4 +1,4 @@
-"""Importing this makes every later import of torch fail, as where it is not installed."""
+"""Makes every later import of torch fail, as where it is not installed."""
 
 from __future__ import annotations
 
@@ -14,4 +14,6 @@ class NoTorch:
             raise ImportError(f"{name} was imported where torch is not allowed")
 
 
-sys.meta_path.insert(0, NoTorch())  # type: ignore[arg-type]
+def refuse() -> None:
+    """From now on, in this process. For a process of its own: nothing takes it back."""
+    sys.meta_path.insert(0, NoTorch())  # type: ignore[arg-type]
