@@ -14,9 +14,13 @@ from oracles.refusals import refused
 
 from lossatlas.errors import InputError, OutputError
 from lossatlas.report import Report, latex, report
+from lossatlas.report.contents import document
+from lossatlas.report.document import ClaimTable
 from lossatlas.report.latex import escape
 from lossatlas.results.blocks import Cite, Math, text
 from lossatlas.results.catalogue import Catalogue
+from lossatlas.results.claim import Claim
+from lossatlas.results.discovery import kinds
 
 SPECIAL = r"a_b 100 % & #1 $x$ {y} ~ ^ \end{document} <script>alert(1)</script> λ ± 中 'q' --set"
 
@@ -168,6 +172,31 @@ def test_the_order_of_the_items_does_not_matter(tmp_path: Path, without_latex: N
     this, other = (report(items, tmp_path / str(k)) for k, items in enumerate((few, few[::-1])))
     assert this.tex.read_bytes() == other.tex.read_bytes()
     assert this.html.read_bytes() == other.html.read_bytes()
+
+
+def test_a_claim_of_ones_own_stands_with_the_derived_ones():
+    own = Claim("The minimum is flat", "slope", 0.25, (0.1, 0.4), detail="Measured by eye.")
+    derived = Catalogue([one("spectrum A")]).claims()
+    contents = document(Catalogue([one("spectrum A")]), [*derived, own], "", {})
+    (table,) = (block for block in contents.blocks() if isinstance(block, ClaimTable))
+    assert table.claims == (*derived, own)
+    assert derived
+
+
+def test_every_work_of_the_bibliography_is_cited_and_every_citation_is_a_work():
+    contents = document(Catalogue(every()), [], "", {})
+    assert set(contents.cited) == set(contents.bibliography)
+
+
+def test_a_topic_of_the_theory_is_printed_once_and_for_the_kinds_present_only():
+    def topics(datasets: list[xr.Dataset]) -> list[str]:
+        return [s.title for s in document(Catalogue(datasets), [], "", {}).sections[1].subsections]
+
+    objective = "Objective, gradient and Hessian"
+    assert topics([one("robustness A")]) == [objective, "Weight noise"]
+    everything = topics(every())
+    assert len(everything) == len(set(everything))
+    assert set(everything) == {objective} | {topic.title for kind in kinds().values() for topic in kind.theory()}
 
 
 @pytest.mark.parametrize(
