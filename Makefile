@@ -16,6 +16,8 @@ TORCH_BACKEND ?=
 WORKERS ?= 2
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export MPLBACKEND := agg
+# A process that may not keep its bytecode compiles PyTorch anew: seconds for each process that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
 # The environment is made again when the requirements, the interpreter, the build of PyTorch or this folder's place change.

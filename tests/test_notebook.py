@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "experiments.ipynb"
@@ -17,7 +18,8 @@ folder = "atlas"
 """
 
 
-def test_the_notebook_runs_to_a_report(tmp_path: Path) -> None:
+def test_the_notebook_runs_to_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # without LaTeX, which takes its time
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (settings,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     names = {line.partition("=")[0].strip() for line in settings.source.splitlines()}

@@ -44,6 +44,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     folder, names = tmp_path_factory.mktemp("session"), dict[str, Any]()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("PATH", "")  # without LaTeX, which takes most of the time
         for code in SESSION:
             exec(compile(code, "README.md", "exec"), names)
     return Session(folder, names)
@@ -95,7 +96,7 @@ def test_the_package_with_a_measurement_of_ones_own_has_a_command_and_a_part_of_
     (tmp_path / "norms-1.dist-info").mkdir()
     (tmp_path / "norms-1.dist-info" / "entry_points.txt").write_text("\n".join(entry_points))
     out = str(tmp_path / "out")
-    without_latex = os.environ | {"PYTHONPATH": str(tmp_path), "PATH": ""}  # which takes most of the time
+    without_latex = os.environ | {"PYTHONPATH": str(tmp_path), "PATH": ""}
     for arguments in (["norm", "examples/digits_objective.py:objective", "--out", out], ["report", out]):
         command = [sys.executable, "-m", "lossatlas", *arguments]
         subprocess.run(command, env=without_latex, check=True, cwd=ROOT)

@@ -421,7 +421,7 @@ def unseen_bad(pixels: int, seed: int, hidden: Array) -> Array:
     return np.random.default_rng(10_000 + seed).choice(hidden, pixels, replace=False)
 
 
-@pytest.mark.parametrize("share", [0.06, "just too many"])
+@pytest.mark.parametrize("share", [pytest.param(0.06, marks=pytest.mark.slow), "just too many"])
 def test_a_surface_with_too_many_bad_pixels_that_no_spline_sees_is_accepted_in_at_most_one_of_twenty(
     share, monkeypatch
 ):
