@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["pytester"]
 CONFTEST = Path(__file__).with_name("conftest.py")
 
 
 @pytest.fixture
-def outcome(tmp_path):
+def outcome(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Run one marked test where no program exists, with LOSSATLAS_REQUIRE as given; return what pytest prints."""
-    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = needs\n")
-    (tmp_path / "test_one.py").write_text("import pytest\n@pytest.mark.needs('latex')\ndef test(): pass\n")
+    pytester.makeconftest(CONFTEST.read_text())
+    pytester.makeini("[pytest]\nmarkers = needs\n")
+    pytester.makepyfile(test_one="import pytest\n@pytest.mark.needs('latex')\ndef test(): pass\n")
 
     def run(required: str) -> str:
-        environment = {**os.environ, "PATH": str(tmp_path), "LOSSATLAS_REQUIRE": required}
-        command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", str(tmp_path)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        return done.stdout + done.stderr
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setenv("LOSSATLAS_REQUIRE", required)
+        done = pytester.runpytest_inprocess("-rs", "-p", "no:cacheprovider", "-p", "no:xdist")
+        return done.stdout.str() + done.stderr.str()
 
     return run
 
 
-def test_an_absent_part_skips_with_its_remedy(outcome):
+def test_an_absent_part_skips_with_its_remedy(outcome: Callable[[str], str]) -> None:
     printed = outcome("")
     assert "1 skipped" in printed
     assert "latex is absent: apt install texlive-latex-recommended" in printed
 
 
-def test_an_absent_part_that_is_promised_fails(outcome):
+def test_an_absent_part_that_is_promised_fails(outcome: Callable[[str], str]) -> None:
     printed = outcome("chromium, latex")
     assert "1 error" in printed
     assert "LOSSATLAS_REQUIRE lists it" in printed
 
 
-def test_an_unknown_part_is_refused(outcome):
+def test_an_unknown_part_is_refused(outcome: Callable[[str], str]) -> None:
     assert "LOSSATLAS_REQUIRE names ['latx']" in outcome("latx")

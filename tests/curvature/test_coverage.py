@@ -71,7 +71,9 @@ def densities(name: str, known: int) -> list[xr.Dataset]:
     return [la.spectral_density(matrix, steps=12, probes=4, deflate=pairs, seed=seed) for seed in SEEDS]
 
 
-@pytest.mark.parametrize(("name", "known"), [("gapped", 0), ("few negative", 0), ("few negative", 3)])
+@pytest.mark.parametrize(
+    ("name", "known"), [("gapped", 0), pytest.param("few negative", 0, marks=pytest.mark.slow), ("few negative", 3)]
+)
 def test_with_a_gap_about_zero_the_interval_of_the_negative_mass_covers_it(name, known):
     values = GAPPED[name]
     found = densities(name, known)
@@ -111,6 +113,7 @@ def test_the_moments_of_a_density_are_as_far_off_as_their_errors_say(name):
         assert 0.90 <= covered(low, high, float(truth)) <= 0.99
 
 
+@pytest.mark.slow
 def test_the_intervals_of_a_whole_spectrum_cover_too():
     """Its probes are orthogonal to the pairs, one of them is the vector that the search for the pairs began with."""
     bulk = torch.cat([torch.linspace(0.5, 2, 57), -torch.linspace(0.5, 1, 17)])

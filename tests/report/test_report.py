@@ -168,7 +168,7 @@ def test_every_formula_is_mathml_without_a_trace_of_latex(written: Report):
 
 
 def test_the_order_of_the_items_does_not_matter(tmp_path: Path, without_latex: None):
-    few = [one(f"{name} {network}") for network in "BA" for name in ("history", "spectrum", "robustness")]
+    few = [one(name) for name in ("spectrum B", "robustness B", "spectrum A")]
     this, other = (report(items, tmp_path / str(k)) for k, items in enumerate((few, few[::-1])))
     assert this.tex.read_bytes() == other.tex.read_bytes()
     assert this.html.read_bytes() == other.html.read_bytes()
