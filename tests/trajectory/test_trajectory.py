@@ -26,6 +26,16 @@ def walk(snapshots: int = 12, n: int = 50, seed: int = 0, dtype: torch.dtype = t
     return Trajectory((10 + steps.cumsum(0)).to(dtype), range(0, 10 * snapshots, 10))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_points_and_directions_on_a_gpu_give_what_they_give_on_the_cpu():
+    trajectory = walk()
+    there, directions = Trajectory(trajectory.points.cuda(), trajectory.steps), trajectory.components().cuda()
+    assert there.fingerprint() == trajectory.fingerprint()
+    torch.testing.assert_close(there.components(), trajectory.components())
+    np.testing.assert_allclose(there.project(directions), trajectory.project(directions.cpu()))
+    assert there.analyse(progress=False).equals(trajectory.analyse(progress=False))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_components_are_those_of_sklearn(dtype):
     trajectory = walk(dtype=dtype)

@@ -54,7 +54,7 @@ def principal_components(points: Tensor, gram: Matrix, k: int, center: Center) -
 def coordinates(points: Tensor, directions: Tensor) -> Matrix:
     """<theta_t - theta_T, d_k>, ``(T, k)``, in float64."""
     offsets = (row.double() - points[-1].double() for row in points)
-    return torch.stack([directions.double() @ offset for offset in offsets]).numpy()
+    return torch.stack([directions.to(points.device).double() @ offset for offset in offsets]).numpy()
 
 
 def _increment_blocks(points: Tensor) -> Iterator[Tensor]:

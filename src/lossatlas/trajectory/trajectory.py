@@ -68,7 +68,7 @@ class Trajectory:
     """
 
     def __init__(self, points: Tensor, steps: Sequence[int], history: Sequence[Mapping[str, float]] = ()) -> None:
-        self.points = points
+        self.points = points.cpu()  # where the T x T matrices are
         self.steps = list(steps)
         self._rows = list(history)
 
