@@ -43,7 +43,7 @@ class Trajectory:
 
     Parameters
     ----------
-    points : the snapshots as rows ``(T, n)``, in their order.
+    points : the snapshots as rows ``(T, n)``, in their order, from any device; they are kept on the CPU.
     steps : the training step of each.
     history : what was recorded at each step, such as ``{"step": 3, "loss": 0.5}``.
 
