@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
 from lossatlas.model.batches import Batches, preserved_rng, seed_generators, tensor_bytes
 from lossatlas.model.checkpoints import state_of, without_wrappers
-from lossatlas.model.measures import StepLoss, Supervised, explain_failure
+from lossatlas.model.failures import explain_failure
+from lossatlas.model.measures import StepLoss, Supervised
 from lossatlas.model.parameters import ParameterSpace
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
