@@ -18,7 +18,8 @@ from lossatlas.evaluation.points.plans import Plan
 from lossatlas.evaluation.points.tuning import Evaluator, Tuner
 from lossatlas.evaluation.products.linearised import Hessian, loss_and_gradient
 from lossatlas.evaluation.products.products import Products
-from lossatlas.model.batches import Batches, describe
+from lossatlas.model.batches import Batches, describe, preserved_rng
+from lossatlas.model.failures import explain_cut
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
 from lossatlas.model.parameters import ParameterSpace
@@ -265,6 +266,7 @@ class Objective:
             raise InputError("These batches cannot be cut anew: give the data as tensors (inputs, targets).")
         other = copy.copy(self)
         other.batches = self._fixed(batches)
+        other._require_evaluable()
         return other
 
     def provenance(self) -> dict[str, str | int]:
@@ -349,6 +351,7 @@ class Objective:
 
     # Derivatives
 
+    @torch.inference_mode(False)  # a caller's own would leave no graph
     def gradient(self, point: Tensor | None = None) -> Tensor:
         """grad L(theta), ``(n,)``."""
         theta = self._at(point)
@@ -362,6 +365,7 @@ class Objective:
             )
         return total
 
+    @torch.inference_mode(False)
     def hvp(self, vector: Tensor, point: Tensor | None = None) -> Tensor:
         """H v with H the Hessian of L at ``point``: ``(n,)``, or ``(k, n)`` for the rows of a block of vectors.
 
@@ -393,6 +397,14 @@ class Objective:
 
     def _fixed(self, data: Any, weight: Callable[[Any], float] | None = None) -> Batches:
         return Batches(data, batch_size=self._batch_size, device=self.device, dtype=self.dtype, weight=weight)
+
+    def _require_evaluable(self) -> None:
+        """``InputError`` where the model or the loss fails on the first batch, which was cut from others."""
+        with torch.no_grad(), preserved_rng(self.device):
+            try:
+                self.function.measure(self.function.tensors(self.point), next(iter(self.batches)), 0)
+            except InputError as error:
+                raise explain_cut(error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
 
     def _at(self, point: Tensor | None) -> Tensor:
         if point is None:

@@ -24,6 +24,8 @@ class Forward:
     """
 
     def __init__(self, function: FunctionalModel, batch: Any) -> None:
+        if function.differentiates:
+            raise Untraceable("model or loss differentiate while they are evaluated")
         named = function.tensors(function.point)
         batch = copied(batch)  # a model may write into its inputs
         inputs = {f"tensor_{i}": tensor for i, tensor in enumerate(named.values())}

@@ -16,9 +16,10 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
-from lossatlas.model.batches import Batches, preserved_rng, seed_generators, tensor_bytes
+from lossatlas.model.batches import Batches, copied, preserved_rng, seed_generators, tensor_bytes
 from lossatlas.model.checkpoints import state_of, without_wrappers
-from lossatlas.model.failures import explain_failure
+from lossatlas.model.failures import explain_copy, explain_failure, needs_gradients
+from lossatlas.model.gradients import called_with_gradients
 from lossatlas.model.measures import StepLoss, Supervised
 from lossatlas.model.parameters import ParameterSpace
 
@@ -44,6 +45,7 @@ class FunctionalModel:
         if not isinstance(model, nn.Module):
             raise InputError(f"The model is a {type(model).__name__}: give a torch.nn.Module.")
         self._measure = measure
+        self.differentiates = False  # whether model or loss differentiate while they are evaluated; probe() finds out
         self.module = _private_copy(model).to(device=device, dtype=dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
@@ -118,14 +120,20 @@ class FunctionalModel:
 
     def probe(self, batches: Batches) -> None:
         """Let the measure settle its form on the data, at the model's own point."""
-        probing = _Bound(self.module, self._measure.probe)
         try:
-            with torch.no_grad(), preserved_rng(self.point.device):
-                functional_call(probing, self._own_buffers(), (batches,))
+            self._probe(batches)
         except LossAtlasError:
             raise
         except Exception as error:
+            if not self.differentiates and needs_gradients(error):
+                self.differentiates = True
+                return self.probe(batches)
             raise explain_failure(error, next(iter(batches))) from error
+
+    def _probe(self, batches: Batches) -> None:
+        probing = _Bound(self.module, self._measure.probe)
+        with torch.no_grad(), preserved_rng(self.point.device):
+            self._call(probing, self.named(self.point) | self._own_buffers(), batches)
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]:
         """What one pass at ``theta`` uses: views into theta, and fresh buffers with the statistics of the policy."""
@@ -176,7 +184,7 @@ class FunctionalModel:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)
         try:
-            return functional_call(bound, tensors, (batch,))
+            return self._call(bound, tensors, batch)
         except LossAtlasError:
             raise
         except torch.OutOfMemoryError as error:
@@ -185,6 +193,13 @@ class FunctionalModel:
             ) from error
         except Exception as error:
             raise explain_failure(error, batch) from error
+
+    def _call(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any) -> Any:
+        if not self.differentiates:
+            return functional_call(bound, tensors, (batch,))
+        own = batch if isinstance(batch, Batches) else copied(batch)  # inputs may be made leaves in place
+        moving = {f"model.{entry.name}" for entry in self.space}
+        return called_with_gradients(lambda given: functional_call(bound, given, (own,)), tensors, moving)
 
     @property
     def supervised(self) -> bool:
@@ -288,13 +303,15 @@ def _private_copy(model: nn.Module) -> nn.Module:
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
     model = getattr(model, "_orig_mod", model)  # torch.compile keeps the module itself there
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise InputError(
+            "The model is a TorchScript module (torch.jit), whose parameters cannot be exchanged: "
+            "give the Python module that it was made from, with model.load_state_dict(scripted.state_dict())."
+        )
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        raise InputError(
-            f"The model cannot be copied ({type(error).__name__}: {' '.join(str(error).split())}): detach the tensors "
-            "that it keeps as attributes, or build it anew and load its state dict."
-        ) from error
+        raise explain_copy(model, error) from error
 
 
 def _shape(value: object) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ _METADATA = {
     "is_floating_point", "is_complex", "is_signed", "is_contiguous", "is_same_size", "is_inference", "__len__",
     "__hash__",
 }  # fmt: skip
+# A graph of functions keeps no graph of autograd.
+_DIFFERENTIATE = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 
 POINT_PREFIX = "point_"  # of the names of inputs that change from point to point; all others belong to the batch
 
@@ -90,6 +92,8 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(function, "__name__", str(function))
         given = list(tensors_in([args, kwargs]))
+        if function in _DIFFERENTIATE:
+            raise Untraceable("it differentiates by torch.autograd")
         if name in _SHAPED_BY_VALUES or (name == "__getitem__" and _masks(args[1])):
             raise Untraceable(f"what shape it has depends on values ({name})")
         if any(map(is_functorch_wrapped_tensor, given)):

@@ -106,6 +106,8 @@ class Tuner:
     def _obstacle(self) -> str | None:
         if self.function.recomputes:
             return "BatchNorm statistics are recomputed at every point"
+        if self.function.differentiates:
+            return "model or loss differentiate while they are evaluated"
         if self.batches.kept() is None:
             return "the data are not kept in memory"
         return None if self.agreement else f"the parameters are {self.function.point.dtype}"

@@ -18,6 +18,7 @@ from torch.func import grad, jvp, vjp
 
 from lossatlas.errors import InputError
 from lossatlas.model.batches import leading_size, preserved_rng
+from lossatlas.model.failures import explain_derivative
 from lossatlas.model.functional import FunctionalModel
 
 Map = Callable[[Tensor], Tensor]
@@ -126,23 +127,31 @@ def require_differentiable(function: FunctionalModel) -> None:
 def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:
     """L_b and grad L_b ``(n,)`` on one batch; ``index`` seeds what the model draws."""
     require_differentiable(function)
-    theta = theta.detach().requires_grad_()
-    with torch.enable_grad(), preserved_rng(theta.device):
+    # A caller's own inference mode would leave no graph; a tensor that was made in it cannot be differentiated by.
+    with torch.inference_mode(False), torch.enable_grad(), preserved_rng(theta.device):
+        theta = (theta.clone() if theta.is_inference() else theta.detach()).requires_grad_()
         loss = function.measure(function.tensors(theta), batch, index)["loss"].mean()
         return loss.detach(), gradient_of(loss, theta)
 
 
 def gradient_of(value: Tensor, at: Tensor, *, create_graph: bool = False) -> Tensor:
     """The gradient of a scalar; ``InputError`` where it does not depend on ``at``."""
-    gradient = (
-        torch.autograd.grad(value, at, create_graph=create_graph, allow_unused=True)[0] if value.requires_grad else None
-    )
+    gradient = _gradient_or_none(value, at, create_graph) if value.requires_grad else None
     if gradient is None:
         raise InputError(
-            "The loss does not depend on the parameters: compute it with the model that is handed over, "
-            "without no_grad() or detach()."
+            "The loss does not depend on the parameters: compute it with the model that is handed over, without "
+            "no_grad() or detach(), and a derivative inside it by torch.autograd.grad(..., create_graph=True)."
         )
     return gradient
+
+
+def _gradient_or_none(value: Tensor, at: Tensor, create_graph: bool) -> Tensor | None:
+    try:
+        return torch.autograd.grad(value, at, create_graph=create_graph, allow_unused=True)[0]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise explain_derivative(error) from error
 
 
 def _pull(values: Tensor, at: Tensor) -> Map:

@@ -43,11 +43,14 @@ class Products:
         self._batches = batches
         self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
         self._period = period or len(weights)
-        self._routes = Routes(form, theta.detach().clone(), sum(weights) / max(weights[0], 1e-300), stage)
+        with torch.inference_mode(False):
+            theta = theta.detach().clone()
+        self._routes = Routes(form, theta, sum(weights) / max(weights[0], 1e-300), stage)
         self._n = len(theta)
         self._kept: list[Map | None] | None = None
         self._held = ""
 
+    @torch.inference_mode(False)  # a caller's own would leave no graph
     def __call__(self, rows: Tensor) -> Tensor:
         """A V ``(k, n)``; ``NumericalError`` where it is not finite."""
         if rows.ndim != 2 or rows.shape[1] != self._n:
@@ -74,6 +77,7 @@ class Products:
             product = kept or self._routes.prepared(batch, index % self._period)[0]
             yield weight, _stacked(product, rows)
 
+    @torch.inference_mode(False)
     def forms(self, rows: Tensor) -> list[Sample]:
         """v' A_b v of every batch b, for each row v: its mean is v' A v, its standard error that of the data."""
         return self.samples([(products * rows).sum(1).double().cpu() for _, products in self.by_batch(rows)])
@@ -116,4 +120,5 @@ def free_bytes(device: torch.device) -> int:
 
 def _stacked(product: Map, rows: Tensor) -> Tensor:
     with guarded():
-        return torch.stack([product(row) for row in rows.unbind()]) if len(rows) else rows
+        # A clone: some operations ask that what they differentiate begins at an even place of its memory.
+        return torch.stack([product(row.clone()) for row in rows.unbind()]) if len(rows) else rows

@@ -19,6 +19,7 @@ from lossatlas.evaluation.products.linearised import Linearised, Map
 from lossatlas.evaluation.products.staged import StagedProduct
 from lossatlas.model.batches import copied, preserved_rng, seed_generators, tensors_in
 from lossatlas.model.batches import form as form_of
+from lossatlas.model.failures import explain_derivative
 
 # Bytes that autograd's graphs of all batches would keep: for less work than that, tracing takes longer than it saves.
 STAGED_FROM = 2**28
@@ -106,7 +107,7 @@ class Routes:
                 raise RuntimeError("a tensor needed for the gradient is changed in place after its use")
             return tensor
 
-        with self._surroundings(), torch.enable_grad(), guarded():
+        with self._surroundings(), torch.inference_mode(False), torch.enable_grad(), guarded():
             try:
                 with saved_tensors_hooks(pack, unpack):
                     product = self._form.kept(self._theta, copied(batch), index)
@@ -140,11 +141,7 @@ def guarded() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        text = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"PyTorch cannot differentiate the model or the loss twice ({type(error).__name__}: {text}): replace the "
-            "operation that it names by others, or leave out its parameters."
-        ) from error
+        raise explain_derivative(error) from error
 
 
 def _require_undrawn(device: torch.device) -> None:
