@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from lossatlas.errors import DataError
+from lossatlas.model.containers import cast_type, copied, describe, leading_size, mapped, refill, tensors_in
+from lossatlas.model.cuts import reason_of_form, rows_are_examples, square
+from lossatlas.model.fingerprints import bytes_of, digest, form, holds_values, tensor_bytes
+from lossatlas.model.randomness import preserved_rng, seed_generators
+
+__all__ = [  # with what goes with batches everywhere
+    "KEEP_BYTES",
+    "Batches",
+    "copied",
+    "describe",
+    "digest",
+    "form",
+    "leading_size",
+    "preserved_rng",
+    "refill",
+    "seed_generators",
+    "tensor_bytes",
+    "tensors_in",
+]
 
 KEEP_BYTES = 2**31  # batches are prepared once and kept when all of them together are no larger than this
+MAX_BATCHES = 10_000  # that a source without a length may give: small batches of an endless one come to it in seconds
+MAX_BYTES = 2**36  # and so many bytes, which large ones come to in minutes
 
+_END = object()
 _FIXED = (
     "pass a DataLoader with shuffle=False and without random augmentation, a list of batches, "
     "or the tensors (inputs, targets)"
@@ -34,12 +55,22 @@ class Batches:
     batch_size : into how many examples a batch a pair of tensors is cut; the other kinds keep their own batches.
     device, dtype : where batches live, and what their floating-point tensors are cast to.
     weight : the weight of a batch; by default its number of examples, the length of its first tensor. A mean
-        over tokens, for example, needs ``lambda batch: (batch["labels"] != -100).sum().item()``.
+        over tokens, for example, needs ``lambda batch: (batch["labels"] != -100).sum().item()``. With a weight of its
+        own a batch may hold no tensor at all, but numbers, texts or numpy arrays.
+    max_batches : more batches than this are refused, never left out: what has no length may be endless. By default
+        its length for what has one, and ``MAX_BATCHES`` (and ``MAX_BYTES``) for what has none.
+
+    Batches keep their class: tuples, named tuples, dicts and their subclasses, dataclasses, packed sequences, graph
+    batches, whatever ``pickle`` can take apart. Dense, sparse (COO, CSR, CSC) and nested tensors are copied and their
+    floating-point numbers cast; all that a batch holds is part of the fingerprint. What fits into ``KEEP_BYTES`` is
+    kept, and a loader is read twice to see that it repeats itself; larger data are read once, and the next pass is
+    compared with the first while it is used.
 
     Raises
     ------
     DataError : no data; an iterator, which can be read only once; a loader that gives other data at its second
-        pass (it shuffles, augments or draws); a loader that fails; a ``Dataset`` of single examples.
+        pass (it shuffles, augments or draws); a loader that fails or does not end; a ``Dataset`` of single examples;
+        a batch that holds what cannot be copied (locks, open files, generators).
     """
 
     def __init__(
@@ -50,26 +81,24 @@ class Batches:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         weight: Callable[[Any], float] | None = None,
+        max_batches: int | None = None,
     ) -> None:
-        self._place: Callable[[Any], Any] = lambda batch: _map(batch, lambda t: _cast(t, device, dtype))
+        self._place: Callable[[Any], Any] = lambda batch: _placed(batch, device, dtype)
         self._source = _source(data, batch_size)
+        self._limit = Limit(self._source, max_batches)
+        self.cut_check: Callable[[Any], str | None] = square
+        self._uncut: str | bool | None = False  # not yet known
         with preserved_rng(torch.device(device)):
-            self.weights, self.fingerprint = self._first_pass(weight or leading_size)
-            if not isinstance(self._source, list):
+            self.weights, self.fingerprint = self._first_pass(weight)
+            self._repeats = isinstance(self._source, list)
+            if not self._repeats and self._kept is not None:
                 self._second_pass()
 
     def __iter__(self) -> Iterator[Any]:
         if self._kept is not None:  # copies, since a model may change its inputs in place
             yield from map(copied, self._kept)
             return
-        source = _read(self._source)
-        while True:
-            with preserved_rng():  # around each step and never across a yield, where the caller may draw
-                try:
-                    batch = next(source)
-                except StopIteration:
-                    return
-            yield self._place(batch)
+        yield from map(self._place, self._read_again())
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -113,17 +142,11 @@ class Batches:
         return [relative[i] for i in order], (copied(kept[i]) for i in order)
 
     def recut(self, size: int, count: int | None = None) -> list[Any] | None:
-        """The first ``count`` examples (None: all) in batches of ``size``; None where batches cannot be cut anew.
+        """The first ``count`` examples (None: all) in batches of ``size``; None where ``uncut`` gives a reason.
 
-        They can where they are kept, each counts by its number of examples, and they differ in nothing but that.
+        They can be cut where they are kept, hold tensors with a row an example, and differ in nothing but the number.
         """
-        if self._kept is None or any(
-            t.ndim == 0 or t.shape[0] != weight
-            for batch, weight in zip(self._kept, self.weights, strict=True)
-            for t in tensors_in(batch)
-        ):
-            return None
-        if len({form(batch, of_one=True) for batch in self._kept}) > 1:
+        if self._kept is None or self.uncut is not None:
             return None
         needed = len(self._kept) if count is None else 1 + int(np.searchsorted(np.cumsum(self.weights), count))
         columns = list(zip(*(tensors_in(batch) for batch in self._kept[:needed]), strict=True))
@@ -131,21 +154,32 @@ class Batches:
         return [refill(self._kept[0], iter(tensors)) for tensors in zip(*pieces, strict=True)]
 
     @property
+    def uncut(self) -> str | None:
+        """Why batches cannot be cut anew, or None; ``cut_check`` is asked once where their form does not settle it."""
+        if self._kept is None:
+            return "they are not held in memory"
+        if isinstance(self._uncut, bool):
+            self._uncut = reason_of_form(self._kept, self.weights)
+            if self._uncut is None and not rows_are_examples(self._kept, self._source):
+                self._uncut = self.cut_check(self._kept[0])
+        return self._uncut
+
+    @property
     def total(self) -> float:
         return float(sum(self.weights))
 
-    def _first_pass(self, weight: Callable[[Any], float]) -> tuple[list[float], str]:
+    def _first_pass(self, weight: Callable[[Any], float] | None) -> tuple[list[float], str]:
         weights: list[float] = []
         self._digests: list[str] = []
         self._kept: list[Any] | None = []
-        kept_bytes = 0
+        read_bytes = 0
         for batch in _read(self._source):
-            if next(tensors_in(batch), None) is None:
-                raise DataError(f"A batch is {describe(batch)}: give batches of torch tensors.")
-            weights.append(_checked(float(weight(batch)), batch, len(weights)))
+            _require_values(batch, weight)
+            weights.append(_checked(float((weight or leading_size)(batch)), batch, len(weights)))
             self._digests.append(digest(batch))
-            kept_bytes += sum(t.nbytes for t in tensors_in(batch))
-            if kept_bytes > KEEP_BYTES:
+            read_bytes += sum(map(bytes_of, tensors_in(batch)))
+            self._limit.check(len(weights), read_bytes)
+            if read_bytes > KEEP_BYTES:
                 self._kept = None
             if self._kept is not None:
                 self._kept.append(self._place(batch))
@@ -154,8 +188,9 @@ class Batches:
         return weights, hashlib.sha256("".join(self._digests).encode()).hexdigest()[:16]
 
     def _second_pass(self) -> None:
-        again = [digest(batch) for batch in _read(self._source)]
-        if again == self._digests:
+        again = [digest(batch) for batch in itertools.islice(_read(self._source), len(self._digests) + 1)]
+        self._repeats = again == self._digests
+        if self._repeats:
             return
         differing = sum(a != b for a, b in zip(self._digests, again, strict=False))
         raise DataError(
@@ -163,90 +198,64 @@ class Batches:
             f"{len(again)} batches the second time), so the loss would be another function each time: {_FIXED}."
         )
 
+    def _read_again(self) -> Iterator[Any]:
+        """The source's batches; the first whole pass is compared with the one that the fingerprint was taken from."""
+        source = _read(self._source)
+        for index in itertools.count():
+            with preserved_rng():  # around each step and never across a yield, where the caller may draw
+                batch = next(source, _END)
+            self._require_same(batch, index)
+            if batch is _END:
+                self._repeats = True
+                return
+            yield batch
 
-@contextmanager
-def preserved_rng(device: torch.device | None = None) -> Iterator[None]:
-    """Whatever runs inside, the generators of torch, numpy and random come back as they were.
-
-    Iterating a ``DataLoader`` draws from torch's global generator even when it does not shuffle.
-    """
-    devices = [device] if device is not None and device.type == "cuda" else []
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's loader may draw from it
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
-
-def seed_generators(seed: int, device: torch.device) -> None:
-    """Start torch's generators (of the CPU and of ``device``, no other device's) and those of numpy and random."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - a user's model may draw from it
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
+    def _require_same(self, batch: Any, index: int) -> None:
+        if (batch is _END) != (index >= len(self)):
+            raise DataError(
+                f"The loader gives {'fewer' if batch is _END else 'more'} batches at a later pass ({len(self)} at its "
+                f"first), so the loss would be another function each time: {_FIXED}."
+            )
+        if not self._repeats and batch is not _END and digest(batch) != self._digests[index]:
+            raise DataError(
+                f"The loader gives other data at a later pass (batch {index + 1} of {len(self)} differs), "
+                f"so the loss would be another function each time: {_FIXED}."
+            )
 
 
-def form(batch: Any, *, of_one: bool = False) -> Any:
-    """What batches of one form share: all but the numbers in their tensors; ``of_one``: and all but their length."""
-    if isinstance(batch, Tensor):
-        return batch.dtype, tuple(batch.shape[1:] if of_one else batch.shape)
-    if isinstance(batch, Mapping):
-        return type(batch), tuple((key, form(value, of_one=of_one)) for key, value in batch.items())
-    if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        return type(batch), tuple(form(value, of_one=of_one) for value in batch)
-    return type(batch), repr(batch)
+class Limit:
+    """How many batches a source may give before it is taken for endless."""
+
+    def __init__(self, source: Iterable[Any], given: int | None) -> None:
+        if given is not None and given < 1:
+            raise DataError(f"max_batches is {given}: give a whole number of at least 1, or None.")
+        own = _length(source)
+        self._batches = given if given is not None else MAX_BATCHES if own is None else own
+        self._bytes = MAX_BYTES if own is None and given is None else math.inf
+        self._origin = (
+            "as max_batches= allows"
+            if given is not None
+            else "which is taken for endless, since it has no length"
+            if own is None
+            else "which is its length"
+        )
+
+    def check(self, batches: int, read_bytes: int) -> None:
+        """Raises ``DataError`` for more."""
+        if batches <= self._batches and read_bytes <= self._bytes:
+            return
+        amount = f"{self._batches} batches" if batches > self._batches else f"{MAX_BYTES / 2**30:.0f} GiB"
+        raise DataError(
+            f"The data go on after {amount}, {self._origin}: give data that end, e.g. list(itertools.islice(loader, "
+            "100)), or allow as many batches as they have by max_batches=."
+        )
 
 
-def copied(batch: Any) -> Any:
-    """The same batch with tensors of its own."""
-    return _map(batch, torch.clone)
-
-
-def tensors_in(batch: Any) -> Iterator[Tensor]:
-    """The tensors of a nested batch, in order."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from tensors_in(value)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        for value in batch:
-            yield from tensors_in(value)
-
-
-def leading_size(batch: Any) -> int:
-    """The number of examples in a batch: the length of its first tensor that has one."""
-    for tensor in tensors_in(batch):
-        if tensor.ndim:
-            return tensor.shape[0]
-    raise DataError(
-        f"A batch of type {type(batch).__name__} holds no tensor with a batch axis, so its size is unknown: "
-        "give batches of torch tensors, or state weight=."
-    )
-
-
-def digest(batch: Any) -> str:
-    """SHA-256 over the shapes, types and bytes of a batch's tensors."""
-    sha = hashlib.sha256()
-    for tensor in tensors_in(batch):
-        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        sha.update(tensor_bytes(tensor))
-    return sha.hexdigest()
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The tensor's contents, whatever its type."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def describe(batch: Any) -> str:
-    """``float32 (128, 1, 28, 28), int64 (128)``: a batch in an error message."""
-    shapes = [f"{str(t.dtype).removeprefix('torch.')} ({', '.join(map(str, t.shape))})" for t in tensors_in(batch)]
-    return ", ".join(shapes) or f"a {type(batch).__name__} without tensors"
+def _length(source: Any) -> int | None:
+    try:
+        return len(source)
+    except (TypeError, NotImplementedError):  # no length, or a loader of data without one
+        return None
 
 
 def _source(data: Any, batch_size: int) -> Iterable[Any]:
@@ -265,10 +274,18 @@ def _source(data: Any, batch_size: int) -> Iterable[Any]:
     return list(data) if isinstance(data, Sequence) else data
 
 
+def _require_values(batch: Any, weight: Callable[[Any], float] | None) -> None:
+    if next(tensors_in(batch), None) is None and (weight is None or not holds_values(batch)):
+        raise DataError(
+            f"A batch is {describe(batch)}: give batches of torch tensors, or of numbers, texts and numpy arrays "
+            "with weight=, the number of examples in a batch."
+        )
+
+
 def _checked(weight: float, batch: Any, index: int) -> float:
     if not 0 <= weight < math.inf:
         raise DataError(f"Batch {index + 1} has the weight {weight}: give a finite one that is not negative.")
-    if next((t.shape[0] for t in tensors_in(batch) if t.ndim), 1) == 0:
+    if next((t.size(0) for t in tensors_in(batch) if t.ndim), 1) == 0:
         raise DataError(f"Batch {index + 1} ({describe(batch)}) is empty: leave it out.")
     return weight
 
@@ -293,17 +310,6 @@ def _read(source: Iterable[Any]) -> Iterator[Any]:
         raise DataError(f"The loader failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
-def _map(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(batch, Tensor):
-        return function(batch)
-    if isinstance(batch, Mapping):
-        return {key: _map(value, function) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        mapped = tuple(_map(value, function) for value in batch)
-        return type(batch)(*mapped) if hasattr(batch, "_fields") else mapped  # a namedtuple stays one
-    return batch
-
-
 def _has_labels(batch: Any) -> bool:
     pair = isinstance(batch, tuple | list) and len(batch) == 2
     if not pair or not isinstance(batch[1], Tensor) or batch[1].ndim != 1:
@@ -311,11 +317,11 @@ def _has_labels(batch: Any) -> bool:
     return not batch[1].is_floating_point() and len(batch[1]) == leading_size(batch)
 
 
-def refill(batch: Any, tensors: Iterator[Tensor]) -> Any:
-    """A batch of the same form that holds other tensors."""
-    return _map(batch, lambda _: next(tensors))
+def _placed(batch: Any, device: torch.device | str, dtype: torch.dtype | None) -> Any:
+    with torch.inference_mode(False):  # or no gradient could ever be taken through the copies
+        return mapped(batch, lambda tensor: _cast(tensor, device, dtype))
 
 
 def _cast(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
     # A copy, so that L stays what it is when the user's tensor or the loader's buffer is written to later.
-    return tensor.detach().to(device=device, dtype=dtype if tensor.is_floating_point() else None, copy=True)
+    return tensor.detach().to(device=device, dtype=cast_type(tensor, dtype), copy=True)

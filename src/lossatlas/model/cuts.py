@@ -1,0 +1,113 @@
+"""Whether batches may be cut anew, into subsets or batches of another size: only where each row is an example.
+
+A tensor of a batch whose first axis has the batch's length may still not hold one example a row: an adjacency has
+nodes on both axes, edges refer to rows, a model may mix the rows. Batches of unequal sizes and else equal shapes, or a
+loader that stacks single examples, settle it; otherwise the model is asked, on a batch and on every second of its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from lossatlas.errors import LossAtlasError
+from lossatlas.model.containers import copied, describe, leading_size, mapped, tensors_in
+from lossatlas.model.fingerprints import contents, form
+from lossatlas.model.randomness import preserved_rng
+
+if TYPE_CHECKING:  # which needs batches itself
+    from lossatlas.model.functional import FunctionalModel
+
+TOLERANCE = 1e-3  # of the largest output: sums of other lengths round differently, mixed rows differ by far more
+
+
+def reason_of_form(batches: Sequence[Any], sizes: Sequence[float]) -> str | None:
+    """Why batches of this form cannot be cut, or None where each of their tensors has a row an example."""
+    for batch, size in zip(batches, sizes, strict=True):
+        if reason := _reason_of_one(batch, size):
+            return reason
+    if len({form(batch, of_one=True) for batch in batches}) > 1:
+        return "they differ in more than their number of examples"
+    return None
+
+
+def _reason_of_one(batch: Any, size: float) -> str | None:
+    if any(t.ndim == 0 or t.is_nested or t.size(0) != size for t in tensors_in(batch)):
+        return f"a batch of {size:g} examples holds {describe(batch)}, which is not one row an example"
+    if any(t.layout is not torch.strided for t in tensors_in(batch)):
+        return f"a batch holds a sparse tensor ({describe(batch)})"
+    if not all(isinstance(part, Tensor) for part in contents(_without_keys(batch))):
+        return "a batch holds more than tensors"
+    return None
+
+
+def _without_keys(batch: Any) -> Any:
+    if type(batch) is dict:
+        return [_without_keys(value) for value in batch.values()]
+    if isinstance(batch, tuple | list):
+        return [_without_keys(value) for value in batch]
+    return batch
+
+
+def rows_are_examples(batches: Sequence[Any], source: Iterable[Any]) -> bool:
+    """Whether it is settled that a row is an example: by unequal sizes, or by a loader that stacks examples."""
+    if isinstance(source, DataLoader) and source.batch_size is not None and source.collate_fn is default_collate:
+        return True
+    return len({leading_size(batch) for batch in batches}) > 1
+
+
+def square(batch: Any) -> str | None:
+    """Why a batch looks like a graph: a tensor that has the batch's length on two axes."""
+    size = leading_size(batch)
+    found = [tuple(t.shape) for t in tensors_in(batch) if size > 1 and size in t.shape[1:]]
+    if not found:
+        return None
+    return f"a tensor {found[0]} has the batch's length on two axes, as the adjacency of a graph has"
+
+
+class CutCheck:
+    """Why some rows of a batch are not that part of the batch's function; None where they are."""
+
+    def __init__(self, function: FunctionalModel) -> None:
+        self._function = function
+
+    def __call__(self, batch: Any) -> str | None:
+        """The model decides on every second row; where it yields no row an example, ``square`` does."""
+        size, own = leading_size(batch), self._function.policy == "batch" and self._function.norms
+        if size < 2 or own:  # under that policy each batch's own statistics are asked for, whatever its size
+            return square(batch)
+        part = mapped(batch, lambda tensor: tensor[1::2])
+        try:
+            with torch.no_grad(), preserved_rng(self._function.point.device):
+                return self._compared(batch, part, size)
+        except LossAtlasError as error:
+            return f"every second example of a batch fails alone ({' '.join(str(error).split()).rstrip('.')})"
+
+    def _compared(self, batch: Any, part: Any, size: int) -> str | None:
+        whole = self._rows(batch)
+        if whole is None or len(whole) != size:
+            return square(batch)
+        alone, among = self._rows(part), whole[1::2].double()
+        if alone is not None and alone.shape == among.shape and _close(alone.double(), among):
+            return None
+        return "the model's outputs on every second row of a batch are not those among all: its rows depend on others"
+
+    def _rows(self, batch: Any) -> Tensor | None:
+        """What the model or the loss yields for each row, where they do, and draw nothing."""
+        function, batch = self._function, copied(batch)
+        tensors = function.tensors(function.point)
+        try:
+            rows = function.outputs(tensors, batch, 0)
+        except LossAtlasError:
+            rows = function.measure(tensors, copied(batch), 0)["loss"]
+        drawn = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state())
+        return None if drawn or not rows.ndim or rows.is_complex() else rows
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    scale = float(expected.abs().amax()) if expected.numel() else 0.0
+    return bool(torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True))
