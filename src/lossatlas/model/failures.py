@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import textwrap
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.model.batches import describe
 
-_LONGEST = 300  # characters of an exception's own text
+_LONGEST = 240  # characters of an exception's own text
 _OUTPUT_OBJECT = (
     "if the model returns an output object, hand over the tensor that it holds: "
     "Objective.from_step(model, lambda model, batch: model(**batch).loss, batches)"
@@ -42,7 +43,7 @@ _CAUSES = {
     r"^IndexError.*out of bounds|Assertion.*(t >= 0|cur_target)": (
         "a label lies outside the range of the model's outputs: labels count from 0 to the number of outputs - 1"
     ),
-    r"^IndexError: index out of range in self": (
+    r"index out of range in self|not in the valid range": (
         "an index lies outside an embedding's table: compare the largest index of the batch with num_embeddings"
     ),
     r"same device": (
@@ -128,7 +129,7 @@ def needs_gradients(error: Exception) -> bool:
 
 def shortened(error: Exception) -> str:
     """Type and text on one line; an error of lossatlas's own as its text."""
-    text = " ".join(str(error).split())[:_LONGEST].rstrip(".")
+    text = textwrap.shorten(str(error), _LONGEST, placeholder=" ...").rstrip(".")
     return text if isinstance(error, LossAtlasError) else f"{type(error).__name__}: {text}"
 
 

@@ -172,7 +172,7 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
                 raise InputError(f"The parameter {name} has no shape yet: run one batch through the lazy model first.")
             if parameter.layout != torch.strided or parameter.is_complex():
                 raise InputError(
-                    f"The parameter {name} is {_kind(parameter)}: only dense real parameters are supported."
+                    f"The parameter {name} is {_kind(parameter)}: give it as a dense real one (a complex one as real numbers (..., 2), with torch.view_as_complex in forward)."
                 )
             yield name, parameter
 
