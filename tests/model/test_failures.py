@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -71,7 +72,10 @@ class Logging:
 
 
 def scripted():
-    return Objective(torch.jit.trace(LINEAR, X), F.cross_entropy, (X, Y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = torch.jit.trace(LINEAR, X)
+    return Objective(model, F.cross_entropy, (X, Y))
 
 
 class Complex(nn.Module):

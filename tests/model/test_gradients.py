@@ -116,7 +116,7 @@ def test_a_surface_of_such_a_loss_is_the_plain_loop_s_and_says_why():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_derivatives_do_not_depend_on_the_mode_of_the_caller(mode):
-    objective, model, loss = forces(torch.float64)
+    objective = forces(torch.float64)[0]
     plain = objective.value(), objective.gradient(), objective.hvp(torch.ones(objective.n_parameters).double())
     with mode():
         inside = objective.value(), objective.gradient(), objective.hvp(torch.ones(objective.n_parameters).double())

@@ -172,7 +172,8 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
                 raise InputError(f"The parameter {name} has no shape yet: run one batch through the lazy model first.")
             if parameter.layout != torch.strided or parameter.is_complex():
                 raise InputError(
-                    f"The parameter {name} is {_kind(parameter)}: give it as a dense real one (a complex one as real numbers (..., 2), with torch.view_as_complex in forward)."
+                    f"The parameter {name} is {_kind(parameter)}: only dense real parameters are supported; keep a "
+                    "complex one as real numbers (..., 2) and use torch.view_as_complex(weight.clone()) in forward."
                 )
             yield name, parameter
 
