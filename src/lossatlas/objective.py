@@ -19,6 +19,7 @@ from lossatlas.evaluation.points.tuning import Evaluator, Tuner
 from lossatlas.evaluation.products.linearised import Hessian, loss_and_gradient
 from lossatlas.evaluation.products.products import Products
 from lossatlas.model.batches import Batches, describe, preserved_rng
+from lossatlas.model.cuts import CutCheck
 from lossatlas.model.failures import explain_cut
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
@@ -60,6 +61,8 @@ class Objective:
         equal weight a batch, as ``torch.optim.swa_utils.update_bn``); ``"batch"`` normalises by each batch's own.
     batch_size : into how many examples a batch a pair of tensors is cut. Small batches keep a CPU's memory warm; a GPU
         needs larger ones.
+    max_batches : more batches than this are refused, never left out; by default the data's own length, and for data
+        without one 10 000 batches or 64 GiB, so that an endless loader is no endless wait.
     dtype, device : of the private copy and of every point; the model's own by default.
     name : what the data are called in figures and reports.
     network : the label of the network there ("A"); every Dataset that is measured carries it.
@@ -104,6 +107,7 @@ class Objective:
         batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        max_batches: int | None = None,
         name: str = "data",
         network: str | None = None,
     ) -> None:
@@ -111,6 +115,7 @@ class Objective:
             raise InputError(
                 f"The loss is a {type(loss).__name__}: give a function loss(outputs, targets), e.g. F.cross_entropy."
             )
+        self._max_batches = max_batches
         function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
         self._build(function, data, batch_size, None, (batch_norm, batch_norm_batches, batch_norm_data))
         self.name, self.network = name, network
@@ -129,6 +134,7 @@ class Objective:
         batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        max_batches: int | None = None,
         name: str = "data",
         network: str | None = None,
     ) -> Objective:
@@ -147,6 +153,7 @@ class Objective:
         4.0
         """
         objective = cls.__new__(cls)
+        objective._max_batches = max_batches
         function = FunctionalModel(model, StepLoss(step), parameters, dtype, device)
         objective._build(function, batches, batch_size, weight, (batch_norm, batch_norm_batches, None))
         objective.name, objective.network = name, network
@@ -259,11 +266,16 @@ class Objective:
     def examples(self, indices: Tensor) -> Objective:
         """The same loss on the examples with these indices ``(m,)``.
 
-        Raises ``InputError`` where batches cannot be cut anew: data that are not held in memory, or of unequal forms.
+        Raises ``InputError`` where batches cannot be cut anew: data that are not held in memory, of unequal forms, or
+        with rows that are no examples of their own (graphs); every second row of a batch is tried where form decides
+        nothing.
         """
         batches = self.batches.take(indices, self._batch_size)
         if batches is None:
-            raise InputError("These batches cannot be cut anew: give the data as tensors (inputs, targets).")
+            raise InputError(
+                f"These batches cannot be cut anew, since {self.batches.uncut}: give data that are held in memory, "
+                "with one row an example, as tensors (inputs, targets)."
+            )
         other = copy.copy(self)
         other.batches = self._fixed(batches)
         other._require_evaluable()
@@ -394,9 +406,17 @@ class Objective:
         policy, count, statistics = batch_norm
         function.set_batch_norm(policy, count, self.batches if statistics is None else self._fixed(statistics))
         function.probe(self.batches)
+        self.batches.cut_check = CutCheck(function)
 
     def _fixed(self, data: Any, weight: Callable[[Any], float] | None = None) -> Batches:
-        return Batches(data, batch_size=self._batch_size, device=self.device, dtype=self.dtype, weight=weight)
+        return Batches(
+            data,
+            batch_size=self._batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            weight=weight,
+            max_batches=self._max_batches,
+        )
 
     def _require_evaluable(self) -> None:
         """``InputError`` where the model or the loss fails on the first batch, which was cut from others."""

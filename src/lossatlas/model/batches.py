@@ -230,6 +230,7 @@ class Limit:
         if given is not None and given < 1:
             raise DataError(f"max_batches is {given}: give a whole number of at least 1, or None.")
         own = _length(source)
+        given = None if isinstance(source, list) else given  # which ends
         self._batches = given if given is not None else MAX_BATCHES if own is None else own
         self._bytes = MAX_BYTES if own is None and given is None else math.inf
         self._origin = (

@@ -85,7 +85,10 @@ class CutCheck:
             with torch.no_grad(), preserved_rng(self._function.point.device):
                 return self._compared(batch, part, size)
         except LossAtlasError as error:
-            return f"every second example of a batch fails alone ({' '.join(str(error).split()).rstrip('.')})"
+            return (
+                square(batch)
+                or f"every second example of a batch fails alone ({' '.join(str(error).split()).rstrip('.')})"
+            )
 
     def _compared(self, batch: Any, part: Any, size: int) -> str | None:
         whole = self._rows(batch)

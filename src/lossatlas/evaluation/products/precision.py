@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import InputError
-from lossatlas.model.batches import copied, refill, tensors_in
+from lossatlas.model.batches import copied
+from lossatlas.model.containers import cast_floats
 from lossatlas.model.functional import FunctionalModel
 
 
@@ -45,9 +46,8 @@ def in_float64(function: FunctionalModel, theta: Tensor, batch: Any) -> InPrecis
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:
-    """The batch with its floating-point tensors in ``dtype``."""
-    tensors = (tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors_in(batch))
-    return refill(batch, iter(list(tensors)))
+    """The batch with its floating-point tensors in ``dtype``, and complex ones in the complex type of that width."""
+    return cast_floats(batch, dtype)
 
 
 def _doubled(function: FunctionalModel) -> FunctionalModel:
