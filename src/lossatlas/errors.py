@@ -67,3 +67,11 @@ class NumericalError(LossAtlasError, ArithmeticError):
 
 class ConvergenceWarning(UserWarning):
     """A result is returned with a residual above the tolerance that was asked for."""
+
+
+class BufferWarning(UserWarning):
+    """A point is evaluated with other buffers than its model's own: BatchNorm's statistics, normalisers and the like."""
+
+
+class ReductionWarning(UserWarning):
+    """Of what a loss is a mean is open or unusual: shapes that broadcast, a mean that depends on the batch size."""

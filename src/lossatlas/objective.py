@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lossatlas.errors import DirectionError, InputError, NonFiniteLoss, NumericalError
+from lossatlas.errors import BufferWarning, DirectionError, InputError, NonFiniteLoss, NumericalError
 from lossatlas.evaluation.points.loops import sweep
 from lossatlas.evaluation.points.plans import Plan
 from lossatlas.evaluation.points.tuning import Evaluator, Tuner
@@ -49,13 +50,19 @@ class Objective:
     ----------
     model : any ``nn.Module``. Evaluated in eval mode (dropout off), with random numbers, if it draws any, from a
         fixed seed, so that L is a function.
-    loss : ``loss(outputs, targets)``, a mean over the batch (``F.cross_entropy``) or one value an example. A loss
-        with ``reduction="sum"`` is divided by the number of examples: L is always a mean.
+    loss : ``loss(outputs, targets)``, a mean over the batch (``F.cross_entropy``) or one value an example. Under a
+        criterion of PyTorch's with class weights or ignored targets L is that criterion over all data, at any
+        ``batch_size``. A loss that sums over the batch is divided by the number of examples. A loss that depends on the
+        batch (contrastive, triplet) keeps the batches as they are.
     data : ``(inputs, targets)`` tensors, a list of such batches, a ``DataLoader``; the same at every pass, or refused.
     parameters : glob or globs of the parameters that make up theta; all trainable ones by default. The others,
         and those with ``requires_grad=False``, stay as they are.
-    metrics : name -> ``metric(outputs, targets)``, one value an example (or a 0-d mean); ``"auto"`` takes the
-        accuracy when the targets are classes.
+    metrics : name -> ``metric(outputs, targets)``, one value an example (or a 0-d mean), or a pair (sums, counts) for
+        a ratio of sums over the data; ``"auto"`` takes the accuracy where targets certainly are classes, or 0 and 1,
+        on what the loss does not ignore.
+    weight : ``weight(batch)``, of what the loss of a batch is a mean (its number of tokens, say), where the loss itself
+        does not tell; L = sum_b w_b mean_b / sum_b w_b.
+    examples : ``examples(batch)``, how many examples a batch has: the length of its targets by default.
     batch_norm : ``"frozen"`` uses the running statistics as trained; ``"recompute"`` estimates them anew at each
         point from the first ``batch_norm_batches`` batches of ``batch_norm_data`` (all of ``data`` by default;
         equal weight a batch, as ``torch.optim.swa_utils.update_bn``); ``"batch"`` normalises by each batch's own.
@@ -101,6 +108,8 @@ class Objective:
         *,
         parameters: str | Sequence[str] | None = None,
         metrics: Mapping[str, Metric] | Literal["auto"] | None = "auto",
+        weight: Callable[[Any], float] | None = None,
+        examples: Callable[[Any], int] | None = None,
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
         batch_norm_data: Any = None,
@@ -117,7 +126,7 @@ class Objective:
             )
         self._max_batches = max_batches
         function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
-        self._build(function, data, batch_size, None, (batch_norm, batch_norm_batches, batch_norm_data))
+        self._build(function, data, batch_size, (weight, examples), (batch_norm, batch_norm_batches, batch_norm_data))
         self.name, self.network = name, network
 
     @classmethod
@@ -128,6 +137,7 @@ class Objective:
         batches: Any,
         *,
         weight: Callable[[Any], float] | None = None,
+        examples: Callable[[Any], int] | None = None,
         parameters: str | Sequence[str] | None = None,
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
@@ -141,7 +151,8 @@ class Objective:
         """L(theta) = sum_b w_b step(model, b) / sum_b w_b over batches of any kind (dicts, models with a loss inside).
 
         ``step(model, batch)`` returns the mean loss of the batch, or one value an example, computed with the model
-        that it is handed. ``weight(batch)`` is the batch's weight: its number of examples by default.
+        that it is handed. ``weight(batch)`` is the batch's weight: by default the number of values that are returned,
+        what the criterion of PyTorch's that is returned divides by, or its number of examples, ``examples(batch)``.
 
         Examples
         --------
@@ -155,7 +166,7 @@ class Objective:
         objective = cls.__new__(cls)
         objective._max_batches = max_batches
         function = FunctionalModel(model, StepLoss(step), parameters, dtype, device)
-        objective._build(function, batches, batch_size, weight, (batch_norm, batch_norm_batches, None))
+        objective._build(function, batches, batch_size, (weight, examples), (batch_norm, batch_norm_batches, None))
         objective.name, objective.network = name, network
         return objective
 
@@ -178,8 +189,8 @@ class Objective:
 
     @property
     def n_examples(self) -> int:
-        """N, the number of examples (the sum of the batches' weights)."""
-        return round(self.batches.total)
+        """N, the number of examples."""
+        return self.batches.n_examples
 
     @property
     def dtype(self) -> torch.dtype:
@@ -197,7 +208,18 @@ class Objective:
         Only the selected parameters are taken; the others, and the buffers, stay those of this objective's model.
         Raises ``CheckpointError`` when names or shapes differ, listing the first of them.
         """
-        return self._at(source) if isinstance(source, Tensor) else self.function.point_of(source)
+        if isinstance(source, Tensor):
+            return self._at(source)
+        point = self.function.point_of(source)
+        if differing := self.function.other_buffers(point):
+            warnings.warn(
+                f"The model that was given has other buffers than the objective's ({', '.join(differing[:4])}): values "
+                "and surfaces at its point keep the objective's own, and only paths (barrier, connectivity, connect) "
+                "carry them along; for the model's own loss make its own Objective.",
+                BufferWarning,
+                stacklevel=2,
+            )
+        return point
 
     def state_dict(self, point: Tensor | None = None) -> dict[str, Tensor]:
         """The model's full state dict with theta = ``point``: for saving, or for ``model.load_state_dict``."""
@@ -278,6 +300,7 @@ class Objective:
             )
         other = copy.copy(self)
         other.batches = self._fixed(batches)
+        other.batches.settle(size=self.batches.size, weigh=self.batches.weigh)
         other._require_evaluable()
         return other
 
@@ -396,25 +419,28 @@ class Objective:
         function: FunctionalModel,
         data: Any,
         batch_size: int,
-        weight: Callable[[Any], float] | None,
+        counting: tuple[Callable[[Any], float] | None, Callable[[Any], int] | None],
         batch_norm: tuple[BatchNormPolicy, int | None, Any],
     ) -> None:
         self._explanation = ["no surface was asked for yet"]  # one list for all that are made of this one
         self.function = function
         self._batch_size = batch_size
-        self.batches = self._fixed(data, weight)
+        self.batches = self._fixed(data, *counting)
         policy, count, statistics = batch_norm
         function.set_batch_norm(policy, count, self.batches if statistics is None else self._fixed(statistics))
         function.probe(self.batches)
         self.batches.cut_check = CutCheck(function)
 
-    def _fixed(self, data: Any, weight: Callable[[Any], float] | None = None) -> Batches:
+    def _fixed(
+        self, data: Any, weight: Callable[[Any], float] | None = None, examples: Callable[[Any], int] | None = None
+    ) -> Batches:
         return Batches(
             data,
             batch_size=self._batch_size,
             device=self.device,
             dtype=self.dtype,
             weight=weight,
+            examples=examples,
             max_batches=self._max_batches,
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from lossatlas.connectivity.buffers import carried_names, carrying_buffers, compared_ends
 from lossatlas.connectivity.heights import (
     TAIL,
     UNKNOWN,
@@ -98,7 +99,14 @@ def barrier(
     mean loss of the ends, NaN where that is not positive. ``attrs["refined"]`` is 1 where the tolerances were met, for
     loss and error, else 0 with the reason in ``attrs["refinement_note"]``.
 
-    Warns (``UserWarning``) where both ends are one point.
+    ``attrs["carried_buffers"]`` names the buffers that are not BatchNorm's and differ between the two models: they are
+    carried along the path, (1 - t) B_a + t B_b, and the vectors of ``spectral_norm`` computed anew at each point.
+    ``attrs["ends_note"]`` tells where an end's loss is not its model's own, with that model's own buffers, or cannot be
+    compared: a point that no ``point_of`` made has no buffers. A metric that is the same at every t decides nothing:
+    then the loss is taken, with ``relative_height``.
+
+    Warns (``UserWarning``) where both ends are one point; (``BufferWarning``) where an end's loss is not its model's
+    own.
 
     Raises
     ------
@@ -125,7 +133,7 @@ def barrier(
     if same := torch.equal(straight.a, straight.b):
         warnings.warn(SAME, UserWarning, stacklevel=2)
     started = time.perf_counter()
-    objective = with_statistics_on_paths(objective, batch_norm)
+    objective = carrying_buffers(with_statistics_on_paths(objective, batch_norm), straight.a, straight.b)
     known, refinement = explored(objective, curve, first_places(steps), tol, t_tol, progress)
     loss, error = profiles(known)
     variables = _means(known) | _highest(loss) | _heights_found(loss, error, definition, draws, seed)
@@ -137,6 +145,9 @@ def barrier(
     dataset.attrs |= _refined(refinement) | _resolutions(loss, error, definition)
     dataset.attrs |= {"stderr_over": loss.samples[0].over, "bootstrap": _bootstrap(loss, draws)}
     _widen_places(dataset)
+    ends = {0.0: straight.a, 1.0: straight.b}
+    note = compared_ends(objective, ends, {t: known[t]["loss"] for t in ends})
+    dataset.attrs |= {"ends_note": note, "carried_buffers": carried_names(objective)}
     return result("barrier", dataset, objective.provenance(), seconds=time.perf_counter() - started)
 
 
@@ -170,6 +181,11 @@ def _means(known: dict[float, Samples]) -> dict[str, object]:
     return variables
 
 
+def moves(profile: Profile) -> bool:
+    """Whether the mean is not the same at every t: one that is tells nothing of a path."""
+    return bool(np.ptp(profile.means) > 0)
+
+
 def _highest(loss: Profile) -> dict[str, object]:
     top = summit(loss.means)
     return {"highest_loss": loss.means[top], "highest_loss_stderr": loss.stderrs[top]}
@@ -181,8 +197,10 @@ def _heights_found(
     """All heights with their intervals: of the loss, and of the error or, without one, of the loss as a share."""
     replicates = loss.replicates(draws, seed)
     variables = _summits(loss, replicates, definition, "")
+    if error is None or not moves(error):
+        variables |= dict(zip(RELATIVE, relative_interval(loss, replicates), strict=True))
     if error is None:
-        return variables | dict(zip(RELATIVE, relative_interval(loss, replicates), strict=True))
+        return variables
     variables |= {"error": ("t", error.means), "error_stderr": ("t", error.stderrs)}
     return variables | _summits(error, error.replicates(draws, seed), definition, "_error")
 

@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from lossatlas.connectivity.barrier import PATH_NAMES, barrier
+from lossatlas.connectivity.buffers import end_of
 from lossatlas.connectivity.fitting import Engine, Fit
 from lossatlas.connectivity.heights import Definition
 from lossatlas.errors import InputError
@@ -109,7 +110,7 @@ def connect(
     """
     check_fit(objective, test, curve, engine, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     _check_profiles(definition, profile_steps)  # found out now, not after the training
-    points = _start(curve, objective.point_of(a), objective.point_of(b))
+    points = _start(curve, end_of(objective, a), end_of(objective, b))
     settings = {
         "curve": type(curve).__name__,
         "bends": curve.bends,

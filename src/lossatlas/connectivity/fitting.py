@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lossatlas.connectivity.batch_gradients import batch_gradient
+from lossatlas.connectivity.buffers import carrying_buffers
 from lossatlas.connectivity.elastic_band import elastic_band
 from lossatlas.errors import CheckpointError, NonFiniteLoss, OutputError
 from lossatlas.geometry.curves import ParametricCurve, Segment
@@ -65,6 +66,7 @@ class Fit:
         self.optimizer = torch.optim.Adam([self.bends], self.settings["learning_rate"])
         if self.objective.function.keeps_statistics:
             self.objective = self.objective.with_batch_norm("batch")
+        self.objective = carrying_buffers(self.objective, self.points[0].clone(), self.points[-1].clone())
 
     def to_the_end(self, progress: bool) -> ParametricCurve:
         self._resume()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossatlas.connectivity.barrier import with_statistics_on_paths
+from lossatlas.connectivity.buffers import carrying_buffers
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Curve
 from lossatlas.geometry.regions import Region, plane_through
@@ -78,7 +79,8 @@ def connectivity_plane(
     places = np.stack([_place(region, point) for point in marks.values()]) if marks else np.empty((0, 3))
     corners = np.stack([_place(region, third), *along.reshape(-1, 3), *places])[:, :2]
     region = region.zoom(_spans(corners), steps=steps)
-    dataset = surface(with_statistics_on_paths(objective), region, progress=progress)
+    carrying = carrying_buffers(with_statistics_on_paths(objective), first.point(0.0), first.point(1.0))
+    dataset = surface(carrying, region, progress=progress)
     for index, name in enumerate(("alpha", "beta", "off_plane")):
         dataset[f"path_{name}"] = (("path", "t_path"), along[:, :, index])
         dataset[f"mark_{name}"] = ("mark", places[:, index])

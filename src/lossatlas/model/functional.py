@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
 from lossatlas.model.batches import Batches, copied, preserved_rng, seed_generators, tensor_bytes
+from lossatlas.model.belongings import remember, remembered
 from lossatlas.model.checkpoints import state_of, without_wrappers
 from lossatlas.model.failures import explain_copy, explain_failure, needs_gradients
 from lossatlas.model.gradients import called_with_gradients
@@ -45,10 +46,12 @@ class FunctionalModel:
         if not isinstance(model, nn.Module):
             raise InputError(f"The model is a {type(model).__name__}: give a torch.nn.Module.")
         self._measure = measure
+        self.moved: Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]] | None = None  # buffers at a theta
         self.differentiates = False  # whether model or loss differentiate while they are evaluated; probe() finds out
         self.module = _private_copy(model).to(device=device, dtype=dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
+        remember(self.point, dict(self.module.named_buffers()))
         if len({p.dtype for p in self.module.parameters() if p.is_floating_point()}) > 1:
             raise InputError("The model mixes floating-point types: give one with dtype=, e.g. dtype=torch.float32.")
         self._wire()
@@ -138,6 +141,8 @@ class FunctionalModel:
     def tensors(self, theta: Tensor) -> dict[str, Tensor]:
         """What one pass at ``theta`` uses: views into theta, and fresh buffers with the statistics of the policy."""
         tensors = self.named(theta) | self._own_buffers()
+        if self.moved is not None:
+            tensors |= self.moved(tensors, theta)
         return self._recomputed(tensors) if self.recomputes else tensors
 
     def named(self, theta: Tensor) -> dict[str, Tensor]:
@@ -208,7 +213,20 @@ class FunctionalModel:
 
     def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
         """theta of the same architecture's module, state dict or file; ``CheckpointError`` where it is another's."""
-        return self.space.check(self.space.flatten(self.state_of(source)).to(self.point), "checkpoint")
+        state = self.state_of(source)
+        theta = self.space.check(self.space.flatten(state).to(self.point), "checkpoint")
+        remember(theta, self._besides(state))
+        return theta
+
+    def _besides(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of a state what is not in theta: its buffers, and fixed parameters that differ from the model's own."""
+        fixed = dict(self.module.named_parameters())
+        moving = {entry.name for entry in self.space}
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if name not in moving and not (name in fixed and torch.equal(fixed[name], tensor))
+        }
 
     def state_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
         """Every parameter and persistent buffer of the same architecture, by its first name."""
@@ -256,6 +274,22 @@ class FunctionalModel:
         first = {id(parameter): name for name, parameter in self.module.named_parameters()}
         named = self.module.named_parameters(remove_duplicate=False)
         return {name: first[id(parameter)] for name, parameter in named}
+
+    def buffers_besides_norms(self) -> dict[str, Tensor]:
+        """The persistent buffers of the model's own without BatchNorm's statistics and their counters."""
+        saved, norms = self.module.state_dict().keys(), self.statistics
+        norms |= {name.replace("running_mean", "num_batches_tracked") for name in norms}
+        return {n: buffer for n, buffer in self.module.named_buffers() if n in saved and n not in norms}
+
+    def other_buffers(self, theta: Tensor) -> list[str]:
+        """Which of them the model has otherwise that ``theta`` was read from."""
+        rest = remembered(theta) or {}
+        own = self.buffers_besides_norms()
+        return [name for name in own if name in rest and not torch.equal(rest[name].to(own[name]), own[name])]
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Fresh copies of the buffers of the model's own, by the names that ``measure`` takes."""
+        return self._own_buffers()
 
     def _own_buffers(self) -> dict[str, Tensor]:
         # Copies, so that nothing a forward call writes outlives its pass.

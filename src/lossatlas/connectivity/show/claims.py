@@ -121,7 +121,7 @@ def _name(dataset: xr.Dataset) -> str:
 
 def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
     """From the Dataset's own barrier of the error above the mean of the ends; without an accuracy of the loss."""
-    if "height_error" in dataset:
+    if "height_error" in dataset and _error_moves(dataset):
         own, name, of, height = dataset.sel(definition="frankle"), "height_error", "error", "an error barrier"
         statistic = f"highest error on the {where} minus the mean error of the ends"
     else:
@@ -141,6 +141,11 @@ def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
     )
 
 
+def _error_moves(dataset: xr.Dataset) -> bool:
+    """Whether the error is not the same at every t: one that is tells nothing of a path, and the loss is taken."""
+    return "relative_height" not in dataset or bool(np.ptp(dataset["error"].to_numpy().astype(float)) > 0)
+
+
 def _place(dataset: xr.Dataset, name: str) -> str:
     """The t of the highest value; one that is not finite is higher than any other."""
     values = dataset[name].to_numpy().astype(float)
@@ -149,6 +154,8 @@ def _place(dataset: xr.Dataset, name: str) -> str:
 
 
 def _bootstrap(dataset: xr.Dataset, name: str) -> str:
-    """Why there is no interval, where there is none."""
+    """What the Dataset says of its ends, and why there is no interval, where there is none."""
     known = np.isfinite(bounds(dataset, name)).all()
-    return "" if known else f"Bootstrap: {dataset.attrs['bootstrap']}. "
+    ends = str(dataset.attrs.get("ends_note", ""))
+    said = f"{ends} " if ends else ""
+    return said if known else f"{said}Bootstrap: {dataset.attrs['bootstrap']}. "

@@ -45,7 +45,7 @@ BARRIER = Schema(
         *(*OBJECTIVE, "path", "curve", "definition", "draws", "seed", "tol", "t_tol", "stderr_over", "bootstrap"),
         *("refined", "refinement_note", "height_resolution", "t_resolution"),
     ),
-    optional_attrs=(*COMMON, "height_resolution_error", "t_resolution_error"),
+    optional_attrs=(*COMMON, "height_resolution_error", "t_resolution_error", "ends_note", "carried_buffers"),
 )
 PLANE = Schema(
     variables=SURFACE_VARIABLES

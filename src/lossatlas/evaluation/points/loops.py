@@ -38,6 +38,12 @@ def sweep(function: FunctionalModel, batches: Batches, theta: Tensor) -> Measure
         return [function.measure(tensors, batch, index) for index, batch in enumerate(batches)]
 
 
+def measured_with(function: FunctionalModel, batches: Batches, tensors: dict[str, Tensor]) -> Measured:
+    """The same with these tensors, instead of those of a theta."""
+    with torch.no_grad(), preserved_rng(function.point.device):
+        return [function.measure(tensors, batch, index) for index, batch in enumerate(batches)]
+
+
 class PlainLoop:
     """The reference: every batch through the model by ``functional_call``."""
 

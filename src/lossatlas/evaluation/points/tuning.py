@@ -13,7 +13,7 @@ from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, PreparedLoop
 from lossatlas.evaluation.points.plans import Findings, Outcome, Plan, Trial
 from lossatlas.evaluation.points.tracing import Trace
-from lossatlas.model.batches import Batches, leading_size
+from lossatlas.model.batches import Batches
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.measures import Sample, samples_of
 from lossatlas.model.points import Points, Weights
@@ -106,6 +106,8 @@ class Tuner:
     def _obstacle(self) -> str | None:
         if self.function.recomputes:
             return "BatchNorm statistics are recomputed at every point"
+        if self.function.moved is not None:
+            return "buffers move with the point"
         if self.function.differentiates:
             return "model or loss differentiate while they are evaluated"
         if self.batches.kept() is None:
@@ -121,7 +123,7 @@ class Tuner:
     def _best(self, reference: Sequence[dict[str, Sample]], point: float) -> Evaluator:
         """The best of what is tried, verified on all data; ``point`` is the plain loop's seconds a point."""
         self.deadline = time.perf_counter() + _SHARE * self.count * point
-        self.trial = min(max(int(self.batches.total * _MOMENT / point), _TRIAL[0]), _TRIAL[1])
+        self.trial = min(max(int(self.batches.n_examples * _MOMENT / point), _TRIAL[0]), _TRIAL[1])
         best = self.follow(Plan(prepared=True), self.trial)
         self.reference = [best(self.probes[-1])]
         best = self._sized(self._rewritten(best))
@@ -152,8 +154,8 @@ class Tuner:
     def _scaled(self, best: Evaluator, factor: float) -> Evaluator:
         """Batches ``factor`` times as large, again and again, as long as that is faster."""
         while True:
-            size = int((best.plan.batch_size or self.batches.weights[0]) * factor)
-            if not _LEAST <= size <= min(self.trial, self.batches.total):
+            size = int((best.plan.batch_size or self.batches.sizes[0]) * factor)
+            if not _LEAST <= size <= min(self.trial, self.batches.n_examples):
                 return best
             before, best = best, self._better(best, replace(best.plan, batch_size=size), f"batches of {size}")
             if best is before:
@@ -204,9 +206,9 @@ class Tuner:
     def _cut(self, size: int | None, count: int | None) -> tuple[list[Any], Sequence[float]]:
         """Batches of ``size`` and their weights: of all examples, or of about the first ``count``."""
         if size is not None or count is not None:
-            batches = self.batches.recut(size or int(self.batches.weights[0]), count)
+            batches = self.batches.recut(size or self.batches.sizes[0], count)
             if batches is not None:
-                return batches, list(map(leading_size, batches))
+                return batches, list(map(self.batches.weigh, batches))
             if size is not None:
                 raise InputError("These batches cannot be cut anew: the plan belongs to other data.")
         return self._first(count)
@@ -215,9 +217,9 @@ class Tuner:
         """The first batches as they were given, with ``count`` examples or more."""
         kept = self.batches.kept()
         assert kept is not None
-        total, m = 0.0, 0
+        total, m = 0, 0
         while m < len(kept) and (count is None or total < count):
-            total, m = total + self.batches.weights[m], m + 1
+            total, m = total + self.batches.sizes[m], m + 1
         return kept[:m], self.batches.weights[:m]
 
 
