@@ -21,7 +21,6 @@ from lossatlas.evaluation.products.linearised import Hessian, loss_and_gradient
 from lossatlas.evaluation.products.products import Products
 from lossatlas.model.batches import Batches, describe, preserved_rng
 from lossatlas.model.cuts import CutCheck
-from lossatlas.model.failures import explain_cut
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
 from lossatlas.model.parameters import ParameterSpace
@@ -301,7 +300,6 @@ class Objective:
         other = copy.copy(self)
         other.batches = self._fixed(batches)
         other.batches.settle(size=self.batches.size, weigh=self.batches.weigh)
-        other._require_evaluable()
         return other
 
     def provenance(self) -> dict[str, str | int]:
@@ -443,14 +441,6 @@ class Objective:
             examples=examples,
             max_batches=self._max_batches,
         )
-
-    def _require_evaluable(self) -> None:
-        """``InputError`` where the model or the loss fails on the first batch, which was cut from others."""
-        with torch.no_grad(), preserved_rng(self.device):
-            try:
-                self.function.measure(self.function.tensors(self.point), next(iter(self.batches)), 0)
-            except InputError as error:
-                raise explain_cut(error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
 
     def _at(self, point: Tensor | None) -> Tensor:
         if point is None:

@@ -171,7 +171,7 @@ MESSAGES = [
     (scripted, "TorchScript", "give the Python module"),
     (complex_view_at_an_odd_place, "one real vector", "torch.view_as_complex(weight.clone())"),
     (complex_parameter, "complex64", "real numbers (..., 2)"),
-    (graph_cut_by_a_subset, "all nodes of a graph", "whole batches"),
+    (graph_cut_by_a_subset, "cannot be cut anew, since", "with one row an example"),
     (without_a_graph, "no graph leads to", "torch.enable_grad()"),
     (first_derivative_without_create_graph, "does not depend on the parameters", "create_graph=True"),
     (graph_used_up, "differentiated once more", "create_graph=True"),

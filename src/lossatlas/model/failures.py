@@ -104,15 +104,6 @@ def explain_copy(model: nn.Module, error: Exception) -> LossAtlasError:
     )
 
 
-def explain_cut(error: Exception) -> LossAtlasError:
-    """The same for a batch of some examples, where the whole batches have been evaluated."""
-    return InputError(
-        "These batches cannot be cut into smaller ones, since the model or the loss needs all of a batch together, as "
-        "it needs all nodes of a graph: use what takes whole batches, or give each graph as a batch of its own "
-        f"(on fewer examples: {shortened(error)})."
-    )
-
-
 def likely_cause(text: str) -> str | None:
     """The cause of an exception with this text, and the remedy; None where it is not known.
 

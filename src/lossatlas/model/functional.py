@@ -343,9 +343,15 @@ def _private_copy(model: nn.Module) -> nn.Module:
             "give the Python module that it was made from, with model.load_state_dict(scripted.state_dict())."
         )
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, _detached_attributes(model))
     except Exception as error:
         raise explain_copy(model, error) from error
+
+
+def _detached_attributes(model: nn.Module) -> dict[int, Any]:
+    """A memo for ``deepcopy``: what a forward pass has left as attributes is copied without its graph."""
+    left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return {id(value): value.detach().clone() for value in left if value.grad_fn is not None}
 
 
 def _shape(value: object) -> tuple[int, ...]:
