@@ -36,10 +36,8 @@ def reason_of_form(batches: Sequence[Any], sizes: Sequence[float]) -> str | None
 
 
 def _reason_of_one(batch: Any, size: float) -> str | None:
-    if any(t.ndim == 0 or t.is_nested or t.size(0) != size for t in tensors_in(batch)):
-        return f"a batch of {size:g} examples holds {describe(batch)}, which is not one row an example"
-    if any(t.layout is not torch.strided for t in tensors_in(batch)):
-        return f"a batch holds a sparse tensor ({describe(batch)})"
+    if not has_rows(batch, size):
+        return f"a batch of {size:g} examples holds {describe(batch)}, which is not one dense row an example"
     if not all(isinstance(part, Tensor) for part in contents(_without_keys(batch))):
         return "a batch holds more than tensors"
     return None
@@ -58,6 +56,18 @@ def rows_are_examples(batches: Sequence[Any], source: Iterable[Any]) -> bool:
     if isinstance(source, DataLoader) and source.batch_size is not None and source.collate_fn is default_collate:
         return True
     return len({leading_size(batch) for batch in batches}) > 1
+
+
+def has_rows(batch: Any, size: float) -> bool:
+    """Whether all tensors of a batch are dense and have ``size`` rows."""
+    return not any(
+        t.is_nested or t.layout is not torch.strided or t.ndim == 0 or len(t) != size for t in tensors_in(batch)
+    )
+
+
+def every_second(tensor: Tensor) -> Tensor:
+    """Every second row, the last among them: more than the first half, which sums over earlier rows do not change."""
+    return tensor[(len(tensor) - 1) % 2 :: 2]
 
 
 def square(batch: Any) -> str | None:
@@ -80,21 +90,19 @@ class CutCheck:
         size, own = leading_size(batch), self._function.policy == "batch" and self._function.norms
         if size < 2 or own:  # under that policy each batch's own statistics are asked for, whatever its size
             return square(batch)
-        part = mapped(batch, lambda tensor: tensor[1::2])
+        part = mapped(batch, every_second)
         try:
             with torch.no_grad(), preserved_rng(self._function.point.device):
                 return self._compared(batch, part, size)
         except LossAtlasError as error:
-            return (
-                square(batch)
-                or f"every second example of a batch fails alone ({' '.join(str(error).split()).rstrip('.')})"
-            )
+            text = " ".join(str(error).split()).rstrip(".")
+            return square(batch) or f"every second example of a batch fails alone ({text})"
 
     def _compared(self, batch: Any, part: Any, size: int) -> str | None:
         whole = self._rows(batch)
         if whole is None or len(whole) != size:
             return square(batch)
-        alone, among = self._rows(part), whole[1::2].double()
+        alone, among = self._rows(part), every_second(whole).double()
         if alone is not None and alone.shape == among.shape and _close(alone.double(), among):
             return None
         return "the model's outputs on every second row of a batch are not those among all: its rows depend on others"
