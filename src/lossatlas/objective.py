@@ -19,7 +19,7 @@ from lossatlas.evaluation.points.plans import Plan
 from lossatlas.evaluation.points.tuning import Evaluator, Tuner
 from lossatlas.evaluation.products.linearised import Hessian, loss_and_gradient
 from lossatlas.evaluation.products.products import Products
-from lossatlas.model.batches import Batches, describe, preserved_rng
+from lossatlas.model.batches import Batches, describe
 from lossatlas.model.cuts import CutCheck
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
@@ -375,7 +375,7 @@ class Objective:
         points = Points(self._at(center), directions.to(self.device, self.dtype))
         tuner = Tuner(self.function, self.batches, points, probes, count)
         evaluator = tuner.choose() if plan is None else tuner.verified(plan)
-        self._explanation[:] = [str(evaluator.plan), *evaluator.seen]
+        self._explanation[:] = [str(evaluator.plan), *evaluator.seen, evaluator.threads]
         return evaluator
 
     def explain(self) -> str:

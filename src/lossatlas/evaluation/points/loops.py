@@ -125,6 +125,22 @@ class PreparedLoop:
             return traced
 
 
+class OnThreads:
+    """A loop on so many threads of PyTorch; as many as before are set again after each point."""
+
+    def __init__(self, loop: Loop, threads: int) -> None:
+        self.loop, self.threads = loop, threads
+
+    def __call__(self, weights: Weights) -> Measured:
+        """What each batch yields at theta(weights)."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self.loop(weights)
+        finally:
+            torch.set_num_threads(before)
+
+
 def _frame(function: FunctionalModel, points: Points) -> tuple[rewrites.Frame, list[Entry]]:
     entries = [e for e in function.space if bool(points.directions[:, e.start : e.stop].any())]
     rows = [points.center, *points.directions]

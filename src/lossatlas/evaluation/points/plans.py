@@ -16,13 +16,15 @@ from lossatlas.evaluation.points.loops import REWRITES
 class Plan:
     """How points are evaluated: by the plain loop, or by a prepared one with some rewrites and batches of some size.
 
+    ``threads`` of PyTorch while a point is evaluated, where that is not as many as are set.
+
     ``str(plan)`` is for people; ``to_json`` and ``from_json`` are the serialisation.
 
     >>> plan = Plan(prepared=True, rewrites=("shared layer",), batch_size=64)
     >>> print(plan)
     prepared loop; shared layer; batches of 64
     >>> plan.to_json()
-    '{"prepared": true, "rewrites": ["shared layer"], "batch_size": 64}'
+    '{"prepared": true, "rewrites": ["shared layer"], "batch_size": 64, "threads": null}'
     >>> Plan.from_json(plan.to_json()) == plan
     True
     """
@@ -30,12 +32,14 @@ class Plan:
     prepared: bool = False
     rewrites: tuple[str, ...] = ()
     batch_size: int | None = None
+    threads: int | None = None
 
     def __str__(self) -> str:
+        threads = [] if self.threads is None else ["one thread" if self.threads == 1 else f"{self.threads} threads"]
         if not self.prepared:
-            return "plain loop"
+            return "; ".join(["plain loop", *threads])
         size = "batches as given" if self.batch_size is None else f"batches of {self.batch_size}"
-        return "; ".join(["prepared loop", *self.rewrites, size])
+        return "; ".join(["prepared loop", *self.rewrites, size, *threads])
 
     def to_json(self) -> str:
         """A JSON object with one key for each field."""
@@ -52,12 +56,14 @@ class Plan:
             fields = json.loads(text)
         except json.JSONDecodeError:
             fields = None
+        if isinstance(fields, dict):
+            fields = {"threads": None} | fields  # plans of earlier versions name none
         if not _valid(fields):
             raise InputError(
                 f"{text!r} is no plan of evaluation: give what Plan.to_json() wrote, such as a surface's "
                 'attrs["evaluation"].'
             )
-        return cls(fields["prepared"], tuple(fields["rewrites"]), fields["batch_size"])
+        return cls(fields["prepared"], tuple(fields["rewrites"]), fields["batch_size"], fields["threads"])
 
 
 def _valid(fields: Any) -> bool:
@@ -66,6 +72,8 @@ def _valid(fields: Any) -> bool:
     prepared, rewrites, size = fields["prepared"], fields["rewrites"], fields["batch_size"]
     known = isinstance(rewrites, list) and all(name in list(REWRITES) for name in rewrites)
     sized = type(size) is int and size > 0
+    if fields["threads"] is not None and not (type(fields["threads"]) is int and fields["threads"] > 0):
+        return False
     if type(prepared) is not bool or not known or not (size is None or sized):
         return False
     return prepared or (not rewrites and size is None)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lossatlas.errors import InputError, LossAtlasError
-from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, PreparedLoop
+from lossatlas.evaluation.points.loops import REWRITES, Loop, OnThreads, PlainLoop, PreparedLoop
 from lossatlas.evaluation.points.plans import Findings, Outcome, Plan, Trial
 from lossatlas.evaluation.points.tracing import Trace
 from lossatlas.model.batches import Batches
@@ -19,6 +19,7 @@ from lossatlas.model.measures import Sample, samples_of
 from lossatlas.model.points import Points, Weights
 
 AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
+ONE_THREAD = "one thread"
 _TRIAL = (256, 1024)  # examples on which a step is tried, at least and at most
 _MOMENT = 0.02  # seconds of the plain loop: what a timing should take to mean something
 _LEAST = 8  # examples in a batch
@@ -44,6 +45,12 @@ class Evaluator:
     def seen(self) -> tuple[str, ...]:
         """The findings, a sentence each."""
         return self.findings.lines()
+
+    @property
+    def threads(self) -> str:
+        """How many of PyTorch's threads a point takes."""
+        available = torch.get_num_threads()
+        return f"threads: {self.plan.threads or available} of {available}"
 
     def deviation(self, reference: Sequence[dict[str, Sample]], probes: Sequence[Weights]) -> float:
         """The largest relative difference of a mean; infinite where the quantities are of another kind."""
@@ -80,21 +87,26 @@ class Tuner:
                 return self._best(reference, point)
             except Exception as error:  # a user's model may fail in any way in a form that it was not written for
                 reason = _shortened(error, 200)
+        try:
+            plain = self._plain_on_one_thread(plain)
+        except Exception as error:  # as above
+            self._note(Trial(ONE_THREAD, Outcome.FAILED, error=_shortened(error, 80)))
         return replace(plain, findings=replace(self.findings, fallback=reason))
 
     def follow(self, plan: Plan, count: int | None = None) -> Evaluator:
         """The evaluator of a plan that was made before, on all data or on about the first ``count`` examples."""
-        if not plan.prepared:
-            return Evaluator(PlainLoop(self.function, self.batches, self.points), plan, self.batches.weights)
-        batches, weights = self._cut(plan.batch_size, count)
-        loop = PreparedLoop(self.function, batches, self.points, plan.rewrites, self.traces)
-        return Evaluator(loop, plan, weights)
+        loop: Loop = PlainLoop(self.function, self.batches, self.points)
+        weights: Sequence[float] = self.batches.weights
+        if plan.prepared:
+            batches, weights = self._cut(plan.batch_size, count)
+            loop = PreparedLoop(self.function, batches, self.points, plan.rewrites, self.traces)
+        return Evaluator(loop if plan.threads is None else OnThreads(loop, plan.threads), plan, weights)
 
     def verified(self, plan: Plan) -> Evaluator:
         """The evaluator of a plan that was made for another run, if it agrees with the plain loop here."""
         plain = self.follow(Plan())
         if not plan.prepared:
-            return plain
+            return self.follow(plan)
         if reason := self._obstacle():
             raise InputError(f"The plan {str(plan)!r} cannot be followed here, since {reason}: use fast=True.")
         evaluator = self.follow(plan)
@@ -129,6 +141,7 @@ class Tuner:
         best = self._sized(self._rewritten(best))
         if best.plan.batch_size is not None:  # what a step saves depends on what batches leave in the caches: once more
             best = self._sized(self._rewritten(best))
+        best = self._on_one_thread(best)
         chosen = self.follow(best.plan)
         deviation = chosen.deviation(reference, self.probes)
         if not self._agrees(deviation):
@@ -143,6 +156,23 @@ class Tuner:
             if name not in best.plan.rewrites:
                 best = self._better(best, replace(best.plan, rewrites=(*best.plan.rewrites, name)), name)
         return best
+
+    def _on_one_thread(self, best: Evaluator) -> Evaluator:
+        """One thread where that is faster, as small batches and busy machines make it; other batches may suit it."""
+        if not self._has_threads():
+            return best
+        alone = self._better(best, replace(best.plan, threads=1), ONE_THREAD)
+        return alone if alone is best else self._sized(alone)
+
+    def _plain_on_one_thread(self, plain: Evaluator) -> Evaluator:
+        """The plain loop on one thread, where it agrees and the trial repays itself."""
+        if not self._has_threads() or self.count * _SHARE < 2 * _ROUNDS + 1 or self.agreement is None:
+            return plain
+        alone, probe = self.follow(Plan(threads=1)), self.probes[-1:]
+        return self._compared(alone, plain, ONE_THREAD, alone.deviation([plain(probe[0])], probe))
+
+    def _has_threads(self) -> bool:
+        return self.function.point.device.type == "cpu" and torch.get_num_threads() > 1
 
     def _sized(self, best: Evaluator) -> Evaluator:
         """Batches twice as large as long as that is faster, or else half as large."""
