@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracles.refusals import refused
-from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from lossatlas.errors import DataError
 from lossatlas.model.batches import Batches, describe
@@ -289,3 +289,112 @@ def test_the_labels_of_all_examples_come_in_order(data):
 )
 def test_data_without_one_class_an_example_have_no_labels(data):
     assert Batches(data()).labels() is None
+
+
+# Data that are larger than memory, and data that do not end
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield X[0], Y[0]
+
+
+class Looping:
+    """It states a length and gives more."""
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        while True:
+            yield from (A, B)
+
+
+class Counting(Passes):
+    """How many batches were read."""
+
+    read = 0
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            self.read += 1
+            yield batch
+
+
+ENDLESS = {
+    "a loader without a length": (lambda: DataLoader(Endless(), batch_size=2), {}, "10000 batches"),
+    "a loader that gives more than its length": (Looping, {}, "2 batches, which is its length"),
+    "more than is allowed": (Looping, {"max_batches": 7}, "7 batches, as max_batches= allows"),
+    "more than is allowed, which would end": (lambda: Passes([A, B]), {"max_batches": 1}, "1 batches"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_data_that_go_on_are_refused_after_a_stated_number_of_batches(name):
+    make, options, amount = ENDLESS[name]
+    with refused(DataError) as caught:
+        Batches(make(), **options)
+    assert amount in str(caught.value)
+    assert "max_batches=" in str(caught.value)
+
+
+def test_data_without_a_length_are_refused_after_a_stated_size(monkeypatch):
+    monkeypatch.setattr("lossatlas.model.batches.MAX_BYTES", 1000)
+    with pytest.raises(DataError, match="GiB"):
+        Batches(Passes([A, B] * 10))
+    assert len(Batches(Passes([A, B] * 10), max_batches=20)) == 20
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_an_impossible_number_of_batches_is_refused(count):
+    with pytest.raises(DataError, match="max_batches"):
+        Batches(Passes([A, B]), max_batches=count)
+
+
+def test_a_list_has_an_end_and_needs_no_limit():
+    assert len(Batches([A, B], max_batches=1)) == 2
+
+
+@pytest.fixture
+def none_kept(monkeypatch):
+    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
+
+
+def test_data_larger_than_memory_are_read_once_for_the_fingerprint(none_kept):
+    data = Counting([A, B])
+    batches = Batches(data)
+    assert data.read == 2
+    assert batches.fingerprint == Batches([A, B]).fingerprint
+    assert [len(list(batches)) for _ in range(2)] == [2, 2]
+
+
+CHANGED = {
+    "other batches": ([B, A], "batch 1 of 2 differs"),
+    "another last batch": ([A, A], "batch 2 of 2 differs"),
+    "fewer batches": ([A], "fewer batches"),
+    "more batches": ([A, B, A], "more batches"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_data_larger_than_memory_that_change_are_refused_at_the_next_pass(name, none_kept):
+    second, difference = CHANGED[name]
+    batches = Batches(Passes([A, B], second))
+    with refused(DataError) as caught:
+        list(batches)
+    assert difference in str(caught.value)
+
+
+def test_a_pass_that_ends_early_leaves_the_comparison_to_the_next(none_kept):
+    batches = Batches(Passes([A, B], [A, B], [A, A]))
+    next(iter(batches))
+    with pytest.raises(DataError, match="batch 2 of 2 differs"):
+        list(batches)
+
+
+def test_a_loader_larger_than_memory_leaves_the_generators_as_they_were(none_kept):
+    batches = Batches(DataLoader(PAIRS, batch_size=7))
+    before = torch.get_rng_state()
+    for _ in batches:
+        assert torch.equal(torch.get_rng_state(), before)
