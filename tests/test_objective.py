@@ -76,24 +76,22 @@ ORDERS = {"mixed": torch.arange(23), "sorted by class": TARGETS.argsort()}
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("loss", [weighted, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 20.0]))])
-def test_a_loss_weighted_by_class_keeps_one_value_a_batch(loss, order):
+def test_a_loss_weighted_by_class_is_the_criterion_on_all_data_however_it_is_cut(loss, order):
     model, order = MEMBER.make(), ORDERS[order]
-    batches = list(zip(INPUTS[order].split(5), TARGETS[order].split(5), strict=True))
-    o = Objective(model, loss, batches)
-    assert o.value() == pytest.approx(mean_of_batches(model, loss, batches), rel=1e-6)
-    expected = [plain.loss_of(model, loss, batch) for batch in batches]
-    np.testing.assert_allclose(o.samples()["loss"].values, expected, rtol=1e-6)
-    assert o.samples()["loss"].over == "batches"
-    assert_refused(InputError, o.example_losses, "one value a batch")
+    inputs, targets = INPUTS[order], TARGETS[order]
+    o = Objective(model, loss, list(zip(inputs.split(5), targets.split(5), strict=True)))
+    assert o.value() == pytest.approx(plain.loss_of(model, loss, (inputs, targets)), rel=1e-6)
+    alone = F.cross_entropy(model(inputs), targets, reduction="none").detach()
+    np.testing.assert_allclose(o.example_losses(), alone, rtol=1e-5)
+    np.testing.assert_allclose(o.samples()["loss"].weights, torch.tensor([1.0, 5.0, 20.0])[targets])
 
 
 def test_ignored_labels_that_come_late_are_ignored():
     model, targets = MEMBER.make(), TARGETS.clone()
     targets[20:] = -100
-    batches = list(zip(INPUTS.split(7), targets.split(7), strict=True))
-    o = Objective(model, F.cross_entropy, [*batches[:3], (INPUTS[17:], targets[17:])])
-    expected = mean_of_batches(model, F.cross_entropy, [*batches[:3], (INPUTS[17:], targets[17:])])
-    assert o.value() == pytest.approx(expected, rel=1e-6)
+    batches = [*zip(INPUTS[:17].split(7), targets[:17].split(7), strict=True), (INPUTS[17:], targets[17:])]
+    o = Objective(model, F.cross_entropy, batches)
+    assert o.value() == pytest.approx(plain.loss_of(model, F.cross_entropy, (INPUTS, targets)), rel=1e-6)
 
 
 def test_a_loss_that_compares_examples_is_taken_batch_by_batch():

@@ -18,6 +18,7 @@ from lossatlas.model.containers import cast_type, copied, describe, leading_size
 from lossatlas.model.cuts import reason_of_form, rows_are_examples, square
 from lossatlas.model.fingerprints import bytes_of, digest, form, holds_values, tensor_bytes
 from lossatlas.model.randomness import preserved_rng, seed_generators
+from lossatlas.model.reduction import examples_in
 
 __all__ = [  # with what goes with batches everywhere
     "KEEP_BYTES",
@@ -54,9 +55,10 @@ class Batches:
         be iterated twice and yields batches.
     batch_size : into how many examples a batch a pair of tensors is cut; the other kinds keep their own batches.
     device, dtype : where batches live, and what their floating-point tensors are cast to.
-    weight : the weight of a batch; by default its number of examples, the length of its first tensor. A mean
-        over tokens, for example, needs ``lambda batch: (batch["labels"] != -100).sum().item()``. With a weight of its
-        own a batch may hold no tensor at all, but numbers, texts or numpy arrays.
+    weight : the weight of a batch; by default its number of examples. A mean over tokens, for example, needs
+        ``lambda batch: (batch["labels"] != -100).sum().item()``. With a weight of its own a batch may hold no tensor
+        at all, but numbers, texts or numpy arrays.
+    examples : the number of examples in a batch; by default the length of its targets, or else of its first tensor.
     max_batches : more batches than this are refused, never left out: what has no length may be endless. By default
         its length for what has one, and ``MAX_BATCHES`` (and ``MAX_BYTES``) for what has none.
 
@@ -81,15 +83,19 @@ class Batches:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         weight: Callable[[Any], float] | None = None,
+        examples: Callable[[Any], int] | None = None,
         max_batches: int | None = None,
     ) -> None:
         self._place: Callable[[Any], Any] = lambda batch: _placed(batch, device, dtype)
         self._source = _source(data, batch_size)
         self._limit = Limit(self._source, max_batches)
+        self.examples_given, self.weight_given = examples is not None, weight is not None
+        self.size: Callable[[Any], int] = examples or examples_in
+        self.weigh: Callable[[Any], float] = weight or self.size
         self.cut_check: Callable[[Any], str | None] = square
         self._uncut: str | bool | None = False  # not yet known
         with preserved_rng(torch.device(device)):
-            self.weights, self.fingerprint = self._first_pass(weight)
+            self.weights, self.sizes, self.fingerprint = self._first_pass(weight)
             self._repeats = isinstance(self._source, list)
             if not self._repeats and self._kept is not None:
                 self._second_pass()
@@ -103,6 +109,38 @@ class Batches:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def settle(
+        self,
+        *,
+        size: Callable[[Any], int] | None = None,
+        weigh: Callable[[Any], float] | None = None,
+        weights: Sequence[float] | None = None,
+        values: Sequence[int] | None = None,
+        uncut: str | None = None,
+    ) -> None:
+        """Take over what the loss tells: other sizes, other weights (the fingerprint stays), why batches stay whole.
+
+        What was stated by ``weight`` and ``examples`` goes before. ``weights`` are those of batches that stay whole,
+        ``values`` the numbers of values that the loss returns for them: their sizes and weights.
+        """
+        if size is not None and not self.examples_given:
+            self.size, self.sizes = size, [size(batch) for batch in self]
+        if weigh is not None and not self.weight_given:
+            self.weigh, self.weights = weigh, [float(weigh(batch)) for batch in self]
+        if weights is not None and not self.weight_given:
+            self.weights = list(weights)
+        if values is not None:
+            self.sizes = self.sizes if self.examples_given else list(values)
+            self.weights = self.weights if self.weight_given else [float(value) for value in values]
+        if not self.total > 0:
+            raise DataError("Every target is ignored by the loss: give at least one that is not.")
+        self._uncut = uncut or self._uncut
+
+    @property
+    def n_examples(self) -> int:
+        """N, the number of examples."""
+        return sum(self.sizes)
+
     def kept(self) -> list[Any] | None:
         """The batches themselves where they are kept, to be read and never written to."""
         return self._kept
@@ -115,7 +153,7 @@ class Batches:
 
     def take(self, indices: Tensor, size: int) -> list[Any] | None:
         """The examples with these indices, in batches of ``size``; None where batches cannot be cut anew."""
-        whole = self.recut(int(self.total))
+        whole = self.recut(self.n_examples)
         if whole is None:
             return None
         n = leading_size(whole[0])
@@ -130,11 +168,13 @@ class Batches:
 
         Batches that cannot be cut anew come as they are: in random order where they are kept, else in their own.
         """
-        generator, n = torch.Generator().manual_seed(seed), max(int(self.total), 1)
+        generator, n = torch.Generator().manual_seed(seed), max(self.n_examples, 1)
         even = math.ceil(n / math.ceil(n / size))  # nearly equal ones rather than full ones and a rest
         cut = self.take(torch.randperm(n, generator=generator), even)
         if cut is not None:
-            return [leading_size(batch) * len(cut) / n for batch in cut], cut
+            weights = [self.weigh(batch) for batch in cut]
+            total = sum(weights)
+            return [weight * len(cut) / total for weight in weights], cut
         relative = [weight * len(self) / self.total for weight in self.weights]
         if (kept := self.kept()) is None:
             return relative, self
@@ -148,7 +188,7 @@ class Batches:
         """
         if self._kept is None or self.uncut is not None:
             return None
-        needed = len(self._kept) if count is None else 1 + int(np.searchsorted(np.cumsum(self.weights), count))
+        needed = len(self._kept) if count is None else 1 + int(np.searchsorted(np.cumsum(self.sizes), count))
         columns = list(zip(*(tensors_in(batch) for batch in self._kept[:needed]), strict=True))
         pieces = [torch.cat(column)[:count].split(size) for column in columns]
         return [refill(self._kept[0], iter(tensors)) for tensors in zip(*pieces, strict=True)]
@@ -159,23 +199,29 @@ class Batches:
         if self._kept is None:
             return "they are not held in memory"
         if isinstance(self._uncut, bool):
-            self._uncut = reason_of_form(self._kept, self.weights)
+            self._uncut = self._reason_of_weights() or reason_of_form(self._kept, self.sizes)
             if self._uncut is None and not rows_are_examples(self._kept, self._source):
                 self._uncut = self.cut_check(self._kept[0])
         return self._uncut
+
+    def _reason_of_weights(self) -> str | None:
+        own = self.weight_given and self.weights != [float(size) for size in self.sizes]
+        return "their weights are not their numbers of examples" if own else None
 
     @property
     def total(self) -> float:
         return float(sum(self.weights))
 
-    def _first_pass(self, weight: Callable[[Any], float] | None) -> tuple[list[float], str]:
+    def _first_pass(self, weight: Callable[[Any], float] | None) -> tuple[list[float], list[int], str]:
         weights: list[float] = []
+        sizes: list[int] = []
         self._digests: list[str] = []
         self._kept: list[Any] | None = []
         read_bytes = 0
         for batch in _read(self._source):
             _require_values(batch, weight)
-            weights.append(_checked(float((weight or leading_size)(batch)), batch, len(weights)))
+            weights.append(_checked(float(self.weigh(batch)), batch, len(weights)))
+            sizes.append(self._size(batch, weights[-1]))
             self._digests.append(digest(batch))
             read_bytes += sum(map(bytes_of, tensors_in(batch)))
             self._limit.check(len(weights), read_bytes)
@@ -185,7 +231,15 @@ class Batches:
                 self._kept.append(self._place(batch))
         if not sum(weights) > 0:
             raise DataError("The data set is empty: give at least one batch with at least one example.")
-        return weights, hashlib.sha256("".join(self._digests).encode()).hexdigest()[:16]
+        return weights, sizes, hashlib.sha256("".join(self._digests).encode()).hexdigest()[:16]
+
+    def _size(self, batch: Any, weight: float) -> int:
+        try:
+            return int(self.size(batch))
+        except DataError:
+            if not self.weight_given or self.examples_given:
+                raise
+            return round(weight)  # all that is known of a batch without a tensor that has a length
 
     def _second_pass(self) -> None:
         again = [digest(batch) for batch in itertools.islice(_read(self._source), len(self._digests) + 1)]

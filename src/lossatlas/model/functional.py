@@ -207,6 +207,11 @@ class FunctionalModel:
         return called_with_gradients(lambda given: functional_call(bound, given, (own,)), tensors, moving)
 
     @property
+    def returns_values(self) -> bool:
+        """Whether the loss itself returns values, each of which counts as an example."""
+        return self._measure.returns_values
+
+    @property
     def supervised(self) -> bool:
         """Whether model and loss are apart, so that the outputs can be seen."""
         return isinstance(self._measure, Supervised)

@@ -59,7 +59,7 @@ class Row:
 
     @staticmethod
     def _weighed(sample: Sample, strata: Strata | None) -> Sample:
-        return sample if strata is None else Sample(sample.values, strata.weights, sample.over)
+        return sample if strata is None else Sample(sample.values, strata.weights * sample.weights, sample.over)
 
 
 def _means(samples: Mapping[str, Sample]) -> dict[Column, float]:

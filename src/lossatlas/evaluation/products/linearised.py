@@ -17,9 +17,11 @@ from torch.autograd.function import once_differentiable
 from torch.func import grad, jvp, vjp
 
 from lossatlas.errors import InputError
-from lossatlas.model.batches import leading_size, preserved_rng
+from lossatlas.model.batches import preserved_rng
 from lossatlas.model.failures import explain_derivative
 from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.metrics import weight_key
+from lossatlas.model.reduction import examples_in
 
 Map = Callable[[Tensor], Tensor]
 _WRAPPER = once_differentiable(lambda *_: None).__code__.co_filename
@@ -89,7 +91,7 @@ class GaussNewton(Linearised):
 
 
 class EmpiricalFisher(Linearised):
-    """F_b = mean_i g_i g_i', with g_i the gradient of the loss of the batch's example i."""
+    """F_b = mean_i g_i g_i', with g_i the gradient of the loss of the batch's example i and the weights of the loss."""
 
     def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
         def losses(at: Tensor) -> Tensor:
@@ -106,13 +108,19 @@ class EmpiricalFisher(Linearised):
         return lambda vector: pull(push(vector) / len(losses))
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
-        losses = self.losses(theta, batch, index)
-        if losses.ndim != 1 or len(losses) != leading_size(batch):
+        measured = self.function.measure(self.function.tensors(theta), batch, index)
+        losses, weights = measured["loss"], measured.get(weight_key("loss"))
+        own = self.function.returns_values or weights is not None
+        if losses.ndim != 1 or (not own and len(losses) != examples_in(batch)):
             raise InputError(
                 "This loss gives one value a batch, and the Fisher matrix and the gradients' covariance need one an "
                 "example: return per-example values."
             )
-        return losses
+        if weights is None:
+            return losses
+        shares = weights * (len(weights) / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
+        # l_i sqrt(share_i) for losses that are l_i share_i, so that squares have the weights of the mean.
+        return losses * torch.where(shares > 0, shares, 1).rsqrt()
 
 
 def require_differentiable(function: FunctionalModel) -> None:
