@@ -294,8 +294,8 @@ class Objective:
         batches = self.batches.take(indices, self._batch_size)
         if batches is None:
             raise InputError(
-                f"These batches cannot be cut anew, since {self.batches.uncut}: give data that are held in memory, "
-                "with one row an example, as tensors (inputs, targets)."
+                f"These batches cannot be cut anew, since {self.batches.uncut}: give the data as tensors "
+                "(inputs, targets) with one row an example."
             )
         other = copy.copy(self)
         other.batches = self._fixed(batches)
