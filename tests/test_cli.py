@@ -390,6 +390,28 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys: pytest.Capture
     assert "same command" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_wait_passively_unless_the_user_says_otherwise(
+    own: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")  # so that it is restored
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(sys, "argv", ["lossatlas", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
+
+
+def test_the_policy_is_set_before_pytorch_is_loaded_and_help_does_without_it() -> None:
+    code = (
+        "import sys\nfrom lossatlas.cli import main\nassert 'torch' not in sys.modules\n"
+        "sys.argv = ['lossatlas', '--help']\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+        "import os\nassert 'torch' not in sys.modules and 'OMP_WAIT_POLICY' in os.environ"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
 def test_python_m_lossatlas_is_the_command_line() -> None:
     found = subprocess.run([sys.executable, "-m", "lossatlas", "--version"], capture_output=True, text=True, check=True)
     assert found.stdout.strip()[0].isdigit()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from lossatlas import __version__
+from lossatlas import __version__, errors
 from lossatlas.commands import Quiet, bars, command, possible
-from lossatlas.errors import ConvergenceWarning, LossAtlasError
+from lossatlas.errors import LossAtlasError
 from lossatlas.results.discovery import verbs
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if issubclass(category, ConvergenceWarning):
+    if category.__module__ == errors.__name__:  # lossatlas's own: what a result says of itself
         print(f"lossatlas: warning: {message}", file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lossatlas.errors import InputError
 from lossatlas.evaluation.points import tuning
-from lossatlas.evaluation.points.loops import REWRITES
+from lossatlas.evaluation.points.loops import REWRITES, OnThreads
 from lossatlas.evaluation.points.plans import Outcome, Plan, Trial
 from lossatlas.evaluation.points.tuning import Evaluator, Tuner
 from lossatlas.objective import Objective
@@ -159,8 +159,56 @@ def test_the_plan_names_what_was_kept_and_explain_tells_it(faster):
         assert (trial.outcome, trial.speed_up) == (Outcome.KEPT, 2.0)
         assert str(trial) == f"{name}: kept, 2.00 x as fast, deviation {trial.deviation:.0e}"
         assert str(trial) in seen
-    assert seen[-1] == f"all data: {evaluator.findings.deviation:.0e} from the plain loop"
-    assert tuple(seen) == evaluator.seen
+    assert seen[-2] == f"all data: {evaluator.findings.deviation:.0e} from the plain loop"
+    assert tuple(seen) == (*evaluator.seen, f"threads: 1 of {torch.get_num_threads()}")
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_one_thread_is_tried_beside_all_of_them_and_the_plan_keeps_it(faster, two_threads):
+    o = objective_of(BY_NAME["mlp-relu"])
+    evaluator = chosen(o)
+    prepared(evaluator, "shared layer")
+    assert evaluator.plan.threads == 1
+    assert trials_of(evaluator, "one thread")[-1].outcome is Outcome.KEPT
+    assert str(evaluator.plan).endswith("; one thread")
+    assert o.explain().splitlines()[-1] == "threads: 1 of 2"
+    agree(evaluator, o)
+    assert torch.get_num_threads() == 2, "set again after each point"
+    again = chosen(o, Plan.from_json(evaluator.plan.to_json()))
+    assert again.plan == evaluator.plan
+    agree(again, o)
+
+
+def test_all_threads_stay_where_one_is_slower(monkeypatch, two_threads):
+    monkeypatch.setattr(Tuner, "_ratio", lambda self, other, best: 1.25)
+    o = objective_of(BY_NAME["mlp-relu"])
+    assert chosen(o).plan == Plan(prepared=True)
+    assert o.explain().splitlines()[-1] == "threads: 2 of 2"
+
+
+def test_a_loop_that_cannot_be_prepared_is_tried_on_one_thread_too(faster, two_threads, monkeypatch):
+    monkeypatch.setattr(tuning, "_SHARE", 0.05)
+    o = objective_of(BY_NAME["batch-norm"]).with_batch_norm("recompute")
+    evaluator = chosen(o)
+    assert evaluator.plan == Plan(threads=1)
+    assert "recomputed" in evaluator.findings.fallback
+    agree(evaluator, o)
+
+
+def test_a_loop_that_fails_leaves_the_threads_as_they_were(two_threads):
+    def fails(_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        OnThreads(fails, 1)((0.0,))
+    assert torch.get_num_threads() == 2
 
 
 def test_what_is_slower_is_left(monkeypatch):
@@ -581,7 +629,8 @@ def test_nan_at_the_probes_is_no_deviation(faster):
 PLANS = [
     Plan(),
     Plan(prepared=True),
-    Plan(prepared=True, batch_size=64),
+    Plan(threads=1),
+    Plan(prepared=True, batch_size=64, threads=1),
     Plan(prepared=True, rewrites=("channels last",)),
     Plan(prepared=True, rewrites=tuple(REWRITES), batch_size=8),
 ]
@@ -608,6 +657,8 @@ def test_a_plan_is_read_back_from_its_serialisation(plan):
         '{"prepared": true, "rewrites": [], "batch_size": "many"}',
         '{"prepared": true, "rewrites": [], "batch_size": true}',
         '{"prepared": true, "rewrites": [], "batch_size": 0}',
+        '{"prepared": true, "rewrites": [], "batch_size": null, "threads": 0}',
+        '{"prepared": true, "rewrites": [], "batch_size": null, "threads": true}',
         '{"prepared": 1, "rewrites": [], "batch_size": null}',
         '{"prepared": false, "rewrites": [], "batch_size": 8}',
         '{"prepared": false, "rewrites": ["channels last"], "batch_size": null}',

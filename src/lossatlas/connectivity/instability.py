@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def instability(
     -------
     Dataset over ``("k", "pair")``, k increasing: ``barrier``, of the loss, with its interval ``barrier_low``,
     ``barrier_high``; where the objective has an accuracy ``barrier_error`` likewise, and ``end_error``, the mean error
-    of the two ends. Runs that end in the same point (k = ``total_steps``) have barriers of exactly 0.
+    of the two ends; ``barrier_error`` is NaN where the error is the same all along the path, which tells nothing. Runs
+    that end in the same point (k = ``total_steps``) have barriers of exactly 0.
 
     Raises
     ------
@@ -137,4 +139,5 @@ def _between(objective: Objective, a: Tensor, b: Tensor, *, steps: int, draws: i
     if "error" not in profile:
         return {name: float(profile[name]) for name in _LOSS}
     ends = float(profile["error"][[0, -1]].mean())
-    return {name: float(profile[name]) for name in _LOSS + _ERROR} | {"end_error": ends}
+    unmoved = dict.fromkeys(_ERROR, math.nan) if "relative_height" in profile else {}
+    return {name: float(profile[name]) for name in _LOSS + _ERROR} | unmoved | {"end_error": ends}

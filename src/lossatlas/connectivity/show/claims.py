@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lossatlas.results.catalogue import Catalogue
 
+_STILL = "The error is the same at every point, which tells nothing of the path: the loss is taken. "
 FRANKLE_THRESHOLD = 0.02  # Frankle et al. 2020: instability below 2 % of error counts as linear connectivity
 BOOTSTRAP = "95 % interval of a paired bootstrap"
 DEFINITIONS = {
@@ -121,7 +122,8 @@ def _name(dataset: xr.Dataset) -> str:
 
 def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
     """From the Dataset's own barrier of the error above the mean of the ends; without an accuracy of the loss."""
-    if "height_error" in dataset and _error_moves(dataset):
+    still = "height_error" in dataset and not _error_moves(dataset)
+    if "height_error" in dataset and not still:
         own, name, of, height = dataset.sel(definition="frankle"), "height_error", "error", "an error barrier"
         statistic = f"highest error on the {where} minus the mean error of the ends"
     else:
@@ -134,7 +136,7 @@ def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
         interval=bounds(own, name),
         threshold=FRANKLE_THRESHOLD,
         direction="below",
-        detail=f"Highest {of} at t = {_place(dataset, of)}. The examples were drawn anew, the same ones at every "
+        detail=f"{_STILL if still else ''}Highest {of} at t = {_place(dataset, of)}. The examples were drawn anew, the same ones at every "
         f"point. {_bootstrap(own, name)}These two networks only.",
         datasets=(dataset.attrs["id"],),
         basis=BOOTSTRAP,
