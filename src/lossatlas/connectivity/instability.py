@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +59,8 @@ def instability(
     -------
     Dataset over ``("k", "pair")``, k increasing: ``barrier``, of the loss, with its interval ``barrier_low``,
     ``barrier_high``; where the objective has an accuracy ``barrier_error`` likewise, and ``end_error``, the mean error
-    of the two ends; ``barrier_error`` is NaN where the error is the same all along the path, which tells nothing. Runs
-    that end in the same point (k = ``total_steps``) have barriers of exactly 0.
+    of the two ends; ``barrier_error`` is NaN where the error is the same in all runs and on all paths, which tells
+    nothing. Runs that end in the same point (k = ``total_steps``) have barriers of exactly 0.
 
     Raises
     ------
@@ -91,6 +92,7 @@ def instability(
             ends = [_point(objective, spawn, shared[k], order) for order in (2 * pair, 2 * pair + 1)]
             found[k, pair] = _between(objective, *ends, steps=steps, draws=draws, seed=seed)
             bar.update()
+    _without_still_errors(found)
     dataset = xr.Dataset(
         {
             name: (("k", "pair"), [[found[k, pair][name] for pair in range(pairs)] for k in range(len(shared))])
@@ -139,5 +141,13 @@ def _between(objective: Objective, a: Tensor, b: Tensor, *, steps: int, draws: i
     if "error" not in profile:
         return {name: float(profile[name]) for name in _LOSS}
     ends = float(profile["error"][[0, -1]].mean())
-    unmoved = dict.fromkeys(_ERROR, math.nan) if "relative_height" in profile else {}
-    return {name: float(profile[name]) for name in _LOSS + _ERROR} | unmoved | {"end_error": ends}
+    return {name: float(profile[name]) for name in _LOSS + _ERROR} | {"end_error": ends}
+
+
+def _without_still_errors(found: dict[Any, dict[str, float]]) -> None:
+    """NaN for the barriers of an error that is the same in all runs and on all paths: it tells nothing of any."""
+    errors = {one.get("end_error", math.nan) for one in found.values()}
+    moves = len(errors) > 1 or any(one.get("barrier_error", 0.0) != 0 for one in found.values())
+    for one in found.values():
+        if not moves and "barrier_error" in one and one["barrier"] != 0:
+            one.update(dict.fromkeys(_ERROR, math.nan))

@@ -136,8 +136,8 @@ def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
         interval=bounds(own, name),
         threshold=FRANKLE_THRESHOLD,
         direction="below",
-        detail=f"{_STILL if still else ''}Highest {of} at t = {_place(dataset, of)}. The examples were drawn anew, the same ones at every "
-        f"point. {_bootstrap(own, name)}These two networks only.",
+        detail=f"{_STILL if still else ''}Highest {of} at t = {_place(dataset, of)}. The examples were drawn anew, "
+        f"the same ones at every point. {_bootstrap(own, name)}These two networks only.",
         datasets=(dataset.attrs["id"],),
         basis=BOOTSTRAP,
     )
