@@ -64,6 +64,7 @@ REFUSED = {
     "a data set of examples": (lambda: Changing(lambda: 0.0), "DataLoader"),
     "no batches": (list, "empty"),
     "no examples": (lambda: (X[:0], Y[:0]), "empty"),
+    "a sparse tensor without batches": (lambda: (X.to_sparse(), Y), "[(inputs, targets)]"),
     "unequal lengths": (lambda: (X, Y[:5]), "one length"),
     "a loader that fails": (lambda: Failing(), "the disk is gone"),
     "one tensor": (lambda: X, "tensors (inputs, targets)"),
@@ -340,7 +341,7 @@ def test_data_that_go_on_are_refused_after_a_stated_number_of_batches(name):
 
 
 def test_data_without_a_length_are_refused_after_a_stated_size(monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.MAX_BYTES", 1000)
+    monkeypatch.setattr("lossatlas.model.sources.MAX_BYTES", 1000)
     with pytest.raises(DataError, match="GiB"):
         Batches(Passes([A, B] * 10))
     assert len(Batches(Passes([A, B] * 10), max_batches=20)) == 20

@@ -42,6 +42,7 @@ def _tensor(self, x: Tensor, mask: Tensor):
     return x
 
 
+LINEAR = nn.Linear(3, 2)
 IMAGES, OPTIONAL, TENSORS = module(_images), module(_optional), module(_tensor)
 PACKED = nn.utils.rnn.pack_sequence([X, X[:1]])
 SEVERAL = {
@@ -60,6 +61,8 @@ ONE_ARGUMENT = {
     "a tensor": (TWO, X),
     "an object": (ONE, Entry()),
     "a packed sequence": (MAYBE, PACKED),
+    "texts": (MAYBE, ["a", "b"]),
+    "one text": (ONE, ["a"]),
     "images of different sizes": (ONE, [X, X[:1], X[:, :1]]),
     "a dict of other names": (ONE, {"a": X, "b": M}),
     "a dict for a model with an optional argument": (MAYBE, {"a": X}),
@@ -87,8 +90,13 @@ def test_inputs_for_one_argument_are_handed_over_whole(name):
 
 @pytest.mark.parametrize(
     ("model", "inputs", "given"),
-    [(TWO, [X], "1 arguments"), (TWO, [X, M, M], "3 arguments"), (TWO, {"x": X, "y": M}, "['x', 'y']")],
-    ids=["too few", "too many", "other names"],
+    [
+        (TWO, [X], "1 arguments"),
+        (TWO, [X, M, M], "3 arguments"),
+        (TWO, {"x": X, "y": M}, "['x', 'y']"),
+        (LINEAR, {"x": X}, "['x']"),
+    ],
+    ids=["too few", "too many", "other names", "a dict for a tensor"],
 )
 def test_inputs_that_fit_in_no_way_are_refused_with_from_step(model, inputs, given):
     with refused(InputError) as caught:
@@ -97,9 +105,14 @@ def test_inputs_that_fit_in_no_way_are_refused_with_from_step(model, inputs, giv
     assert "Objective.from_step" in str(caught.value)
 
 
-def test_a_list_of_one_and_lists_of_several_images_are_refused():
+@pytest.mark.parametrize(
+    ("model", "batches"),
+    [(ONE, [([X, M], M), ([X], M)]), (MAYBE, [([X.T, X.T], M)])],
+    ids=["one in the last batch", "as many images as the model has arguments"],
+)
+def test_lists_that_may_be_one_argument_or_several_are_refused(model, batches):
     with refused(InputError) as caught:
-        require_one_way(ONE, [([X, M], M), ([X], M)])
+        require_one_way(model, batches)
     assert "Objective.from_step" in str(caught.value)
 
 
@@ -108,6 +121,7 @@ ONE_WAY = {
     "always several": (ONE, [([X, M], M), ([X, M, M], M)]),
     "annotated": (IMAGES, [([X, M], M), ([X], M)]),
     "tensors": (ONE, [(X, M)]),
+    "an input and its mask": (MAYBE, [([X, M], M)]),
 }
 
 

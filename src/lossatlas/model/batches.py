@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from lossatlas.errors import DataError
 from lossatlas.model.containers import cast_type, copied, describe, leading_size, mapped, refill, tensors_in
 from lossatlas.model.cuts import reason_of_form, rows_are_examples, square
-from lossatlas.model.fingerprints import bytes_of, digest, form, holds_values, tensor_bytes
+from lossatlas.model.fingerprints import bytes_of, digest, form, tensor_bytes
 from lossatlas.model.randomness import preserved_rng, seed_generators
 from lossatlas.model.reduction import examples_in
+from lossatlas.model.sources import FIXED, Limit, batches_of, checked_weight, require_values, source_of
 
 __all__ = [  # with what goes with batches everywhere
     "KEEP_BYTES",
@@ -36,14 +36,8 @@ __all__ = [  # with what goes with batches everywhere
 ]
 
 KEEP_BYTES = 2**31  # batches are prepared once and kept when all of them together are no larger than this
-MAX_BATCHES = 10_000  # that a source without a length may give: small batches of an endless one come to it in seconds
-MAX_BYTES = 2**36  # and so many bytes, which large ones come to in minutes
 
 _END = object()
-_FIXED = (
-    "pass a DataLoader with shuffle=False and without random augmentation, a list of batches, "
-    "or the tensors (inputs, targets)"
-)
 
 
 class Batches:
@@ -87,7 +81,7 @@ class Batches:
         max_batches: int | None = None,
     ) -> None:
         self._place: Callable[[Any], Any] = lambda batch: _placed(batch, device, dtype)
-        self._source = _source(data, batch_size)
+        self._source = source_of(data, batch_size)
         self._limit = Limit(self._source, max_batches)
         self.examples_given, self.weight_given = examples is not None, weight is not None
         self.size: Callable[[Any], int] = examples or examples_in
@@ -218,9 +212,9 @@ class Batches:
         self._digests: list[str] = []
         self._kept: list[Any] | None = []
         read_bytes = 0
-        for batch in _read(self._source):
-            _require_values(batch, weight)
-            weights.append(_checked(float(self.weigh(batch)), batch, len(weights)))
+        for batch in batches_of(self._source):
+            require_values(batch, weight)
+            weights.append(checked_weight(float(self.weigh(batch)), batch, len(weights)))
             sizes.append(self._size(batch, weights[-1]))
             self._digests.append(digest(batch))
             read_bytes += sum(map(bytes_of, tensors_in(batch)))
@@ -242,19 +236,19 @@ class Batches:
             return round(weight)  # all that is known of a batch without a tensor that has a length
 
     def _second_pass(self) -> None:
-        again = [digest(batch) for batch in itertools.islice(_read(self._source), len(self._digests) + 1)]
+        again = [digest(batch) for batch in itertools.islice(batches_of(self._source), len(self._digests) + 1)]
         self._repeats = again == self._digests
         if self._repeats:
             return
         differing = sum(a != b for a, b in zip(self._digests, again, strict=False))
         raise DataError(
             f"The loader gives other data at its second pass ({differing} of {len(self._digests)} batches differ, "
-            f"{len(again)} batches the second time), so the loss would be another function each time: {_FIXED}."
+            f"{len(again)} batches the second time), so the loss would be another function each time: {FIXED}."
         )
 
     def _read_again(self) -> Iterator[Any]:
         """The source's batches; the first whole pass is compared with the one that the fingerprint was taken from."""
-        source = _read(self._source)
+        source = batches_of(self._source)
         for index in itertools.count():
             with preserved_rng():  # around each step and never across a yield, where the caller may draw
                 batch = next(source, _END)
@@ -268,101 +262,13 @@ class Batches:
         if (batch is _END) != (index >= len(self)):
             raise DataError(
                 f"The loader gives {'fewer' if batch is _END else 'more'} batches at a later pass ({len(self)} at its "
-                f"first), so the loss would be another function each time: {_FIXED}."
+                f"first), so the loss would be another function each time: {FIXED}."
             )
         if not self._repeats and batch is not _END and digest(batch) != self._digests[index]:
             raise DataError(
                 f"The loader gives other data at a later pass (batch {index + 1} of {len(self)} differs), "
-                f"so the loss would be another function each time: {_FIXED}."
+                f"so the loss would be another function each time: {FIXED}."
             )
-
-
-class Limit:
-    """How many batches a source may give before it is taken for endless."""
-
-    def __init__(self, source: Iterable[Any], given: int | None) -> None:
-        if given is not None and given < 1:
-            raise DataError(f"max_batches is {given}: give a whole number of at least 1, or None.")
-        own = _length(source)
-        given = None if isinstance(source, list) else given  # which ends
-        self._batches = given if given is not None else MAX_BATCHES if own is None else own
-        self._bytes = MAX_BYTES if own is None and given is None else math.inf
-        self._origin = (
-            "as max_batches= allows"
-            if given is not None
-            else "which is taken for endless, since it has no length"
-            if own is None
-            else "which is its length"
-        )
-
-    def check(self, batches: int, read_bytes: int) -> None:
-        """Raises ``DataError`` for more."""
-        if batches <= self._batches and read_bytes <= self._bytes:
-            return
-        amount = f"{self._batches} batches" if batches > self._batches else f"{MAX_BYTES / 2**30:.0f} GiB"
-        raise DataError(
-            f"The data go on after {amount}, {self._origin}: give data that end, e.g. list(itertools.islice(loader, "
-            "100)), or allow as many batches as they have by max_batches=."
-        )
-
-
-def _length(source: Any) -> int | None:
-    try:
-        return len(source)
-    except (TypeError, NotImplementedError):  # no length, or a loader of data without one
-        return None
-
-
-def _source(data: Any, batch_size: int) -> Iterable[Any]:
-    if isinstance(data, TensorDataset):
-        data = data.tensors
-    if isinstance(data, tuple) and data and all(isinstance(t, Tensor) for t in data):
-        return _cut(data, batch_size)
-    if isinstance(data, Dataset):
-        raise DataError("A Dataset gives single examples: wrap it as DataLoader(dataset, batch_size=512).")
-    if isinstance(data, Tensor | Mapping | str) or not isinstance(data, Iterable):
-        raise DataError(f"The data are a {type(data).__name__}: {_FIXED}.")
-    if isinstance(data, Iterator):
-        raise DataError(f"The data are an iterator ({type(data).__name__}), which can be read only once: {_FIXED}.")
-    if isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
-        raise DataError(f"The loader shuffles, so the loss would be another function at each pass: {_FIXED}.")
-    return list(data) if isinstance(data, Sequence) else data
-
-
-def _require_values(batch: Any, weight: Callable[[Any], float] | None) -> None:
-    if next(tensors_in(batch), None) is None and (weight is None or not holds_values(batch)):
-        raise DataError(
-            f"A batch is {describe(batch)}: give batches of torch tensors, or of numbers, texts and numpy arrays "
-            "with weight=, the number of examples in a batch."
-        )
-
-
-def _checked(weight: float, batch: Any, index: int) -> float:
-    if not 0 <= weight < math.inf:
-        raise DataError(f"Batch {index + 1} has the weight {weight}: give a finite one that is not negative.")
-    if next((t.size(0) for t in tensors_in(batch) if t.ndim), 1) == 0:
-        raise DataError(f"Batch {index + 1} ({describe(batch)}) is empty: leave it out.")
-    return weight
-
-
-def _cut(tensors: tuple[Tensor, ...], batch_size: int) -> list[tuple[Tensor, ...]]:
-    lengths = {t.shape[0] if t.ndim else 0 for t in tensors}
-    if len(lengths) != 1:
-        raise DataError(f"The tensors have {sorted(lengths)} examples: inputs and targets need one length.")
-    if lengths == {0}:
-        raise DataError("The data set is empty: give at least one example.")
-    if batch_size < 1:
-        raise DataError(f"batch_size is {batch_size}: give a whole number of at least 1.")
-    return list(zip(*(t.split(batch_size) for t in tensors), strict=True))
-
-
-def _read(source: Iterable[Any]) -> Iterator[Any]:
-    try:
-        yield from source
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"The loader failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _has_labels(batch: Any) -> bool:

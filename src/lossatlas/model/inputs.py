@@ -4,7 +4,8 @@
     a tuple or a list                           model(*inputs)      where ``forward`` takes so many
     a mapping                                   model(**inputs)     where ``forward`` takes these names
     a tuple, a list or a mapping                model(inputs)       where ``forward`` takes one argument and not these,
-                                                                    or says by its annotation that it is such a one
+                                                                    or says by its annotation that it is such a one,
+                                                                    or they hold no tensor (texts, crystals)
 
 What fits neither is refused: ``Objective.from_step`` calls the model in any way. A list is a tuple here, since loaders
 make lists of tuples; where ``forward`` takes one argument, lists of one and of several entries (images of different
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lossatlas.errors import InputError
+from lossatlas.model.containers import tensors_in
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -44,14 +46,16 @@ def arguments(model: nn.Module, inputs: Any) -> Arguments:
     signature = _signature(model)
     if signature is None:
         return several
-    alone = _binds(signature, whole)
-    if _binds(signature, several) and not (alone and _asks_for(model, signature, inputs)):
+    annotated = _as_annotated(model, signature, inputs)
+    alone = _binds(signature, whole) and annotated is not False
+    whole_is_meant = annotated or next(tensors_in(inputs), None) is None
+    if _binds(signature, several) and not (alone and whole_is_meant):
         return several
     if alone:
         return whole
     raise InputError(
-        f"{type(model).__name__}.forward{signature} takes neither {_described(inputs)} nor one argument: use "
-        "Objective.from_step(model, lambda model, batch: ..., batches), which calls the model in any way."
+        f"{type(model).__name__}.forward{signature} does not take {_described(inputs)}: inputs that are a dict are "
+        "passed by name, a tuple or list one by one; for another way use Objective.from_step(model, step, batches)."
     )
 
 
@@ -61,20 +65,34 @@ def require_one_way(model: nn.Module, batches: Iterable[Any]) -> None:
     Reads no further than the first batch unless its inputs are a tuple or a list and ``forward`` takes one argument.
     """
     ways = set()
-    for inputs, _ in batches:
-        if not isinstance(inputs, tuple | list) or not _one_only(model):
+    for inputs, targets in batches:
+        if not isinstance(inputs, tuple | list):
             return
-        ways.add(arguments(model, inputs)[0][0] is inputs)
-    if len(ways) > 1:
-        raise InputError(
-            f"{type(model).__name__}.forward takes one argument, and the inputs are lists of one entry and of several: "
-            "annotate it (images: list[Tensor]), or use Objective.from_step(model, lambda model, batch: ..., batches)."
-        )
+        given, _ = arguments(model, inputs)
+        whole = bool(given) and given[0] is inputs
+        ways.add(whole)
+        if len(ways) > 1 or (not whole and _may_be_examples(model, inputs, targets)):
+            raise InputError(
+                f"{type(model).__name__}.forward may take these lists as one argument or entry by entry: annotate it "
+                "(images: list[Tensor]), or use Objective.from_step(model, lambda model, batch: ..., batches)."
+            )
+        if not _takes_one(model, inputs):
+            return
 
 
-def _one_only(model: nn.Module) -> bool:
+def _may_be_examples(model: nn.Module, inputs: Any, targets: Any) -> bool:
+    """Whether there are as many entries as targets, with other lengths than that, and one argument would do."""
+    if len(inputs) < 2 or not isinstance(targets, Tensor) or not targets.ndim or len(inputs) != len(targets):
+        return False
+    dense = [t for t in inputs if isinstance(t, Tensor) and not t.is_nested and t.ndim]
+    return _takes_one(model, inputs) and len(dense) == len(inputs) and all(len(t) != len(targets) for t in dense)
+
+
+def _takes_one(model: nn.Module, inputs: Any) -> bool:
     signature = _signature(model)
-    return signature is not None and not _binds(signature, ((None, None), {}))
+    if signature is None or _as_annotated(model, signature, inputs) is False:
+        return False
+    return _binds(signature, ((inputs,), {}))
 
 
 def _signature(model: nn.Module) -> inspect.Signature | None:
@@ -92,19 +110,21 @@ def _binds(signature: inspect.Signature, given: Arguments) -> bool:
     return True
 
 
-def _asks_for(model: nn.Module, signature: inspect.Signature, inputs: Any) -> bool:
-    """Whether the first argument is annotated as what the inputs are: ``list[Tensor]``, a class of one's own."""
+def _as_annotated(model: nn.Module, signature: inspect.Signature, inputs: Any) -> bool | None:
+    """Whether the first argument is annotated as what the inputs are (``list[Tensor]``); None where that is unknown."""
     name = next(iter(signature.parameters), "")
     try:
         wanted = typing.get_type_hints(model.forward).get(name)
     except Exception:  # an annotation that only a type checker can read says nothing here
-        return False
+        return None
     choices = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
     classes = [typing.get_origin(choice) or choice for choice in choices]
-    return any(isinstance(one, type) and one is not object and isinstance(inputs, one) for one in classes)
+    if not all(isinstance(one, type) and one is not object for one in classes):
+        return None
+    return isinstance(inputs, tuple(classes))
 
 
 def _described(inputs: Any) -> str:
     if isinstance(inputs, Mapping):
-        return f"the names {sorted(map(str, inputs))}"
+        return f"arguments named {sorted(map(str, inputs))}"
     return f"{len(inputs)} arguments"
