@@ -88,17 +88,17 @@ def test_inputs_for_one_argument_are_handed_over_whole(name):
     assert not named
 
 
-@pytest.mark.parametrize(
-    ("model", "inputs", "given"),
-    [
-        (TWO, [X], "1 arguments"),
-        (TWO, [X, M, M], "3 arguments"),
-        (TWO, {"x": X, "y": M}, "['x', 'y']"),
-        (LINEAR, {"x": X}, "['x']"),
-    ],
-    ids=["too few", "too many", "other names", "a dict for a tensor"],
-)
-def test_inputs_that_fit_in_no_way_are_refused_with_from_step(model, inputs, given):
+NOT_TAKEN = {
+    "too few": (TWO, [X], "1 arguments"),
+    "too many": (TWO, [X, M, M], "3 arguments"),
+    "other names": (TWO, {"x": X, "y": M}, "['x', 'y']"),
+    "a dict for a tensor": (LINEAR, {"x": X}, "['x']"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_inputs_that_fit_in_no_way_are_refused_with_from_step(name):
+    model, inputs, given = NOT_TAKEN[name]
     with refused(InputError) as caught:
         applied(model, inputs)
     assert given in str(caught.value)
