@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,9 +15,10 @@ from lossatlas.errors import DataError
 from lossatlas.model.containers import cast_type, copied, describe, leading_size, mapped, refill, tensors_in
 from lossatlas.model.cuts import reason_of_form, rows_are_examples, square
 from lossatlas.model.fingerprints import bytes_of, digest, form, tensor_bytes
+from lossatlas.model.passes import Passes
 from lossatlas.model.randomness import preserved_rng, seed_generators
 from lossatlas.model.reduction import examples_in
-from lossatlas.model.sources import FIXED, Limit, batches_of, checked_weight, require_values, source_of
+from lossatlas.model.sources import Limit, batches_of, checked_weight, require_values, source_of
 
 __all__ = [  # with what goes with batches everywhere
     "KEEP_BYTES",
@@ -36,8 +36,6 @@ __all__ = [  # with what goes with batches everywhere
 ]
 
 KEEP_BYTES = 2**31  # batches are prepared once and kept when all of them together are no larger than this
-
-_END = object()
 
 
 class Batches:
@@ -90,15 +88,15 @@ class Batches:
         self._uncut: str | bool | None = False  # not yet known
         with preserved_rng(torch.device(device)):
             self.weights, self.sizes, self.fingerprint = self._first_pass(weight)
-            self._repeats = isinstance(self._source, list)
-            if not self._repeats and self._kept is not None:
-                self._second_pass()
+            self._passes = Passes(self._source, self._digests)
+            if self._kept is not None:
+                self._passes.require_second()
 
     def __iter__(self) -> Iterator[Any]:
         if self._kept is not None:  # copies, since a model may change its inputs in place
             yield from map(copied, self._kept)
             return
-        yield from map(self._place, self._read_again())
+        yield from map(self._place, self._passes)
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -234,41 +232,6 @@ class Batches:
             if not self.weight_given or self.examples_given:
                 raise
             return round(weight)  # all that is known of a batch without a tensor that has a length
-
-    def _second_pass(self) -> None:
-        again = [digest(batch) for batch in itertools.islice(batches_of(self._source), len(self._digests) + 1)]
-        self._repeats = again == self._digests
-        if self._repeats:
-            return
-        differing = sum(a != b for a, b in zip(self._digests, again, strict=False))
-        raise DataError(
-            f"The loader gives other data at its second pass ({differing} of {len(self._digests)} batches differ, "
-            f"{len(again)} batches the second time), so the loss would be another function each time: {FIXED}."
-        )
-
-    def _read_again(self) -> Iterator[Any]:
-        """The source's batches; the first whole pass is compared with the one that the fingerprint was taken from."""
-        source = batches_of(self._source)
-        for index in itertools.count():
-            with preserved_rng():  # around each step and never across a yield, where the caller may draw
-                batch = next(source, _END)
-            self._require_same(batch, index)
-            if batch is _END:
-                self._repeats = True
-                return
-            yield batch
-
-    def _require_same(self, batch: Any, index: int) -> None:
-        if (batch is _END) != (index >= len(self)):
-            raise DataError(
-                f"The loader gives {'fewer' if batch is _END else 'more'} batches at a later pass ({len(self)} at its "
-                f"first), so the loss would be another function each time: {FIXED}."
-            )
-        if not self._repeats and batch is not _END and digest(batch) != self._digests[index]:
-            raise DataError(
-                f"The loader gives other data at a later pass (batch {index + 1} of {len(self)} differs), "
-                f"so the loss would be another function each time: {FIXED}."
-            )
 
 
 def _has_labels(batch: Any) -> bool:
