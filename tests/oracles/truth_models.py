@@ -1,4 +1,4 @@
-"""Problems of every kind of model: architectures, steps, losses that differentiate, and models that are no functions."""
+"""Problems of every kind of model: architectures, steps, losses that differentiate, models that are no function."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The problems on which other Hessian libraries test themselves, rebuilt: networks x criteria x reductions x shapes.
 
-After the lists of problems of curvlinops (7 to 9 examples in two unequal batches, weights shared over positions, outputs
-flattened over positions, convolutions, dict-like inputs) and of pytorch-hessian-eigenthings (linear and logistic
-regression, softmax regression, a tanh network).
+After the lists of problems of curvlinops (7 examples in two unequal batches, weights shared over positions, outputs
+flattened over positions, convolutions, dict-like inputs) and of pytorch-hessian-eigenthings (linear, logistic and
+softmax regression, a tanh network).
 """
 
 from __future__ import annotations
@@ -161,10 +161,13 @@ def gauss_newton(problem: Problem, theta: Tensor, v: Tensor) -> Tensor:
             found: Tensor = applied(Function(model, tensors), inputs)
         return found
 
-    f, moving = torch.func.jvp(outputs, (theta,), (v,))
-    f = f.detach().requires_grad_()
+    point = theta.clone().requires_grad_()
+    out = outputs(point)
+    u = torch.zeros_like(out, requires_grad=True)
+    (pulled,) = torch.autograd.grad(out, point, u, create_graph=True)  # J'u, whose derivative in u along v is J v
+    (moving,) = torch.autograd.grad(pulled, u, v)
+    f = out.detach().requires_grad_()
     mean = problem.loss(f, targets).mean() / problem.divisor
     (slope,) = torch.autograd.grad(mean, f, create_graph=True)
     (bent,) = torch.autograd.grad(slope, f, moving.detach())
-    point = theta.clone().requires_grad_()
     return torch.autograd.grad(outputs(point), point, bent)[0]

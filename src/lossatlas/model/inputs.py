@@ -119,7 +119,7 @@ def _as_annotated(model: nn.Module, signature: inspect.Signature, inputs: Any) -
         return None
     choices = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
     classes = [typing.get_origin(choice) or choice for choice in choices]
-    if not all(isinstance(one, type) and one is not object for one in classes):
+    if not all(isinstance(one, type) and one not in (object, typing.Any) for one in classes):
         return None
     return isinstance(inputs, tuple(classes))
 
