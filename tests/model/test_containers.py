@@ -228,6 +228,8 @@ BESIDE = {
     "a number and its text": (1, "1"),
     "arrays": (np.zeros(2), np.ones(2)),
     "long arrays": (np.zeros(5000), np.eye(1, 5000, 2500)[0]),
+    "masked arrays": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[0, 0])),
+    "arrays of objects": (np.array(["a", 1], dtype=object), np.array(["a", 2], dtype=object)),
     "arrays of another type": (np.zeros(2), np.zeros(2, dtype=np.float32)),
     "the name of an entry": ({"a": 1}, {"b": 1}),
     "sets": ({"a", "b"}, {"a", "c"}),

@@ -51,8 +51,8 @@ def is_atom(node: Any) -> bool:
 
 
 def is_array(node: Any) -> bool:
-    """Whether a node is a numpy array of numbers or texts, not of objects."""
-    return isinstance(node, np.ndarray) and not node.dtype.hasobject
+    """Whether a node is a plain numpy array of numbers or texts, not of objects, and not a masked one."""
+    return type(node) in (np.ndarray, np.memmap) and not node.dtype.hasobject
 
 
 def is_named_tuple(node: Any) -> bool:

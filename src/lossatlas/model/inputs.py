@@ -14,11 +14,12 @@ sizes) would be handed over in two ways, and ``require_one_way`` refuses them.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -46,7 +47,7 @@ def arguments(model: nn.Module, inputs: Any) -> Arguments:
     signature = _signature(model)
     if signature is None:
         return several
-    annotated = _as_annotated(model, signature, inputs)
+    annotated = _as_annotated(model, inputs)
     alone = _binds(signature, whole) and annotated is not False
     whole_is_meant = annotated or next(tensors_in(inputs), None) is None
     if _binds(signature, several) and not (alone and whole_is_meant):
@@ -90,16 +91,31 @@ def _may_be_examples(model: nn.Module, inputs: Any, targets: Any) -> bool:
 
 def _takes_one(model: nn.Module, inputs: Any) -> bool:
     signature = _signature(model)
-    if signature is None or _as_annotated(model, signature, inputs) is False:
+    if signature is None or _as_annotated(model, inputs) is False:
         return False
     return _binds(signature, ((inputs,), {}))
 
 
 def _signature(model: nn.Module) -> inspect.Signature | None:
+    return _known(getattr(model.forward, "__func__", model.forward), inspect.ismethod(model.forward))[0]
+
+
+@functools.lru_cache(maxsize=256)  # read once for a class, since it takes longer than a small model
+def _known(forward: Callable[..., Any], bound: bool) -> tuple[inspect.Signature | None, tuple[type, ...]]:
+    """What ``forward`` takes, and the classes that its first argument is annotated with: none where unknown."""
     try:
-        return inspect.signature(model.forward)
+        signature = inspect.signature(forward)
     except (TypeError, ValueError):  # a method of C++, as a ScriptModule's
-        return None
+        return None, ()
+    given = list(signature.parameters.values())[1 if bound else 0 :]
+    try:
+        wanted = typing.get_type_hints(forward).get(given[0].name) if given else None
+    except Exception:  # an annotation that only a type checker can read says nothing here
+        wanted = None
+    choices = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
+    classes = tuple(typing.get_origin(choice) or choice for choice in choices)
+    known = all(isinstance(one, type) and one is not object for one in classes)
+    return signature.replace(parameters=given), cast(tuple[type, ...], classes) if known else ()
 
 
 def _binds(signature: inspect.Signature, given: Arguments) -> bool:
@@ -110,18 +126,10 @@ def _binds(signature: inspect.Signature, given: Arguments) -> bool:
     return True
 
 
-def _as_annotated(model: nn.Module, signature: inspect.Signature, inputs: Any) -> bool | None:
+def _as_annotated(model: nn.Module, inputs: Any) -> bool | None:
     """Whether the first argument is annotated as what the inputs are (``list[Tensor]``); None where that is unknown."""
-    name = next(iter(signature.parameters), "")
-    try:
-        wanted = typing.get_type_hints(model.forward).get(name)
-    except Exception:  # an annotation that only a type checker can read says nothing here
-        return None
-    choices = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
-    classes = [typing.get_origin(choice) or choice for choice in choices]
-    if not all(isinstance(one, type) and one not in (object, typing.Any) for one in classes):
-        return None
-    return isinstance(inputs, tuple(classes))
+    classes = _known(getattr(model.forward, "__func__", model.forward), inspect.ismethod(model.forward))[1]
+    return isinstance(inputs, classes) if classes else None
 
 
 def _described(inputs: Any) -> str:
