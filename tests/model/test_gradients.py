@@ -8,6 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from lossatlas.curvature.operators import hessian
+from lossatlas.evaluation.products import routes
 from lossatlas.geometry.directions import random_directions
 from lossatlas.geometry.regions import plane
 from lossatlas.objective import Objective
@@ -103,6 +104,16 @@ def test_a_loss_that_differentiates_has_value_and_derivatives(make, dtype):
     torch.testing.assert_close(objective.hvp(v).double(), dense @ v.double(), **close)
     torch.testing.assert_close((hessian(objective) @ v).double(), dense @ v.double(), **close)
     assert not any(t.requires_grad for batch in objective.batches for t in batch if isinstance(t, torch.Tensor))
+
+
+@pytest.mark.parametrize("make", [pinn, penalised, forces])
+def test_products_that_are_traced_agree_or_fall_back_with_the_reason(make, monkeypatch):
+    monkeypatch.setattr(routes, "STAGED_FROM", 0)
+    objective, model, loss = make(torch.float64)
+    dense = torch.autograd.functional.hessian(oracle(model, loss), objective.point)
+    operator, v = hessian(objective), torch.linspace(-1, 1, objective.n_parameters, dtype=torch.float64)
+    torch.testing.assert_close(operator @ v, dense @ v, rtol=1e-9, atol=1e-11)
+    assert operator.explain().startswith(("traced, ", "graphs of autograd, since it cannot be traced: "))
 
 
 def test_a_surface_of_such_a_loss_is_the_plain_loop_s_and_says_why():

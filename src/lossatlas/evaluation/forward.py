@@ -25,7 +25,7 @@ class Forward:
 
     def __init__(self, function: FunctionalModel, batch: Any) -> None:
         if function.differentiates:
-            raise Untraceable("model or loss differentiate while they are evaluated")
+            raise Untraceable("as a whole: it differentiates while it is evaluated")
         named = function.tensors(function.point)
         batch = copied(batch)  # a model may write into its inputs
         inputs = {f"tensor_{i}": tensor for i, tensor in enumerate(named.values())}
