@@ -114,7 +114,7 @@ def _known(forward: Callable[..., Any], bound: bool) -> tuple[inspect.Signature 
         wanted = None
     choices = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
     classes = tuple(typing.get_origin(choice) or choice for choice in choices)
-    known = all(isinstance(one, type) and one is not object for one in classes)
+    known = all(isinstance(one, type) and one not in (object, typing.Any) for one in classes)
     return signature.replace(parameters=given), cast(tuple[type, ...], classes) if known else ()
 
 
