@@ -305,6 +305,8 @@ class Objective:
     def provenance(self) -> dict[str, str | int]:
         """What a Dataset's ``attrs`` say about where its numbers come from."""
         label: dict[str, str | int] = {} if self.network is None else {"network": self.network}
+        if self.function.depends_on_batch:
+            label["batches"] = "kept as they are, since the loss depends on the batch"
         return label | {
             "data": self.name,
             "model": type(self.function.module).__name__,

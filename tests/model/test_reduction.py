@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 from lossatlas.errors import InputError, ReductionWarning
@@ -198,7 +198,7 @@ def test_a_loss_that_is_zero_at_the_trained_point_is_looked_at_elsewhere():
     other = draw(o.n_parameters, seed=5) * 0.1
     expected = hard(x @ other[:9].view(3, 3).T + other[9:], y).item()
     assert o.value(other) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(InputError, match="cannot be cut anew, since .*depends on the batch"):
+    with pytest.raises(InputError, match=r"cannot be cut anew, since .*depends on the batch"):
         o.examples(torch.arange(5))
 
 
@@ -211,7 +211,8 @@ def test_a_contrastive_step_keeps_its_batches():
     data = [(v, v + 0.1) for v in draw(64, 4).split(16)]
     o = Objective.from_step(model(), contrast, data)
     weights, batches = o.batches.shuffled(64, seed=0)
-    assert [len(batch[0]) for batch in batches] == [16] * 4 and weights == [1.0] * 4
+    assert [len(batch[0]) for batch in batches] == [16] * 4
+    assert weights == [1.0] * 4
     assert o.batches.recut(32) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast
 
@@ -43,9 +44,10 @@ def kind_by_size(loss: Loss, outputs: Any, targets: Any) -> Kind | None:
     if n is None or n < 2:
         return None
     kinds = [_of_parts(loss, o, targets, n) for o in (outputs, *elsewhere(outputs))]
-    for kind in ("mean", "sum"):
+    kinds_asked: tuple[Kind, ...] = ("mean", "sum")
+    for kind in kinds_asked:
         if any(kinds) and all(one is None or kind in one for one in kinds):
-            return cast(Kind, kind)
+            return kind
     return None
 
 
@@ -166,7 +168,7 @@ def _of_parts(loss: Loss, outputs: Any, targets: Any, n: int) -> set[str] | None
     """The kinds that two parts of unlike size allow; None where they decide nothing."""
     cut = (n + 2) // 3
     pieces = [rows((outputs, targets), s) for s in (slice(n), slice(cut), slice(cut, n))]
-    kinds = kinds_of_parts([lambda piece=piece: loss(*piece) for piece in pieces], [cut, n - cut])
+    kinds = kinds_of_parts([functools.partial(loss, *piece) for piece in pieces], [cut, n - cut])
     return None if kinds in ({"zero"}, set()) else kinds or set()
 
 

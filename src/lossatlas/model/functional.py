@@ -207,6 +207,11 @@ class FunctionalModel:
         return called_with_gradients(lambda given: functional_call(bound, given, (own,)), tensors, moving)
 
     @property
+    def depends_on_batch(self) -> bool:
+        """Whether the loss of a batch is none of its examples' alone (contrastive, triplet)."""
+        return self._measure.depends_on_batch
+
+    @property
     def returns_values(self) -> bool:
         """Whether the loss itself returns values, each of which counts as an example."""
         return self._measure.returns_values

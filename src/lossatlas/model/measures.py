@@ -24,6 +24,7 @@ from lossatlas.model.reduction import (
     place_of,
     proportional,
     refuse_ambiguous,
+    sizer,
     warn_of_broadcast,
     weigher,
     weighted_values,
@@ -190,7 +191,7 @@ class Supervised:
     def _divisor(self, model: nn.Module, criterion: Criterion, first: Any, batches: Batches) -> Divisor:
         def seen(batch: Any) -> Criterion | None:
             with Watch() as watch:
-                value = self._loss(self.outputs(model, batch), _pair(batch)[1])
+                value: Tensor = self._loss(self.outputs(model, batch), _pair(batch)[1])
             return watch.criterion(value)
 
         return Divisor(criterion, first, batches, seen)
@@ -267,6 +268,7 @@ class StepLoss:
         kind = self._kind(model, first, batches.sizes[0])
         if criterion is not None:
             divisor = Divisor(criterion, first, batches, lambda batch: self._seen(model, batch))
+            batches.settle(size=divisor.size)
             if divisor.uneven(every=True):
                 self.reduction = divisor.settle()
         else:
@@ -327,7 +329,8 @@ class Divisor:
         self, criterion: Criterion, first: Any, batches: Batches, seen: Callable[[Any], Criterion | None]
     ) -> None:
         self._criterion, self._batches, self._seen = criterion, batches, seen
-        self._weigh = weigher(criterion, place_of(criterion.given["target"], first))
+        place = place_of(criterion.given["target"], first)
+        self._weigh, self.size = weigher(criterion, place), sizer(place)
         self._weights: list[float] | None = None
 
     def uneven(self, *, every: bool = False) -> bool:

@@ -11,8 +11,9 @@ Of what the loss is a mean (W_b): what ``weight=`` says; else
 - a loss that returns values: W_b is their number;
 - a criterion of PyTorch's, called by the loss and returned as it is (``F.cross_entropy``, ``nn.NLLLoss``,
   ``F.mse_loss``; also inside a lambda or a step), with ``reduction="mean"``: W_b is what PyTorch divides by, the
-  number of elements, or the sum of the w_i with w_i = 0 for ignored targets and the class's weight for the others. So L is the criterion over all data
-  at any batch size. An elementwise weight of the binary losses leaves that number as it is, as in PyTorch;
+  number of elements, or the sum of the w_i with w_i = 0 for ignored targets and the class's weight for the others. So
+  L is the criterion over all data at any batch size. An elementwise weight of the binary losses leaves that number as
+  it is, as in PyTorch;
 - any other mean over examples: W_b = n_b;
 - a sum over the batch, told from a mean by batches of other sizes: it is divided by n_b, so that L is the mean over
   examples of what the sum holds for each (a sum over an example's positions stays a sum);
@@ -26,7 +27,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,24 +64,26 @@ class Criterion:
     @property
     def by_class(self) -> bool:
         """Whether the targets are classes."""
-        return self.function in CLASSES and not self.given["target"].is_floating_point()
+        target: Tensor = self.given["target"]
+        return self.function in CLASSES and not target.is_floating_point()
 
     def terms(self) -> Tensor:
         """The values that the reduction sums."""
         old = {"size_average": None, "reduce": None} if "reduce" in self.given else {}
-        return self.function(**{**self.given, **old, "reduction": "none"})
+        terms: Tensor = self.function(**{**self.given, **old, "reduction": "none"})
+        return terms
 
     def weights(self, target: Tensor | None = None) -> Tensor:
         """The weight of each term in the mean, of the shape of the terms; ``target`` in place of the call's own."""
-        target = self.given["target"] if target is None else target
+        target = cast(Tensor, self.given["target"]) if target is None else target
         if self.by_class:
-            kept = target != self.given["ignore_index"]
-            weight = self.given["weight"]
+            kept: Tensor = target != self.given["ignore_index"]
+            weight: Tensor | None = self.given["weight"]
             return kept.double() if weight is None else weight.double()[torch.where(kept, target, 0)] * kept
         if self.function in CLASSES:
             return torch.ones_like(target, dtype=torch.float64).select(min(1, target.ndim - 1), 0)
         if self.function in NUMBERS and self.given.get("weight") is not None:
-            return self.given["weight"].double().expand_as(target)
+            return cast(Tensor, self.given["weight"]).double().expand_as(target)
         return torch.ones_like(target, dtype=torch.float64)
 
 
@@ -93,6 +96,10 @@ class Watch(TorchFunctionMode):
         self.terms: list[Tensor] = []
         self.broadcast: tuple[Tensor, Tensor] | None = None
         self._unreduced = unreduced
+
+    def __enter__(self) -> Watch:
+        super().__enter__()
+        return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -219,6 +226,18 @@ def weigher(criterion: Criterion, place: int | None) -> Callable[[Any], float] |
         return float(criterion.weights(target.long() if criterion.by_class else target).sum())
 
     return weight
+
+
+def sizer(place: int | None) -> Callable[[Any], int] | None:
+    """The number of examples of a batch from the criterion's targets, which are its tensor number ``place``."""
+    if place is None:
+        return None
+
+    def size(batch: Any) -> int:
+        tensors = list(tensors_in(batch))
+        return _from_targets(tensors[0], len(tensors[place])) if place else leading_size(batch)
+
+    return size
 
 
 def weighted_values(call: Callable[[], Any], n: int | None) -> tuple[Tensor, Tensor]:

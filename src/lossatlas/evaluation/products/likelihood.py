@@ -44,8 +44,13 @@ def _classes(
     chances = (-torch.stack(columns, dim=1).double()).exp().cpu()
     if not bool(torch.isclose(chances.sum(1), torch.ones(1).double(), rtol=1e-4).all()):
         return None
+    if not bool(torch.isin(targets.double(), values.double()).all()):
+        return None  # an ignored target is none of the classes, and no example of the mean
     index = torch.multinomial(chances, 1, generator=generator)[:, 0].to(values.device)
-    return values[index].to(targets.dtype).reshape(targets.shape)
+    drawn = values[index].to(targets.dtype).reshape(targets.shape)
+    alone = torch.stack(columns)[index, torch.arange(len(index), device=index.device)]
+    # Under class weights an example's part of the mean depends on the classes of the others.
+    return drawn if bool(torch.isclose(losses(outputs, drawn), alone, rtol=1e-4).all()) else None
 
 
 def _normal(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor | None:
