@@ -98,7 +98,7 @@ class Watch(TorchFunctionMode):
         self._unreduced = unreduced
 
     def __enter__(self) -> Watch:
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -235,7 +235,8 @@ def sizer(place: int | None) -> Callable[[Any], int] | None:
 
     def size(batch: Any) -> int:
         tensors = list(tensors_in(batch))
-        return _from_targets(tensors[0], len(tensors[place])) if place else leading_size(batch)
+        # A batch of another form fails where it is evaluated, and that is told there.
+        return _from_targets(tensors[0], len(tensors[place])) if 0 < place < len(tensors) else leading_size(batch)
 
     return size
 
