@@ -8,7 +8,7 @@ loader that stacks single examples, settle it; otherwise the model is asked, on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from lossatlas.errors import LossAtlasError
 from lossatlas.model.containers import copied, describe, leading_size, mapped, tensors_in
 from lossatlas.model.fingerprints import contents, form
 from lossatlas.model.randomness import preserved_rng
-
-if TYPE_CHECKING:  # which needs batches itself
-    from lossatlas.model.functional import FunctionalModel
 
 TOLERANCE = 1e-3  # of the largest output: sums of other lengths round differently, mixed rows differ by far more
 
@@ -79,10 +76,24 @@ def square(batch: Any) -> str | None:
     return f"a tensor {found[0]} has the batch's length on two axes, as the adjacency of a graph has"
 
 
+class Function(Protocol):
+    """What is asked of a model and its measure (``FunctionalModel``, which needs batches itself)."""
+
+    @property
+    def policy(self) -> str: ...
+    @property
+    def norms(self) -> Sequence[Any]: ...
+    @property
+    def point(self) -> Tensor: ...
+    def tensors(self, theta: Tensor, /) -> dict[str, Tensor]: ...
+    def outputs(self, tensors: dict[str, Tensor], batch: Any, index: int, /) -> Tensor: ...
+    def measure(self, tensors: dict[str, Tensor], batch: Any, index: int, /) -> dict[str, Tensor]: ...
+
+
 class CutCheck:
     """Why some rows of a batch are not that part of the batch's function; None where they are."""
 
-    def __init__(self, function: FunctionalModel) -> None:
+    def __init__(self, function: Function) -> None:
         self._function = function
 
     def __call__(self, batch: Any) -> str | None:
