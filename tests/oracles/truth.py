@@ -49,7 +49,7 @@ class Problem:
     ``data()`` is all of it as one batch, which ``split`` cuts. ``truth(f, data)`` is L for the function f of the model,
     by default the loss itself over all data, divided by ``divisor``; where ``whole`` is false the loss depends on the
     batch, and L is the mean over batches. ``expected`` says what must come of it: right, refused, told (the package
-    warns and names the remedy), or either of the three. ``known`` is what is still wrong.
+    warns and names the remedy), or either of the three.
     """
 
     name: str
@@ -63,7 +63,6 @@ class Problem:
     whole: bool = True
     split: Callable[[Any, int], list[Any]] = rows
     options: Mapping[str, Any] = field(default_factory=dict)
-    known: str = ""
 
     def made(self, dtype: torch.dtype) -> nn.Module:
         with torch.random.fork_rng():

@@ -98,11 +98,9 @@ def peer(hidden: str, shape: str, criterion: str, reduction: str) -> Problem:
         lambda: (drawn(TOTAL, *inputs), targets),
         divisor=TOTAL if reduction == "sum" else 1,
         split=cut,
-        known=KNOWN.get((shape, reduction), ""),
     )
 
 
-KNOWN: dict[tuple[str, str], str] = {}
 PEERS = [
     peer(*names)
     for names in itertools.product(HIDDEN, SHAPES, CRITERIA, REDUCTIONS)

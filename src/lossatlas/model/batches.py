@@ -116,7 +116,9 @@ class Batches:
         ``values`` the numbers of values that the loss returns for them: their sizes and weights.
         """
         if size is not None and not self.examples_given:
+            counted = not self.weight_given and self.weights == [float(one) for one in self.sizes]
             self.size, self.sizes = size, [size(batch) for batch in self]
+            self.weights = [float(one) for one in self.sizes] if counted else self.weights
         if weigh is not None and not self.weight_given:
             self.weigh, self.weights = weigh, [float(weigh(batch)) for batch in self]
         if weights is not None and not self.weight_given:
