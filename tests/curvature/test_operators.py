@@ -404,14 +404,26 @@ def test_a_step_has_no_outputs_of_its_own(matrix):
 @pytest.mark.parametrize(
     "made",
     [
-        lambda: objective(loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]).double())),
+        lambda: objective(loss=lambda f, y: -(f @ f.T).log_softmax(1).diagonal().mean()),
         lambda: Objective.from_step(network(), lambda m, b: F.cross_entropy(m(b[0]), b[1]), [DATA]),
     ],
-    ids=["weighted classes", "step"],
+    ids=["contrastive", "step"],
 )
 def test_a_loss_without_values_of_single_examples_has_no_empirical_fisher_matrix(matrix, made):
     with pytest.raises(InputError, match="one an example"):
         MATRICES[matrix](made()) @ normal(53)
+
+
+def test_the_empirical_fisher_matrix_has_the_weights_of_the_classes():
+    weight = torch.tensor([1.0, 5.0, 2.0]).double()
+    o = objective(loss=nn.CrossEntropyLoss(weight=weight))
+    alone = Objective(network(), nn.CrossEntropyLoss(), DATA, batch_size=1)
+    total = torch.zeros(53, 53).double()
+    for i, target in enumerate(DATA[1]):
+        gradient = alone.examples(torch.tensor([i])).gradient()
+        total += weight[target] * gradient.outer(gradient)
+    v = normal(53)
+    torch.testing.assert_close(MATRICES["empirical_fisher"](o) @ v, total @ v / weight[DATA[1]].sum())
 
 
 @pytest.mark.parametrize("matrix", ["empirical_fisher", "gradient_covariance"])
