@@ -69,6 +69,10 @@ class ConvergenceWarning(UserWarning):
     """A result is returned with a residual above the tolerance that was asked for."""
 
 
+class DerivativeWarning(UserWarning):
+    """A gradient or a curvature is not that of the loss, by differences of the loss itself."""
+
+
 class BufferWarning(UserWarning):
     """A point is evaluated with other buffers than its model's own: BatchNorm's statistics, normalisers and the like."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import BufferWarning, DirectionError, InputError, NonFiniteLoss, NumericalError
+from lossatlas.evaluation.derivative_check import DerivativeCheck
 from lossatlas.evaluation.points.loops import sweep
 from lossatlas.evaluation.points.plans import Plan
 from lossatlas.evaluation.points.tuning import Evaluator, Tuner
@@ -25,6 +26,7 @@ from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
+from lossatlas.model.selfcheck import check_values, refuse_references
 from lossatlas.model.strata import Strata, stratified
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
@@ -69,6 +71,9 @@ class Objective:
         needs larger ones.
     max_batches : more batches than this are refused, never left out; by default the data's own length, and for data
         without one 10 000 batches or 64 GiB, so that an endless loader is no endless wait.
+    check : once, on one batch: that the loss is a function of theta and nothing else, and, when a derivative is first
+        asked for, that gradient and curvature are those of the loss, by differences; what is not is refused.
+        ``"warn"``: of derivatives a ``DerivativeWarning`` instead. False: no checks.
     dtype, device : of the private copy and of every point; the model's own by default.
     name : what the data are called in figures and reports.
     network : the label of the network there ("A"); every Dataset that is measured carries it.
@@ -116,6 +121,7 @@ class Objective:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         max_batches: int | None = None,
+        check: bool | Literal["warn"] = True,
         name: str = "data",
         network: str | None = None,
     ) -> None:
@@ -126,6 +132,7 @@ class Objective:
         self._max_batches = max_batches
         function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
         self._build(function, data, batch_size, (weight, examples), (batch_norm, batch_norm_batches, batch_norm_data))
+        self._check(model, loss, check)
         self.name, self.network = name, network
 
     @classmethod
@@ -144,6 +151,7 @@ class Objective:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         max_batches: int | None = None,
+        check: bool | Literal["warn"] = True,
         name: str = "data",
         network: str | None = None,
     ) -> Objective:
@@ -166,6 +174,7 @@ class Objective:
         objective._max_batches = max_batches
         function = FunctionalModel(model, StepLoss(step), parameters, dtype, device)
         objective._build(function, batches, batch_size, (weight, examples), (batch_norm, batch_norm_batches, None))
+        objective._check(model, step, check)
         objective.name, objective.network = name, network
         return objective
 
@@ -377,7 +386,8 @@ class Objective:
         points = Points(self._at(center), directions.to(self.device, self.dtype))
         tuner = Tuner(self.function, self.batches, points, probes, count)
         evaluator = tuner.choose() if plan is None else tuner.verified(plan)
-        self._explanation[:] = [str(evaluator.plan), *evaluator.seen, evaluator.threads]
+        checks = [line for line in self._explanation if line.startswith("self-check")]
+        self._explanation[:] = [str(evaluator.plan), *evaluator.seen, *checks, evaluator.threads]
         return evaluator
 
     def explain(self) -> str:
@@ -430,6 +440,14 @@ class Objective:
         function.set_batch_norm(policy, count, self.batches if statistics is None else self._fixed(statistics))
         function.probe(self.batches)
         self.batches.cut_check = CutCheck(function)
+
+    def _check(self, model: nn.Module, loss: Any, check: bool | Literal["warn"]) -> None:
+        if check not in (True, False, "warn"):
+            raise InputError(f"check={check!r}: give True, False, or 'warn' for derivatives that only warn.")
+        if check:
+            refuse_references(model, loss)
+            self._explanation.append(check_values(self.function, self.batches))
+            self.function.derivatives = DerivativeCheck(self.batches, check == "warn", self._explanation)
 
     def _fixed(
         self, data: Any, weight: Callable[[Any], float] | None = None, examples: Callable[[Any], int] | None = None

@@ -48,12 +48,16 @@ class FunctionalModel:
         self._measure = measure
         self.moved: Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]] | None = None  # buffers at a theta
         self.differentiates = False  # whether model or loss differentiate while they are evaluated; probe() finds out
+        self.writes = False  # whether model or loss write into their parameters (max_norm=); probe() finds out
+        self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
         self.module = _private_copy(model).to(device=device, dtype=dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
         remember(self.point, dict(self.module.named_buffers()))
         if len({p.dtype for p in self.module.parameters() if p.is_floating_point()}) > 1:
             raise InputError("The model mixes floating-point types: give one with dtype=, e.g. dtype=torch.float32.")
+        if isinstance(measure, Supervised) and isinstance(measure.given, nn.Module):
+            self._measure = _with_loss(measure, copy.deepcopy(measure.given).to(self.point))
         self._wire()
 
     def _wire(self) -> None:
@@ -104,6 +108,22 @@ class FunctionalModel:
         other._wire()
         return other
 
+    def cast(self, dtype: torch.dtype) -> FunctionalModel:
+        """The same function on a module, and a loss module, of its own in another floating-point type."""
+        other = self.duplicate()
+        other.module.to(dtype)
+        if isinstance(self._measure, Supervised) and isinstance(self._measure.given, nn.Module):
+            other._measure = _with_loss(self._measure, copy.deepcopy(self._measure.given).to(dtype))
+        other.point = self.point.to(dtype)
+        other._wire()
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        return other
+
+    def measured_by(self, module: nn.Module, batch: Any, index: int) -> dict[str, Tensor]:
+        """What ``measure`` yields, by a plain call with a module that holds its own parameters."""
+        measured: dict[str, Tensor] = self._run(_Bound(module, self._measure), {}, batch, index)
+        return measured
+
     def at(self, theta: Tensor) -> FunctionalModel:
         """The same function, with ``theta`` for its own point."""
         other = copy.copy(self)
@@ -136,11 +156,16 @@ class FunctionalModel:
     def _probe(self, batches: Batches) -> None:
         probing = _Bound(self.module, self._measure.probe)
         with torch.no_grad(), preserved_rng(self.point.device):
-            self._call(probing, self.named(self.point) | self._own_buffers(), batches)
+            at = self.point.clone()
+            self._call(probing, self.named(at) | self._own_buffers(), batches)
+        self.writes = at._version > 0
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]:
         """What one pass at ``theta`` uses: views into theta, and fresh buffers with the statistics of the policy."""
-        tensors = self.named(theta) | self._own_buffers()
+        named = self.named(theta)
+        if self.writes:  # each a tensor of its own, so that theta stays as it is
+            named = {name: tensor.clone() for name, tensor in named.items()}
+        tensors = named | self._own_buffers()
         if self.moved is not None:
             tensors |= self.moved(tensors, theta)
         return self._recomputed(tensors) if self.recomputes else tensors
@@ -189,7 +214,8 @@ class FunctionalModel:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)
         try:
-            return self._call(bound, tensors, batch)
+            with one_path():
+                return self._call(bound, tensors, batch)
         except LossAtlasError:
             raise
         except torch.OutOfMemoryError as error:
@@ -330,6 +356,17 @@ class _Bound(nn.Module):
 
 
 @contextmanager
+def one_path() -> Iterator[None]:
+    """Without the fast path of PyTorch's attention, which is for gradients off only and has other values at padding."""
+    given = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(given)
+
+
+@contextmanager
 def _collecting_statistics(norms: Sequence[BatchNorm]) -> Iterator[None]:
     momenta = [norm.momentum for norm in norms]
     try:
@@ -362,6 +399,12 @@ def _detached_attributes(model: nn.Module) -> dict[int, Any]:
     """A memo for ``deepcopy``: what a forward pass has left as attributes is copied without its graph."""
     left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return {id(value): value.detach().clone() for value in left if value.grad_fn is not None}
+
+
+def _with_loss(measure: Supervised, loss: nn.Module) -> Supervised:
+    other = copy.copy(measure)
+    other._loss = loss
+    return other
 
 
 def _shape(value: object) -> tuple[int, ...]:

@@ -130,6 +130,24 @@ def require_differentiable(function: FunctionalModel) -> None:
             "Derivatives are not defined under batch_norm='recompute', where the statistics depend on the point: "
             "use batch_norm='frozen' or 'batch'."
         )
+    if function.derivatives is not None:
+        function.derivatives.slope(function, lambda f, theta, batch: loss_and_gradient(f, theta, batch, 0))
+
+
+def require_curvature(function: FunctionalModel) -> None:
+    """``InputError`` where H v is not the derivative of the gradient."""
+    if function.derivatives is not None:
+        function.derivatives.curvature(
+            function,
+            lambda f, theta, batch: loss_and_gradient(f, theta, batch, 0),
+            lambda f, theta, batch, v: _product(f, theta, batch, v),
+        )
+
+
+@torch.inference_mode(False)
+def _product(function: FunctionalModel, theta: Tensor, batch: Any, v: Tensor) -> Tensor:
+    with torch.enable_grad(), preserved_rng(theta.device):
+        return Hessian(function).kept(theta, batch, 0)(v)
 
 
 def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError, NumericalError
-from lossatlas.evaluation.products.linearised import Linearised, Map, require_differentiable
+from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
 from lossatlas.evaluation.products.routes import Routes, guarded
 from lossatlas.model.batches import describe
 from lossatlas.model.measures import Sample
@@ -37,6 +37,8 @@ class Products:
         period: int | None = None,
     ) -> None:
         require_differentiable(form.function)
+        if isinstance(form, Hessian):
+            require_curvature(form.function)
         if max_memory is not None and max_memory < 0:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
         self.weights = weights
