@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.func import grad, jvp, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.errors import InputError
 from lossatlas.model.batches import preserved_rng
@@ -140,13 +141,13 @@ def require_curvature(function: FunctionalModel) -> None:
         function.derivatives.curvature(
             function,
             lambda f, theta, batch: loss_and_gradient(f, theta, batch, 0),
-            lambda f, theta, batch, v: _product(f, theta, batch, v),
+            _product,
         )
 
 
 @torch.inference_mode(False)
 def _product(function: FunctionalModel, theta: Tensor, batch: Any, v: Tensor) -> Tensor:
-    with torch.enable_grad(), preserved_rng(theta.device):
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), preserved_rng(theta.device):
         return Hessian(function).kept(theta, batch, 0)(v)
 
 
