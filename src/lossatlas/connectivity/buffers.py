@@ -47,6 +47,8 @@ def carrying_buffers(objective: Objective, a: Tensor, b: Tensor) -> Objective:
     other = copy.copy(objective)
     other.function = copy.copy(function)
     starts, stops = ({name: end[name] for name in differ} for end in (first, last))
+    # Gradients are those at the buffers of each point, which differences of values are not.
+    other.function.derivatives = None
     other.function.moved = _Moved(a, b, starts, stops, spectral)
     return other
 

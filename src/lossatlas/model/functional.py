@@ -121,6 +121,8 @@ class FunctionalModel:
 
     def measured_by(self, module: nn.Module, batch: Any, index: int) -> dict[str, Tensor]:
         """What ``measure`` yields, by a plain call with a module that holds its own parameters."""
+        for entry in self.space if self.differentiates else ():
+            module.get_parameter(entry.name).requires_grad_()
         measured: dict[str, Tensor] = self._run(_Bound(module, self._measure), {}, batch, index)
         return measured
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -25,6 +24,8 @@ class Function(Protocol):
     def tensors(self, theta: Tensor) -> dict[str, Tensor]: ...
     def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]: ...
     def state_dict(self, theta: Tensor) -> dict[str, Tensor]: ...
+    def duplicate(self) -> Function: ...
+
     def measured_by(self, module: nn.Module, batch: Any, index: int) -> dict[str, Tensor]: ...
 
 
@@ -99,7 +100,7 @@ def _check_moved(function: Function, batch: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(function.point.shape, generator=generator, dtype=torch.float64).to(function.point)
     theta = function.point + 1e-2 * function.point.norm() / max(float(noise.norm()), 1e-30) * noise
-    module = copy.deepcopy(function.module)
+    module = function.duplicate().module
     module.load_state_dict(function.state_dict(theta))
     with torch.no_grad(), preserved_rng(function.point.device):
         real = _mean(function.measured_by(module, copied(batch), 0))
