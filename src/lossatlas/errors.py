@@ -74,7 +74,7 @@ class DerivativeWarning(UserWarning):
 
 
 class BufferWarning(UserWarning):
-    """A point is evaluated with other buffers than its model's own: BatchNorm's statistics, normalisers and the like."""
+    """A point is evaluated with other buffers than its model's own: those of BatchNorm, of normalisers."""
 
 
 class ReductionWarning(UserWarning):
