@@ -216,7 +216,7 @@ class FunctionalModel:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)
         try:
-            with one_path():
+            with one_path(self.module):
                 return self._call(bound, tensors, batch)
         except LossAtlasError:
             raise
@@ -358,14 +358,20 @@ class _Bound(nn.Module):
 
 
 @contextmanager
-def one_path() -> Iterator[None]:
-    """Without the fast path of PyTorch's attention, which is for gradients off only and has other values at padding."""
-    given = torch.backends.mha.get_fastpath_enabled()
+def one_path(module: nn.Module) -> Iterator[None]:
+    """Without kernels that are for some calls only, so that value and derivatives are of one function.
+
+    The fast path of attention is for gradients off, and has other values at padding; cuDNN's recurrent networks have no
+    derivative in eval mode.
+    """
+    fast, cudnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
     torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.cudnn.enabled = cudnn and not any(isinstance(m, nn.RNNBase) for m in module.modules())
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(given)
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.cudnn.enabled = cudnn
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,3 +35,16 @@ def seed_generators(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def has_drawn(device: torch.device) -> bool:
+    """Whether any generator is not as ``seed_generators(0, device)`` leaves it; afterwards all are."""
+    after = _states(device)
+    seed_generators(0, device)
+    return after != _states(device)
+
+
+def _states(device: torch.device) -> tuple[Any, ...]:
+    numpy: Any = np.random.get_state()  # noqa: NPY002 - a user's model may draw from it
+    torchs = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    return random.getstate(), numpy[1].tobytes(), numpy[2:], *(state.numpy().tobytes() for state in torchs)

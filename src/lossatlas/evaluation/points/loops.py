@@ -15,6 +15,7 @@ from lossatlas.model.batches import KEEP_BYTES, Batches, copied, form, preserved
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.parameters import Entry
 from lossatlas.model.points import Points, Weights
+from lossatlas.model.randomness import has_drawn
 
 REWRITES: dict[str, Callable[[Trace, rewrites.Frame], bool]] = {
     # In this order they are tried and applied: each sees what the ones before it left.
@@ -120,7 +121,7 @@ class PreparedLoop:
         inputs |= {f"batch_{i}": tensor for i, tensor in enumerate(tensors_in(batch))}
         with torch.no_grad(), preserved_rng(function.point.device):
             traced = trace(lambda: function.measure(tensors, batch, 0), inputs, self._frame.weights)
-            if not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state()):
+            if has_drawn(function.point.device):
                 raise Untraceable("it draws random numbers")
             return traced
 

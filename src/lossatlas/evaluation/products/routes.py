@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -17,9 +15,10 @@ from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.points.tracing import Untraceable
 from lossatlas.evaluation.products.linearised import Linearised, Map
 from lossatlas.evaluation.products.staged import StagedProduct
-from lossatlas.model.batches import copied, preserved_rng, seed_generators, tensors_in
+from lossatlas.model.batches import copied, preserved_rng, tensors_in
 from lossatlas.model.batches import form as form_of
 from lossatlas.model.failures import explain_derivative
+from lossatlas.model.randomness import has_drawn
 
 # Bytes that autograd's graphs of all batches would keep: for less work than that, tracing takes longer than it saves.
 STAGED_FROM = 2**28
@@ -146,12 +145,5 @@ def guarded() -> Iterator[None]:
 
 def _require_undrawn(device: torch.device) -> None:
     """``Untraceable`` where the generators are not as ``seed_generators(0)`` leaves them: a draw would be fixed now."""
-    after = _states()
-    seed_generators(0, device)
-    if after != _states():
+    if has_drawn(device):
         raise Untraceable("it draws random numbers")
-
-
-def _states() -> tuple[Any, ...]:
-    drawn: Any = np.random.get_state()  # noqa: NPY002 - a user's model may draw from it
-    return random.getstate(), drawn[1].tobytes(), drawn[2:], torch.get_rng_state().numpy().tobytes()
