@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DerivativeWarning, InputError
-from lossatlas.model.batches import Batches, preserved_rng, refill, tensors_in
+from lossatlas.model.batches import Batches, copied, preserved_rng, refill, tensors_in
 from lossatlas.model.functional import FunctionalModel
 
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -69,7 +69,7 @@ class DerivativeCheck:
 
     def _slope(self, function: FunctionalModel, batch: Any, gradient: Gradient) -> str | None:
         theta, v, steps = _line(function)
-        g = gradient(function, theta, batch)[1].double()
+        g = gradient(function, theta, copied(batch))[1].double()
         found = [
             torch.tensor([(_value(function, theta + h * v, batch) - _value(function, theta - h * v, batch)) / (2 * h)])
             for h in steps
@@ -86,12 +86,12 @@ class DerivativeCheck:
 
     def _curvature(self, function: FunctionalModel, batch: Any, gradient: Gradient, product: Product) -> str | None:
         theta, v, steps = _line(function)
-        bent = product(function, theta, batch, v).double().cpu()
+        bent = product(function, theta, copied(batch), v).double().cpu()
         found = []
         for h in steps:
-            up, down = (gradient(function, theta + s * h * v, batch)[1].double() for s in (1, -1))
+            up, down = (gradient(function, theta + s * h * v, copied(batch))[1].double() for s in (1, -1))
             found.append(((up - down) / (2 * h)).cpu())
-        noise = 1e-6 * float(gradient(function, theta, batch)[1].norm())
+        noise = 1e-6 * float(gradient(function, theta, copied(batch))[1].norm())
         verdict = _verdict(bent, found, noise, theta.dtype)
         self._tell("curvature", verdict, 2 * len(steps) + 2)
         if verdict != "differs":
@@ -138,7 +138,7 @@ def _line(function: FunctionalModel) -> tuple[Tensor, Tensor, list[float]]:
 
 def _value(function: FunctionalModel, theta: Tensor, batch: Any) -> float:
     with torch.no_grad(), preserved_rng(theta.device):
-        return float(function.measure(function.tensors(theta), batch, 0)["loss"].double().mean())
+        return float(function.measure(function.tensors(theta), copied(batch), 0)["loss"].double().mean())
 
 
 def _in_double(function: FunctionalModel) -> FunctionalModel:
@@ -151,7 +151,7 @@ def _in_double(function: FunctionalModel) -> FunctionalModel:
 def _functions(function: FunctionalModel, theta: Tensor, batch: Any) -> str:
     """The custom autograd functions that the loss is made of, in words."""
     with torch.enable_grad(), preserved_rng(theta.device):
-        loss = function.measure(function.tensors(theta.clone().requires_grad_()), batch, 0)["loss"]
+        loss = function.measure(function.tensors(theta.clone().requires_grad_()), copied(batch), 0)["loss"]
     names, seen, stack = set[str](), set[Any](), [loss.grad_fn]
     while stack:
         node = stack.pop()

@@ -212,6 +212,17 @@ class FunctionalModel:
         other.module.load_state_dict(self.state_dict(theta))
         return other.module, self._measure.given
 
+    def module_at(self, theta: Tensor) -> nn.Module:
+        """A copy of the module that really holds ``theta``, and the buffers that one pass at theta uses."""
+        other = self.duplicate()
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        other.module.load_state_dict(self.state_dict(theta))
+        tensors = self.tensors(theta)
+        with torch.no_grad():
+            for name, buffer in other.module.named_buffers():
+                buffer.copy_(tensors[f"model.{name}"])
+        return other.module
+
     def _run(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)

@@ -23,9 +23,7 @@ class Function(Protocol):
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]: ...
     def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]: ...
-    def state_dict(self, theta: Tensor) -> dict[str, Tensor]: ...
-    def duplicate(self) -> Function: ...
-
+    def module_at(self, theta: Tensor) -> nn.Module: ...
     def measured_by(self, module: nn.Module, batch: Any, index: int) -> dict[str, Tensor]: ...
 
 
@@ -100,9 +98,8 @@ def _check_moved(function: Function, batch: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(function.point.shape, generator=generator, dtype=torch.float64).to(function.point)
     theta = function.point + 1e-2 * function.point.norm() / max(float(noise.norm()), 1e-30) * noise
-    module = function.duplicate().module
-    module.load_state_dict(function.state_dict(theta))
     with torch.no_grad(), preserved_rng(function.point.device):
+        module = function.module_at(theta)
         real = _mean(function.measured_by(module, copied(batch), 0))
     found = _value(function, batch, theta)
     if not _same(found, real):
@@ -117,9 +114,9 @@ def _value(function: Function, batch: Any, theta: Tensor | None = None) -> float
     with preserved_rng(at.device):
         if torch.is_grad_enabled():
             at.requires_grad_()
-            return _mean(function.measure(function.tensors(at), batch, 0))
+            return _mean(function.measure(function.tensors(at), copied(batch), 0))
         with torch.no_grad():
-            return _mean(function.measure(function.tensors(at), batch, 0))
+            return _mean(function.measure(function.tensors(at), copied(batch), 0))
 
 
 def _mean(measured: dict[str, Tensor]) -> float:
