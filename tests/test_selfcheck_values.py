@@ -30,7 +30,7 @@ def test_a_model_that_counts_its_calls_is_refused_with_the_attribute() -> None:
 
 def test_a_penalty_on_the_model_that_was_given_is_refused_with_its_name() -> None:
     model = nn.Linear(4, 3)
-    with pytest.raises(InputError, match=r"'model'.*from_step"):
+    with pytest.raises(InputError, match=r"'weight' of the model that was given.*from_step"):
         la.Objective(model, lambda f, y: F.cross_entropy(f, y) + model.weight.square().sum(), (X, Y))
 
 

@@ -26,7 +26,7 @@ from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
-from lossatlas.model.selfcheck import check_values, refuse_references
+from lossatlas.model.selfcheck import check_values
 from lossatlas.model.strata import Strata, stratified
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
@@ -132,7 +132,7 @@ class Objective:
         self._max_batches = max_batches
         function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
         self._build(function, data, batch_size, (weight, examples), (batch_norm, batch_norm_batches, batch_norm_data))
-        self._check(model, loss, check)
+        self._check(model, check)
         self.name, self.network = name, network
 
     @classmethod
@@ -174,7 +174,7 @@ class Objective:
         objective._max_batches = max_batches
         function = FunctionalModel(model, StepLoss(step), parameters, dtype, device)
         objective._build(function, batches, batch_size, (weight, examples), (batch_norm, batch_norm_batches, None))
-        objective._check(model, step, check)
+        objective._check(model, check)
         objective.name, objective.network = name, network
         return objective
 
@@ -187,8 +187,8 @@ class Objective:
 
     @property
     def point(self) -> Tensor:
-        """theta ``(n,)`` of the model that was given."""
-        return self.function.point
+        """theta ``(n,)`` of the model that was given; a copy."""
+        return self.function.point.clone()
 
     @property
     def n_parameters(self) -> int:
@@ -202,11 +202,11 @@ class Objective:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.point.dtype
+        return self.function.point.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.point.device
+        return self.function.point.device
 
     def point_of(self, source: Source) -> Tensor:
         """theta ``(n,)`` of a module, a state dict or a file (``.safetensors``, ``.pt``) of the same architecture.
@@ -316,6 +316,8 @@ class Objective:
         label: dict[str, str | int] = {} if self.network is None else {"network": self.network}
         if self.function.depends_on_batch:
             label["batches"] = "kept as they are, since the loss depends on the batch"
+        if self.function.derivatives and (failures := self.function.derivatives.failures(self.function)):
+            label["derivatives"] = " ".join(failures)
         return label | {
             "data": self.name,
             "model": type(self.function.module).__name__,
@@ -360,7 +362,7 @@ class Objective:
 
     def require_finite(self) -> None:
         """Raises ``NonFiniteLoss`` when L is NaN or infinite at ``point``."""
-        measured = sweep(self.function, self.batches, self.point)
+        measured = sweep(self.function, self.batches, self.function.point)
         losses = torch.stack([one["loss"].double().mean().cpu() for one in measured])
         bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         if bad:
@@ -441,12 +443,11 @@ class Objective:
         function.probe(self.batches)
         self.batches.cut_check = CutCheck(function)
 
-    def _check(self, model: nn.Module, loss: Any, check: bool | Literal["warn"]) -> None:
+    def _check(self, model: nn.Module, check: bool | Literal["warn"]) -> None:
         if check not in (True, False, "warn"):
             raise InputError(f"check={check!r}: give True, False, or 'warn' for derivatives that only warn.")
         if check:
-            refuse_references(model, loss)
-            self._explanation.append(check_values(self.function, self.batches))
+            self._explanation.append(check_values(self.function, model, self.batches))
             self.function.derivatives = DerivativeCheck(self.batches, check == "warn", self._explanation)
 
     def _fixed(
@@ -464,7 +465,7 @@ class Objective:
 
     def _at(self, point: Tensor | None) -> Tensor:
         if point is None:
-            return self.point
+            return self.function.point
         return self.space.check(point).to(self.device, self.dtype)
 
     def _rows(self, vector: Tensor) -> Tensor:

@@ -6,15 +6,19 @@ import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossatlas.errors import DerivativeWarning, InputError
 from lossatlas.model.batches import Batches, copied, preserved_rng, refill, tensors_in
 from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.selfcheck import moved
 
 _SEEDS = (1_000_003, 1_000_033)  # of the directions: none that an estimate of curvature begins with
+_OFF = 1e-2  # of theta's norm
+_MOST = 200  # parameters that are looked at one by one
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 Gradient = Callable[[FunctionalModel, Tensor, Any], tuple[Tensor, Tensor]]
 Product = Callable[[FunctionalModel, Tensor, Any, Tensor], Tensor]
@@ -23,40 +27,51 @@ Product = Callable[[FunctionalModel, Tensor, Any, Tensor], Tensor]
 class DerivativeCheck:
     """(L(theta + h v) - L(theta - h v)) / 2h against g'v, and the gradient's difference against H v, on one batch.
 
-    Differences that do not agree with each other at any h (kinks, rounding) decide nothing. A failure is raised at
-    every use, or warned of once (``warn``).
+    Both at a theta a little off the model's own, where kinks at zero weights are none, and what is computed with the
+    model's own parameters shows. Differences that do not agree with each other at any h (kinks, rounding) decide
+    nothing. A failure is raised at every use, or warned of once (``warn``).
     """
 
     def __init__(self, batches: Batches, warn: bool, told: list[str]) -> None:
         self._batches, self._warn, self._told = batches, warn, told
-        self._found: dict[str, str | None] = {}
+        self._found: WeakKeyDictionary[nn.Module, dict[str, str | None]] = WeakKeyDictionary()
         self._running = False
+
+    def failures(self, function: FunctionalModel) -> list[str]:
+        """What was found of the derivatives that differ, in words."""
+        return [message for message in self._found.get(function.module, {}).values() if message]
 
     def slope(self, function: FunctionalModel, gradient: Gradient) -> None:
         """``InputError`` where the gradient is not that of the value."""
-        self._once("gradient", lambda: self._slope(*self._problem(function), gradient))
+        self._once("gradient", function, lambda one, batch: self._slope(one, batch, gradient))
 
     def curvature(self, function: FunctionalModel, gradient: Gradient, product: Product) -> None:
         """``InputError`` where H v is not the gradient's derivative."""
-        self._once("curvature", lambda: self._curvature(*self._problem(function), gradient, product))
+        self._once("curvature", function, lambda one, batch: self._curvature(one, batch, gradient, product))
 
-    def _once(self, what: str, look: Callable[[], str | None]) -> None:
+    def _once(self, what: str, function: FunctionalModel, look: Callable[[FunctionalModel, Any], str | None]) -> None:
         if self._running:
             return
-        if what not in self._found:
-            self._running = True
-            try:
-                self._found[what] = look()
-            except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
-                self._found[what] = None
-                self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
-            finally:
-                self._running = False
-            if self._warn and (message := self._found[what]):
+        found = self._found.setdefault(function.module, {})  # another selection of parameters has a module of its own
+        if what not in found:
+            found[what] = self._looked(what, function, look)
+            if self._warn and (message := found[what]):
                 warnings.warn(message, DerivativeWarning, stacklevel=4)
                 self._told.append(message)
-        if (message := self._found[what]) and not self._warn:
+        if (message := found[what]) and not self._warn:
             raise InputError(message)
+
+    def _looked(
+        self, what: str, function: FunctionalModel, look: Callable[[FunctionalModel, Any], str | None]
+    ) -> str | None:
+        self._running = True
+        try:
+            return look(*self._problem(function))
+        except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
+            self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
+            return None
+        finally:
+            self._running = False
 
     def _problem(self, function: FunctionalModel) -> tuple[FunctionalModel, Any]:
         batch = next(iter(self._batches))
@@ -71,18 +86,16 @@ class DerivativeCheck:
     def _slope(self, function: FunctionalModel, batch: Any, gradient: Gradient) -> str | None:
         theta, v, steps = _line(function, _SEEDS[0])
         g = gradient(function, theta, copied(batch))[1].double()
-        found = [
-            torch.tensor([(_value(function, theta + h * v, batch) - _value(function, theta - h * v, batch)) / (2 * h)])
-            for h in steps
-        ]
+        found = [torch.tensor([_difference(function, theta, v, h, batch)]) for h in steps]
         slope = (g @ v.double()).cpu().reshape(1)
         verdict = _verdict(slope.double(), found, float(g.norm()) / len(g) ** 0.5, theta.dtype)
-        self._tell("gradient", verdict, 2 * len(steps) + 1)
+        self._tell("gradient", verdict, 2 * len(steps) + 1, theta.dtype)
         if verdict != "differs":
             return None
         return (
             f"The gradient is not that of the loss: along one direction {slope.item():.6g} by backpropagation and "
-            f"{found[2].item():.6g} by differences{_functions(function, theta, batch)}. {_WAY_OUT}"
+            f"{found[2].item():.6g} by differences{_functions(function, theta, batch)}"
+            f"{_where(function, theta, g, batch)}. {_WAY_OUT}"
         )
 
     def _curvature(self, function: FunctionalModel, batch: Any, gradient: Gradient, product: Product) -> str | None:
@@ -94,7 +107,7 @@ class DerivativeCheck:
             found.append(((up - down) / (2 * h)).cpu())
         noise = 1e-6 * float(gradient(function, theta, copied(batch))[1].norm())
         verdict = _verdict(bent, found, noise, theta.dtype)
-        self._tell("curvature", verdict, 2 * len(steps) + 2)
+        self._tell("curvature", verdict, 2 * len(steps) + 2, theta.dtype)
         if verdict != "differs":
             return None
         return (
@@ -103,8 +116,9 @@ class DerivativeCheck:
             f"{_functions(function, theta, batch)}. {_WAY_OUT}"
         )
 
-    def _tell(self, what: str, verdict: str, passes: int) -> None:
-        self._told.append(f"self-check of the {what}: {verdict}, {passes} passes over one batch")
+    def _tell(self, what: str, verdict: str, passes: int, dtype: torch.dtype) -> None:
+        number = str(dtype).removeprefix("torch.")
+        self._told.append(f"self-check of the {what}: {verdict}, {passes} passes over one batch in {number}")
 
 
 _WAY_OUT = (
@@ -128,13 +142,18 @@ def _verdict(
 
 
 def _line(function: FunctionalModel, seed: int) -> tuple[Tensor, Tensor, list[float]]:
-    """theta, a fixed random unit vector, and steps along it that suit theta's norm and dtype."""
-    theta = function.point.detach().clone()
+    """A theta near the model's own, a fixed random unit vector, and steps along it that suit theta's norm and dtype."""
+    theta = moved(function.point, _OFF)
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta)
     steps = _STEPS if theta.dtype == torch.float64 else (3e-2, 1e-2, 3e-3, 1e-3)
     size = max(float(theta.norm()), 1e-3)
     return theta, v / v.norm(), [h * size for h in steps]
+
+
+def _difference(function: FunctionalModel, theta: Tensor, v: Tensor, h: float, batch: Any) -> float:
+    """(L(theta + h v) - L(theta - h v)) / 2h."""
+    return (_value(function, theta + h * v, batch) - _value(function, theta - h * v, batch)) / (2 * h)
 
 
 def _value(function: FunctionalModel, theta: Tensor, batch: Any) -> float:
@@ -147,6 +166,35 @@ def _in_double(function: FunctionalModel) -> FunctionalModel:
     if function.point.dtype == torch.float64:
         return function
     return function.cast(torch.float64)
+
+
+def _where(function: FunctionalModel, theta: Tensor, g: Tensor, batch: Any) -> str:
+    """The parameters along which the gradient is another one, and what their modules are known for, in words."""
+    entries = list(function.space)
+    if len(entries) > _MOST:
+        return ""
+    *_, v, steps = _line(function, _SEEDS[0])
+    scale, names = 1e-3 * float(g.norm()), []
+    for entry in entries:
+        along = torch.zeros_like(v)
+        along[entry.start : entry.stop] = v[entry.start : entry.stop]
+        apart = abs(_difference(function, theta, along, steps[2], batch) - float(g @ along.double()))
+        if apart > scale * float(along.norm()):
+            names.append(entry.name)
+    known = next(filter(None, (_known_for(function.module, name) for name in names)), "")
+    return f"; it differs for {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}{known}" if names else ""
+
+
+def _known_for(module: nn.Module, name: str) -> str:
+    owner: Any = module.get_submodule(name.rpartition(".")[0])
+    if getattr(owner, "padding_idx", None) is not None:
+        return (
+            f" (an embedding's row padding_idx={owner.padding_idx} gets no gradient, and the loss depends on it: mask "
+            "padding out of the loss, or give a copy of the model with padding_idx=None)"
+        )
+    if getattr(owner, "max_norm", None) is not None:
+        return f" (max_norm={owner.max_norm} rescales rows, which has no gradient: give a copy with max_norm=None)"
+    return ""
 
 
 def _functions(function: FunctionalModel, theta: Tensor, batch: Any) -> str:

@@ -25,6 +25,10 @@ _UNKNOWN = "run loss(model(inputs), targets), or the step, on this batch by itse
 # The first pattern that is found in "Type: text" tells the cause.
 _CAUSES = {
     r"does not require grad|does not have a grad_fn": _NO_GRADIENT,
+    r"torch\.utils\.checkpoint|[Cc]heckpointing is not compatible": (
+        "activation checkpointing calls parts of the model again during the backward pass, with other parameters: "
+        "switch it off, as in model.gradient_checkpointing_disable() or use_checkpoint=False"
+    ),
     r"second time|already been freed": (
         "a derivative inside the model or the loss is differentiated once more: "
         "take it by torch.autograd.grad(..., create_graph=True)"

@@ -50,6 +50,7 @@ class FunctionalModel:
         self.differentiates = False  # whether model or loss differentiate while they are evaluated; probe() finds out
         self.writes = False  # whether model or loss write into their parameters (max_norm=); probe() finds out
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
+        self._cast_to = dtype
         self.module = _private_copy(model).to(device=device, dtype=dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
@@ -212,15 +213,21 @@ class FunctionalModel:
         other.module.load_state_dict(self.state_dict(theta))
         return other.module, self._measure.given
 
-    def module_at(self, theta: Tensor) -> nn.Module:
-        """A copy of the module that really holds ``theta``, and the buffers that one pass at theta uses."""
-        other = self.duplicate()
+    def given(self, tensors: dict[str, Tensor], batch: Any, index: int) -> Tensor:
+        """What the loss or step itself returns, before it is taken apart into examples."""
+        loss: Tensor = self._run(_Bound(self.module, self._measure.plain), tensors, batch, index)
+        return loss
+
+    def module_from(self, model: nn.Module, theta: Tensor) -> nn.Module:
+        """A new copy of ``model`` that really holds ``theta`` and the buffers of a pass at it, evaluated as here."""
+        other = copy.copy(self)
+        other.module = _private_copy(model).to(device=theta.device, dtype=self._cast_to)
+        other._wire()
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
-        other.module.load_state_dict(self.state_dict(theta))
         tensors = self.tensors(theta)
         with torch.no_grad():
-            for name, buffer in other.module.named_buffers():
-                buffer.copy_(tensors[f"model.{name}"])
+            for name, own in itertools.chain(other.module.named_parameters(), other.module.named_buffers()):
+                own.copy_(tensors.get(f"model.{name}", own))
         return other.module
 
     def _run(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:

@@ -149,6 +149,10 @@ class Supervised:
         """f_theta(x), the model's own outputs."""
         return applied(model, _pair(batch)[0])
 
+    def plain(self, model: nn.Module, batch: Any) -> Tensor:
+        """What the loss itself returns."""
+        return self._loss(self.outputs(model, batch), _pair(batch)[1])
+
     def losses(self, outputs: Any, targets: Any) -> Tensor:
         """l(f, y): one value an example, or the mean over the batch where the loss has no value for one."""
         if self._weighted:
@@ -256,6 +260,10 @@ class StepLoss:
     def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         values = flat(_tensor(self._step(model, batch)))
         return {"loss": values if self._divide is None else values / self._divide(batch)}
+
+    def plain(self, model: nn.Module, batch: Any) -> Tensor:
+        """What the step itself returns."""
+        return self._step(model, batch)
 
     def _settle_values(self, model: nn.Module, batches: Batches) -> None:
         counts = [len(flat(_tensor(self._step(model, batch)))) for batch in batches]

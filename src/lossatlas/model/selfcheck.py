@@ -1,19 +1,22 @@
-"""Whether the values of a function of theta are its own: checked once, when an objective is made."""
+"""Whether a loss is a function of theta and of nothing else: looked at once, when an objective is made."""
 
 from __future__ import annotations
 
-import functools
+import itertools
 import warnings
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from lossatlas.errors import InputError
 from lossatlas.model.batches import Batches, copied, preserved_rng
 
 _STEP = "hand the model in instead: Objective.from_step(model, lambda model, batch: ..., batches)"
+_MOVED = 1e-2  # the relative length of the move at which the model is compared with one that really has the parameters
+_FAR = (0.3, 1.0, 3.0, 10.0)  # and of those at which a loss that does not depend on theta is still the same
 
 
 class Function(Protocol):
@@ -24,100 +27,159 @@ class Function(Protocol):
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]: ...
     def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]: ...
-    def module_at(self, theta: Tensor) -> nn.Module: ...
+    def given(self, tensors: dict[str, Tensor], batch: Any, index: int) -> Tensor: ...
+    def module_from(self, model: nn.Module, theta: Tensor) -> nn.Module: ...
     def measured_by(self, module: nn.Module, batch: Any, index: int) -> dict[str, Tensor]: ...
 
 
-def references(call: Any) -> Iterator[tuple[str, Any]]:
-    """Names and values that a loss or step refers to: closure, globals in use, defaults, bound objects, attributes."""
-    if isinstance(call, functools.partial):
-        yield from references(call.func)
-        yield from ((f"argument {i}", value) for i, value in enumerate(call.args))
-        yield from call.keywords.items()
-    elif (bound := getattr(call, "__self__", None)) is not None:
-        yield "self", bound
-        yield from references(getattr(call, "__func__", None))
-    elif (code := getattr(call, "__code__", None)) is not None:
-        yield from _cells(call.__closure__, code.co_freevars)
-        yield from ((name, call.__globals__[name]) for name in code.co_names if name in call.__globals__)
-        yield from (getattr(call, "__kwdefaults__", None) or {}).items()
-        yield from (("a default", value) for value in call.__defaults__ or ())
-    elif call is not None and hasattr(call, "__dict__"):
-        yield from vars(call).items()
-        yield from vars(call).get("_modules", {}).items()
+def check_values(function: Function, model: nn.Module, batches: Batches) -> str:
+    """What was checked, in words; ``InputError`` where the value is no function of theta, or not the model's.
+
+    ``model`` is the one that was given, which is read and never called.
+    """
+    batch, *others = itertools.islice(batches, 2)
+    value = _repeated(function, batch)
+    told = _with_gradients(function, model, batch, value)
+    _as_the_model(function, model, others[0] if others else batch)
+    return (
+        f"self-check of values: 6 passes over {1 + len(others)} batch(es), equal when repeated, {told}, and those of a "
+        "fresh copy of the model at a moved point"
+    )
 
 
-def _cells(cells: Any, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    for name, cell in zip(names, cells or (), strict=False):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # a cell that is not filled yet
-            continue
-
-
-def refuse_references(model: nn.Module, call: Any) -> None:
-    """``InputError`` where the loss or step uses the model that was given, or has trainable parameters of its own."""
-    own = {id(thing) for thing in [*model.modules(), *model.parameters()]}
-    for name, value in references(call):
-        things = list(value) if isinstance(value, list | tuple) else [value]
-        if any(id(thing) in own for thing in things):
-            raise InputError(
-                f"The loss or step refers to the model itself as {name!r}, which stays as it is while theta moves: "
-                f"{_STEP}."
-            )
-    if isinstance(call, nn.Module) and any(p.requires_grad for p in call.parameters()):
-        raise InputError(
-            f"The loss {type(call).__name__} has trainable parameters of its own, which are not part of theta: put it "
-            "into the model and use Objective.from_step, or fix them with requires_grad_(False)."
-        )
-
-
-def check_values(function: Function, batches: Batches) -> str:
-    """What was checked, in words; ``InputError`` where the value is no function of theta, or not the model's."""
-    batch = next(iter(batches))
+def _repeated(function: Function, batch: Any) -> float:
+    """The value, which is the same a second time."""
     before = _attributes(function.module)
     first, second = _value(function, batch), _value(function, batch)
-    if not _same(first, second):
+    if not _same(first, second, function.point.dtype):
         changed = _changed(before, _attributes(function.module))
         where = f" ({', '.join(changed[:3])} changed)" if changed else ""
         raise InputError(
             f"The loss is {first} and then {second} at the same parameters and batch{where}: remove what the model, "
             "loss or data keep between calls (counters, caches, own generators, inputs changed in place)."
         )
-    traced = _with_gradients(function, batch)
-    if traced is not None and not _same(first, traced):
-        raise InputError(
-            f"The loss is {first} with gradients off and {traced} with gradients on: make the model compute the same "
-            "in both, without asking torch.is_grad_enabled() or requires_grad."
-        )
-    _check_moved(function, batch)
-    gradients = "with gradients" if traced is not None else "not with gradients, which fails"
-    return f"self-check of values: 5 passes over one batch, equal when repeated, {gradients}, and at a moved point"
+    return first
 
 
-def _with_gradients(function: Function, batch: Any) -> float | None:
-    """The value with gradients on; None where the model or loss has values only (it goes through NumPy, say)."""
+def _with_gradients(function: Function, model: nn.Module, batch: Any, value: float) -> str:
+    """That value and the loss's own are the same with gradients on, and of theta alone; what was found, in words."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is asked for a derivative warns
-            return _value(function, batch, gradients=True)
-    except InputError:
-        return None
-
-
-def _check_moved(function: Function, batch: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(function.point.shape, generator=generator, dtype=torch.float64).to(function.point)
-    theta = function.point + 1e-2 * function.point.norm() / max(float(noise.norm()), 1e-30) * noise
-    with torch.no_grad(), preserved_rng(function.point.device):
-        module = function.module_at(theta)
-        real = _mean(function.measured_by(module, copied(batch), 0))
-    found = _value(function, batch, theta)
-    if not _same(found, real):
+            traced = _value(function, batch, gradients=True)
+            loss, watch = _watched(function, model, batch)
+    except InputError:  # there are values only: it goes through NumPy, say
+        traced, (loss, watch) = value, _watched(function, model, batch, gradients=False)
+    if not _same(value, traced, function.point.dtype):
         raise InputError(
-            f"At moved parameters the loss is {found}, and {real} for the model that really has them: parameters are "
-            f"kept elsewhere as well (a copy, a cache, a list of tensors); keep them as nn.Parameter only, or {_STEP}."
+            f"The loss is {value} with gradients off and {traced} with gradients on: make the model compute the same "
+            "in both, without asking torch.is_grad_enabled() or requires_grad."
         )
+    watch.refuse_others(loss)
+    if not loss.requires_grad:
+        _require_dependence(function, batch, value)
+        return "not with gradients, which it has none of"
+    return "with gradients"
+
+
+def _watched(function: Function, model: nn.Module, batch: Any, *, gradients: bool = True) -> tuple[Tensor, Outside]:
+    theta = function.point.detach().clone().requires_grad_(gradients)
+    with preserved_rng(theta.device), torch.set_grad_enabled(gradients), Outside(model, function.module) as watch:
+        return function.given(function.tensors(theta), copied(batch), 0), watch
+
+
+class Outside(TorchFunctionMode):
+    """Sees what is computed with that theta does not move: tensors of the model that was given, other parameters."""
+
+    def __init__(self, model: nn.Module, private: nn.Module) -> None:
+        super().__init__()
+        named = itertools.chain(model.named_parameters(), model.named_buffers())
+        self._given = {place: name for name, tensor in named if (place := _place(tensor))}
+        self._own = {id(parameter) for parameter in private.parameters()}
+        self.of_given: str | None = None
+        self.parameters: dict[int, nn.Parameter] = {}
+
+    def __enter__(self) -> Outside:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for one in tree_leaves((args, kwargs or {})):
+            if isinstance(one, Tensor):
+                self._look(one)
+        return func(*args, **(kwargs or {}))
+
+    def _look(self, tensor: Tensor) -> None:
+        with torch._C.DisableTorchFunction():
+            self.of_given = self.of_given or self._given.get(_place(tensor))
+            if isinstance(tensor, nn.Parameter) and tensor.requires_grad and id(tensor) not in self._own:
+                self.parameters[id(tensor)] = tensor
+
+    def refuse_others(self, loss: Tensor) -> None:
+        """``InputError`` where the loss is made of the given model's own tensors, or has parameters besides theta."""
+        if self.of_given is not None:
+            raise InputError(
+                f"The loss or step computes with {self.of_given!r} of the model that was given, which stays as it "
+                f"is while theta moves: {_STEP}; for a fixed reference use copy.deepcopy(model)."
+            )
+        others = list(self.parameters.values())
+        if not others or not loss.requires_grad:
+            return
+        found = torch.autograd.grad(loss.sum(), others, allow_unused=True)
+        if shapes := [tuple(p.shape) for p, one in zip(others, found, strict=True) if one is not None]:
+            raise InputError(
+                f"The loss or step has trainable parameters of its own, of shape {', '.join(map(str, shapes[:3]))}, "
+                "which are not part of theta: put them into the model and use Objective.from_step, or fix them with "
+                "requires_grad_(False)."
+            )
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor's numbers are; 0 for one that has none of its own (sparse, nested, or inside vmap)."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0
+
+
+def _require_dependence(function: Function, batch: Any, value: float) -> None:
+    moves = itertools.product(_FAR, (0, 1))
+    if all(_value(function, batch, moved(function.point, far, seed)) == value for far, seed in moves):
+        raise InputError(
+            f"The loss is {value} whatever the parameters are, on the first batch: compute it with the model that is "
+            f"handed over; {_STEP}."
+        )
+
+
+def _as_the_model(function: Function, model: nn.Module, batch: Any) -> None:
+    """The value at a moved theta is that of a model that was never called before and really has these parameters."""
+    theta = moved(function.point, _MOVED)
+    found, real = _value(function, batch, theta), _fresh(function, model, batch, theta)
+    if _same(found, real, theta.dtype):
+        return
+    at_rest, fresh = _value(function, batch), _fresh(function, model, batch, function.point)
+    if not _same(at_rest, fresh, theta.dtype):
+        raise InputError(
+            f"The loss is {fresh} for a fresh copy of the model and {at_rest} for one that was called before: the "
+            "model keeps something of its first calls; make it compute the same every time."
+        )
+    raise InputError(
+        f"At moved parameters the loss is {found}, and {real} for the model that really has them: parameters are "
+        f"kept elsewhere as well (a copy, a cache, a list of tensors); keep them as nn.Parameter only, or {_STEP}."
+    )
+
+
+def _fresh(function: Function, model: nn.Module, batch: Any, theta: Tensor) -> float:
+    with torch.no_grad(), preserved_rng(theta.device):
+        return _mean(function.measured_by(function.module_from(model, theta), copied(batch), 0))
+
+
+def moved(point: Tensor, length: float, seed: int = 0) -> Tensor:
+    """``point`` moved at random by this share of its norm, and where that is 0 of one."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(point.shape, generator=generator, dtype=torch.float64)
+    size = float(point.double().norm()) or 1.0
+    return point.detach() + (length * size / max(float(noise.norm()), 1e-30) * noise).to(point)
 
 
 def _value(function: Function, batch: Any, theta: Tensor | None = None, *, gradients: bool = False) -> float:
@@ -130,8 +192,10 @@ def _mean(measured: dict[str, Tensor]) -> float:
     return float(measured["loss"].detach().double().mean())
 
 
-def _same(a: float, b: float) -> bool:
-    return a == b or a != a or b != b or abs(a - b) <= 1e-4 * max(abs(a), abs(b), 1e-3)
+def _same(a: float, b: float, dtype: torch.dtype) -> bool:
+    """Equal up to the rounding of sums in another order."""
+    tolerance = min(max(200 * torch.finfo(dtype).eps, 1e-10), 0.05)
+    return a == b or (a != a and b != b) or abs(a - b) <= tolerance * max(abs(a), abs(b), 1e-2)
 
 
 def _attributes(model: nn.Module) -> dict[str, str]:
