@@ -395,7 +395,8 @@ def test_mixed_types_need_one_named():
 
 def test_a_step_with_another_model_has_no_gradient_and_says_so():
     model = MEMBER.make()
-    o = Objective.from_step(MEMBER.make(), lambda _, b: F.cross_entropy(model(b[0]), b[1]), [(INPUTS, TARGETS)])
+    data = [(INPUTS, TARGETS)]
+    o = Objective.from_step(MEMBER.make(), lambda _, b: F.cross_entropy(model(b[0]), b[1]), data, check=False)
     assert_refused(InputError, o.gradient, "handed over")
     with torch.no_grad():
         fixed = Objective.from_step(MEMBER.make(), lambda m, b: m(b[0]).detach().mean(), [(INPUTS, TARGETS)])
@@ -404,7 +405,12 @@ def test_a_step_with_another_model_has_no_gradient_and_says_so():
 
 def test_a_failure_in_a_later_batch_is_told_in_one_line():
     batches = [{"x": INPUTS, "y": TARGETS}, {"x": INPUTS}]
-    o = Objective.from_step(MEMBER.make(), lambda m, b: F.cross_entropy(m(b["x"]), b["y"]), batches)
+
+    def step(model, batch):
+        return F.cross_entropy(model(batch["x"]), batch["y"])
+
+    assert_refused(InputError, lambda: Objective.from_step(MEMBER.make(), step, batches), "KeyError", "float32 (23, 6)")
+    o = Objective.from_step(MEMBER.make(), step, [batches[0], *batches])
     assert_refused(InputError, o.value, "KeyError", "float32 (23, 6)")
 
 

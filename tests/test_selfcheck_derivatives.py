@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import lossatlas as la
 from lossatlas.errors import DerivativeWarning, InputError
@@ -47,6 +48,45 @@ def test_a_detached_target_has_values_and_its_gradient_is_refused_or_warned_of(c
     o = la.Objective(nn.Linear(4, 3), lambda f, y: (f - 2 * f.detach()).square().mean(1), (X, Y), check=check)
     assert o.value() > 0
     with pytest.raises(InputError) if check is True else pytest.warns(DerivativeWarning):
+        o.gradient()
+    assert "is not that of the loss" in o.provenance()["derivatives"]
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.Embedding(6, 5, padding_idx=0), nn.Linear(5, 3)
+        nn.init.normal_(self.table.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.table(x).mean(1))
+
+
+def test_a_padding_row_that_the_loss_depends_on_is_refused_and_other_parameters_are_not() -> None:
+    o = la.Objective(Padded(), F.cross_entropy, (torch.arange(84).view(12, 7) % 6, Y))
+    assert bool(o.restricted("head.*").gradient().any())
+    with pytest.raises(InputError, match=r"differs for table\.weight .*padding_idx=None"):
+        o.gradient()
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.reentrant = nn.Linear(4, 6), nn.Linear(6, 3), reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        body = checkpoint(lambda z: self.body(z).tanh(), x, use_reentrant=self.reentrant)
+        return self.head(body)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_activation_checkpointing_has_values_and_its_gradient_is_refused(reentrant: bool) -> None:
+    o = la.Objective(Checkpointed(reentrant), F.cross_entropy, (X, Y))
+    assert o.value() > 0
+    with pytest.raises(InputError, match="differs for body" if reentrant else "switch it off"):
         o.gradient()
 
 

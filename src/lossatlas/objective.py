@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lossatlas.errors import BufferWarning, DirectionError, InputError, NonFiniteLoss, NumericalError
+from lossatlas.errors import BufferWarning, DirectionError, InputError, LossAtlasError, NonFiniteLoss, NumericalError
 from lossatlas.evaluation.derivative_check import DerivativeCheck
 from lossatlas.evaluation.points.loops import sweep
 from lossatlas.evaluation.points.plans import Plan
@@ -21,7 +21,7 @@ from lossatlas.evaluation.points.tuning import Evaluator, Tuner
 from lossatlas.evaluation.products.linearised import Hessian, loss_and_gradient
 from lossatlas.evaluation.products.products import Products
 from lossatlas.model.batches import Batches, describe
-from lossatlas.model.cuts import CutCheck
+from lossatlas.model.cuts import MIXED, CutCheck, reason_of_form
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
 from lossatlas.model.parameters import ParameterSpace
@@ -125,9 +125,11 @@ class Objective:
         name: str = "data",
         network: str | None = None,
     ) -> None:
-        if not callable(loss):
+        if not callable(loss) or isinstance(loss, type):
+            given = f"the class {loss.__name__}" if isinstance(loss, type) else f"a {type(loss).__name__}"
             raise InputError(
-                f"The loss is a {type(loss).__name__}: give a function loss(outputs, targets), e.g. F.cross_entropy."
+                f"The loss is {given}: give a function loss(outputs, targets), e.g. F.cross_entropy or "
+                "nn.CrossEntropyLoss()."
             )
         self._max_batches = max_batches
         function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
@@ -315,7 +317,9 @@ class Objective:
         """What a Dataset's ``attrs`` say about where its numbers come from."""
         label: dict[str, str | int] = {} if self.network is None else {"network": self.network}
         if self.function.depends_on_batch:
-            label["batches"] = "kept as they are, since the loss depends on the batch"
+            label["batches"] = "kept as they are, since the loss of an example depends on its batch"
+        if self.function.draws:
+            label["random_numbers"] = "drawn by model or loss, from a fixed seed for each batch"
         if self.function.derivatives and (failures := self.function.derivatives.failures(self.function)):
             label["derivatives"] = " ".join(failures)
         return label | {
@@ -324,7 +328,7 @@ class Objective:
             "n_parameters": self.n_parameters,
             "n_examples": self.n_examples,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "batch_norm": self.function.policy if self.function.norms else "none",
+            "batch_norm": self.function.batch_norm,
             "model_fingerprint": self.function.fingerprint(),
             "data_fingerprint": self.batches.fingerprint,
             "lossatlas": version("lossatlas"),
@@ -448,7 +452,19 @@ class Objective:
             raise InputError(f"check={check!r}: give True, False, or 'warn' for derivatives that only warn.")
         if check:
             self._explanation.append(check_values(self.function, model, self.batches))
+            self._look_for_mixed_rows()
             self.function.derivatives = DerivativeCheck(self.batches, check == "warn", self._explanation)
+
+    def _look_for_mixed_rows(self) -> None:
+        batch, size = next(iter(self.batches)), self.batches.sizes[0]
+        try:
+            mixed = reason_of_form([batch], [size]) is None and CutCheck(self.function).mixed(batch)
+        except LossAtlasError:  # rows that fail alone, which is told where they are to be cut
+            return
+        if mixed:
+            self.function.rows_depend = True
+            self.batches.settle(uncut=MIXED)
+            self._explanation.append(f"batches are kept as they are: {MIXED}")
 
     def _fixed(
         self, data: Any, weight: Callable[[Any], float] | None = None, examples: Callable[[Any], int] | None = None

@@ -29,7 +29,6 @@ STILL_WRONG = {
     "outputs flattened, summed": "a sum over positions is divided by nothing where the loss flattens the targets",
     "two kinds of targets, ignored": "a sum of a weighted and a plain mean is told at some batch sizes only",
     "vae, half summed": "a mean plus a sum is taken for a mean",
-    "remembers": "what the first call keeps is there before the value is compared with itself",
 }
 
 

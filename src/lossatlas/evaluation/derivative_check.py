@@ -122,8 +122,9 @@ class DerivativeCheck:
 
 
 _WAY_OUT = (
-    "Write backward with differentiable operations on what it saved as inputs, and no detach(); check='warn' goes on "
-    "regardless; surfaces, barriers and noise need values only."
+    "Leave those parameters out with parameters=, or compute without detach(), .data, .item() and no_grad(), and write "
+    "backward with differentiable operations on what it saved as inputs; check='warn' goes on regardless; surfaces, "
+    "barriers and noise need values only."
 )
 
 

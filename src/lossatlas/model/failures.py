@@ -7,7 +7,7 @@ import re
 import textwrap
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.model.batches import describe
@@ -21,13 +21,17 @@ _NO_GRADIENT = (
     "the loss differentiates what the model gives, and no graph leads to what it differentiates by: compute that part "
     "under torch.enable_grad(), on inputs with requires_grad_()"
 )
+_ONE_EXAMPLE = "the data are single examples: batch them, as by DataLoader(data, batch_size=...)"
 _UNKNOWN = "run loss(model(inputs), targets), or the step, on this batch by itself to see where it fails"
 # The first pattern that is found in "Type: text" tells the cause.
 _CAUSES = {
     r"does not require grad|does not have a grad_fn": _NO_GRADIENT,
-    r"torch\.utils\.checkpoint|[Cc]heckpointing is not compatible": (
+    r"torch\.utils\.checkpoint|[Cc]heckpointing is not compatible|use_reentrant": (
         "activation checkpointing calls parts of the model again during the backward pass, with other parameters: "
-        "switch it off, as in model.gradient_checkpointing_disable() or use_checkpoint=False"
+        "switch it off, as in model.gradient_checkpointing_disable() or use_checkpoint=False; it is the same function"
+    ),
+    r"escaped from inside a function being vmap": (
+        "the loss keeps a tensor between calls (a running mean, a queue): hand it over with the data, or as a constant"
     ),
     r"second time|already been freed": (
         "a derivative inside the model or the loss is differentiated once more: "
@@ -40,6 +44,13 @@ _CAUSES = {
     r"[Ii]nference ?(tensor|mode)": (
         "model, data or objective were made inside torch.inference_mode(): make them outside of it, or under "
         "torch.no_grad()"
+    ),
+    r"'(target|y)' .*must be Tensor, not": "make the targets a tensor, as in torch.tensor(targets)",
+    r"expected target dtype to be Long|expected scalar type Long|multi-target not supported|[01]D (or [01]D )?target": (
+        "classes are whole numbers, one an example: targets.long(), of shape (N,), as by targets.squeeze(1)"
+    ),
+    r"(got|found|[Ii]nput type \().*(Byte|Char|Short|Int|Long|unsigned char|long|int)\w*\b.*([Ff]loat|[Dd]ouble)": (
+        "the inputs are whole numbers, which are never converted: give floats, as by inputs.float()"
     ),
     r"more than 1 value per channel": (
         "BatchNorm cannot take its statistics from one example: use larger batches or batch_norm='frozen'"
@@ -63,7 +74,8 @@ _CAUSES = {
         "torch.view_as_complex(weight.clone())"
     ),
     r"[Ss]parse": (
-        "PyTorch has no such operation for sparse tensors: convert them with .to_dense(), in the batch or in the model"
+        "PyTorch has no such operation for sparse tensors: convert them with .to_dense(), in the batch or in the "
+        "model, and give an embedding sparse=False"
     ),
     r"vmap|batching rule|functorch": (
         "an operation inside the model or the loss does not work under torch.vmap: "
@@ -87,9 +99,17 @@ _CAUSES = {
 def explain_failure(error: Exception, batch: Any) -> LossAtlasError:
     """The one-line error for an exception inside the user's model or loss, with the likely cause and the remedy."""
     text = shortened(error)
-    return InputError(
-        f"The model or the loss failed on a batch of {describe(batch)}: {text} ({likely_cause(text) or _UNKNOWN})."
-    )
+    cause = _ONE_EXAMPLE if _is_one_example(batch) else likely_cause(text)
+    return InputError(f"The model or the loss failed on a batch of {describe(batch)}: {text} ({cause or _UNKNOWN}).")
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and not value.ndim
+
+
+def _is_one_example(batch: Any) -> bool:
+    pair = isinstance(batch, tuple | list) and len(batch) == 2 and not hasattr(batch, "_fields")
+    return pair and isinstance(batch[0], Tensor) and (isinstance(batch[1], int) or _is_scalar(batch[1]))
 
 
 def explain_derivative(error: Exception) -> LossAtlasError:

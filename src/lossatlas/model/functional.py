@@ -16,15 +16,17 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
-from lossatlas.model.batches import Batches, copied, preserved_rng, seed_generators, tensor_bytes
+from lossatlas.model.batches import Batches, copied, digest, preserved_rng, seed_generators, tensor_bytes
 from lossatlas.model.belongings import remember, remembered
 from lossatlas.model.checkpoints import state_of, without_wrappers
+from lossatlas.model.containers import cast_type
 from lossatlas.model.failures import explain_copy, explain_failure, needs_gradients
 from lossatlas.model.gradients import called_with_gradients
 from lossatlas.model.measures import StepLoss, Supervised
 from lossatlas.model.parameters import ParameterSpace
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
 class FunctionalModel:
@@ -48,21 +50,26 @@ class FunctionalModel:
         self._measure = measure
         self.moved: Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]] | None = None  # buffers at a theta
         self.differentiates = False  # whether model or loss differentiate while they are evaluated; probe() finds out
-        self.writes = False  # whether model or loss write into their parameters (max_norm=); probe() finds out
+        self.written = frozenset[str]()  # parameters and buffers that a call writes into; probe() finds out
+        self.draws = False  # whether model or loss draw random numbers; the self-check finds out
+        self.rows_depend = False  # whether the model's outputs on an example depend on the others of its batch
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
         self._cast_to = dtype
-        self.module = _private_copy(model).to(device=device, dtype=dtype)
+        self.module = _cast(_private_copy(model), device, dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
         remember(self.point, dict(self.module.named_buffers()))
         if len({p.dtype for p in self.module.parameters() if p.is_floating_point()}) > 1:
             raise InputError("The model mixes floating-point types: give one with dtype=, e.g. dtype=torch.float32.")
-        if isinstance(measure, Supervised) and isinstance(measure.given, nn.Module):
-            self._measure = _with_loss(measure, copy.deepcopy(measure.given).to(self.point))
+        if isinstance(measure, Supervised):
+            self._measure = measure.copied_to(self.point)
         self._wire()
 
     def _wire(self) -> None:
         self.module.requires_grad_(False).eval()
+        for module in self.module.modules():
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                module.sparse = False  # of the gradient's layout, of which theta has one
         self._bound = _Bound(self.module, self._measure)
         self._outputs = _Bound(self.module, self._measure.outputs) if isinstance(self._measure, Supervised) else None
         self.norms = [m for m in self.module.modules() if isinstance(m, BatchNorm)]
@@ -112,10 +119,10 @@ class FunctionalModel:
     def cast(self, dtype: torch.dtype) -> FunctionalModel:
         """The same function on a module, and a loss module, of its own in another floating-point type."""
         other = self.duplicate()
-        other.module.to(dtype)
-        if isinstance(self._measure, Supervised) and isinstance(self._measure.given, nn.Module):
-            other._measure = _with_loss(self._measure, copy.deepcopy(self._measure.given).to(dtype))
+        _cast(other.module, None, dtype)
         other.point = self.point.to(dtype)
+        if isinstance(self._measure, Supervised):
+            other._measure = self._measure.copied_to(other.point)
         other._wire()
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
         return other
@@ -158,17 +165,27 @@ class FunctionalModel:
 
     def _probe(self, batches: Batches) -> None:
         probing = _Bound(self.module, self._measure.probe)
+        modes = [module.training for module in self.module.modules()]
         with torch.no_grad(), preserved_rng(self.point.device):
-            at = self.point.clone()
-            self._call(probing, self.named(at) | self._own_buffers(), batches)
-        self.writes = at._version > 0
+            at, buffers = self.point.clone(), self._own_buffers()
+            self._call(probing, self.named(at) | buffers, batches)
+        if modes != [module.training for module in self.module.modules()]:
+            raise InputError(
+                "The loss or step switches the model to train mode: leave model.train() out of it; batch_norm='batch' "
+                "normalises by each batch's own statistics."
+            )
+        self.written = self._written(at, buffers)
+
+    def _written(self, at: Tensor, buffers: dict[str, Tensor]) -> frozenset[str]:
+        """max_norm=, clipping by hand (which no version counts), queues and running means that are kept in eval too."""
+        fixed = {f"model.{name}" for name in self.statistics}
+        same = {name: digest(one) == digest(buffers[name]) for name, one in self._own_buffers().items()}
+        parameters = self.named(at) if at._version or not at.equal(self.point) else {}
+        return frozenset([*parameters, *(name for name, equal in same.items() if not (equal or name in fixed))])
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]:
         """What one pass at ``theta`` uses: views into theta, and fresh buffers with the statistics of the policy."""
-        named = self.named(theta)
-        if self.writes:  # each a tensor of its own, so that theta stays as it is
-            named = {name: tensor.clone() for name, tensor in named.items()}
-        tensors = named | self._own_buffers()
+        tensors = self.named(theta) | self._own_buffers()
         if self.moved is not None:
             tensors |= self.moved(tensors, theta)
         return self._recomputed(tensors) if self.recomputes else tensors
@@ -221,7 +238,7 @@ class FunctionalModel:
     def module_from(self, model: nn.Module, theta: Tensor) -> nn.Module:
         """A new copy of ``model`` that really holds ``theta`` and the buffers of a pass at it, evaluated as here."""
         other = copy.copy(self)
-        other.module = _private_copy(model).to(device=theta.device, dtype=self._cast_to)
+        other.module = _cast(_private_copy(model), theta.device, self._cast_to)
         other._wire()
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
         tensors = self.tensors(theta)
@@ -233,6 +250,8 @@ class FunctionalModel:
     def _run(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)
+        # What a call writes into starts anew for each batch, so that theta stays as it is and no order matters.
+        tensors = tensors | {name: tensors[name].clone() for name in self.written & tensors.keys()}
         try:
             with one_path(self.module):
                 return self._call(bound, tensors, batch)
@@ -254,8 +273,14 @@ class FunctionalModel:
 
     @property
     def depends_on_batch(self) -> bool:
-        """Whether the loss of a batch is none of its examples' alone (contrastive, triplet)."""
-        return self._measure.depends_on_batch
+        """Whether the loss of a batch is none of its examples' alone: by the loss (contrastive), or by the model."""
+        return self._measure.depends_on_batch or self.rows_depend
+
+    @property
+    def batch_norm(self) -> str:
+        """Which statistics the model's BatchNorm uses, for a result."""
+        own = [norm.track_running_stats for norm in self.norms]
+        return "none" if not own else self.policy if all(own) else "batch" if not any(own) else f"{self.policy}, batch"
 
     @property
     def returns_values(self) -> bool:
@@ -416,21 +441,34 @@ def _private_copy(model: nn.Module) -> nn.Module:
             "give the Python module that it was made from, with model.load_state_dict(scripted.state_dict())."
         )
     try:
-        return copy.deepcopy(model, _detached_attributes(model))
+        return copy.deepcopy(model, _with_shared_storage(model, _detached_attributes(model)))
     except Exception as error:
         raise explain_copy(model, error) from error
 
 
+def _cast(module: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module:
+    """The module there, with real numbers in ``dtype`` and complex ones in the type of the same precision."""
+    moved: nn.Module = module.to(device=device)._apply(lambda tensor: tensor.to(cast_type(tensor, dtype)))
+    return moved
+
+
+def _with_shared_storage(model: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
+    """The memo with copies of the parameters in it, with which views of them stay views of their copies.
+
+    ``deepcopy`` of a parameter by itself has a storage that nothing else shares, so that a view that the model keeps
+    would no more move with it, and nothing would tell.
+    """
+    for parameter in model.parameters():
+        if type(parameter) is nn.Parameter:
+            memo[id(parameter)] = nn.Parameter(copy.deepcopy(parameter.detach(), memo), parameter.requires_grad)
+    return memo
+
+
 def _detached_attributes(model: nn.Module) -> dict[int, Any]:
-    """A memo for ``deepcopy``: what a forward pass has left as attributes is copied without its graph."""
+    """A memo for ``deepcopy``: without graphs that a forward pass has left, and of what has no storage to be copied."""
     left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    return {id(value): value.detach().clone() for value in left if value.grad_fn is not None}
-
-
-def _with_loss(measure: Supervised, loss: nn.Module) -> Supervised:
-    other = copy.copy(measure)
-    other._loss = loss
-    return other
+    own = [value for value in [*left, *model.buffers()] if value.grad_fn is not None or value.layout in _COMPRESSED]
+    return {id(value): value.detach().clone() for value in own}
 
 
 def _shape(value: object) -> tuple[int, ...]:

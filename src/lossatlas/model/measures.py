@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -116,6 +117,14 @@ class Supervised:
     def given(self) -> Loss:
         """The loss as it was given."""
         return self._loss
+
+    def copied_to(self, point: Tensor) -> Supervised:
+        """The same with copies of its own of a loss and of metrics that are modules, on the point's device and type."""
+        other = copy.copy(self)
+        other._loss = _module_copied(self._loss, point)
+        if self._metrics != "auto":
+            other._metrics = {name: _module_copied(metric, point) for name, metric in self._metrics.items()}
+        return other
 
     def probe(self, model: nn.Module, batches: Batches) -> None:
         """Settle on the form of the loss, on what it is a mean of, and on the metrics."""
@@ -416,6 +425,10 @@ def _pair(batch: Any) -> tuple[Any, Any]:
         f"A batch must be a pair (inputs, targets), got {describe(batch)}: "
         "for other batches use Objective.from_step(model, step, batches)."
     )
+
+
+def _module_copied(call: Any, point: Tensor) -> Any:
+    return copy.deepcopy(call).to(point) if isinstance(call, nn.Module) else call
 
 
 def _tensor(loss: object) -> Tensor:

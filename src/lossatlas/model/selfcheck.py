@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from lossatlas.errors import InputError
 from lossatlas.model.batches import Batches, copied, preserved_rng
+from lossatlas.model.randomness import has_drawn
 
 _STEP = "hand the model in instead: Objective.from_step(model, lambda model, batch: ..., batches)"
 _MOVED = 1e-2  # the relative length of the move at which the model is compared with one that really has the parameters
@@ -24,6 +26,8 @@ class Function(Protocol):
 
     module: nn.Module
     point: Tensor
+    draws: bool
+    written: frozenset[str]
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]: ...
     def measure(self, tensors: dict[str, Tensor], batch: Any, index: int) -> dict[str, Tensor]: ...
@@ -38,27 +42,32 @@ def check_values(function: Function, model: nn.Module, batches: Batches) -> str:
     ``model`` is the one that was given, which is read and never called.
     """
     batch, *others = itertools.islice(batches, 2)
-    value = _repeated(function, batch)
+    before = _attributes(function.module)
+    value = _value(function, batch)
+    _require_repeated(function, batch, value, before)
     told = _with_gradients(function, model, batch, value)
     _as_the_model(function, model, others[0] if others else batch)
+    _require_repeated(function, batch, value, before)  # small changes at each call have added up
+    drawn = "; random numbers are those of fixed seeds, one for each batch" if function.draws else ""
+    buffers = ", ".join(sorted(name.removeprefix("model.") for name in function.written)[:4])
+    written = (
+        f"; each batch starts with these as they were, since a call writes into them: {buffers}" if buffers else ""
+    )
     return (
-        f"self-check of values: 6 passes over {1 + len(others)} batch(es), equal when repeated, {told}, and those of a "
-        "fresh copy of the model at a moved point"
+        f"self-check of values: 7 passes over {1 + len(others)} batch(es), equal when repeated, {told}, and those of a "
+        f"fresh copy of the model at a moved point{drawn}{written}"
     )
 
 
-def _repeated(function: Function, batch: Any) -> float:
-    """The value, which is the same a second time."""
-    before = _attributes(function.module)
-    first, second = _value(function, batch), _value(function, batch)
-    if not _same(first, second, function.point.dtype):
+def _require_repeated(function: Function, batch: Any, value: float, before: dict[str, str]) -> None:
+    again = _value(function, batch)
+    if not _same(value, again, function.point.dtype, repeated=True):
         changed = _changed(before, _attributes(function.module))
         where = f" ({', '.join(changed[:3])} changed)" if changed else ""
         raise InputError(
-            f"The loss is {first} and then {second} at the same parameters and batch{where}: remove what the model, "
+            f"The loss is {value} and then {again} at the same parameters and batch{where}: remove what the model, "
             "loss or data keep between calls (counters, caches, own generators, inputs changed in place)."
         )
-    return first
 
 
 def _with_gradients(function: Function, model: nn.Module, batch: Any, value: float) -> str:
@@ -71,6 +80,7 @@ def _with_gradients(function: Function, model: nn.Module, batch: Any, value: flo
     except InputError:  # there are values only: it goes through NumPy, say
         traced, (loss, watch) = value, _watched(function, model, batch, gradients=False)
     if not _same(value, traced, function.point.dtype):
+        _require_repeated(function, batch, value, {})
         raise InputError(
             f"The loss is {value} with gradients off and {traced} with gradients on: make the model compute the same "
             "in both, without asking torch.is_grad_enabled() or requires_grad."
@@ -85,7 +95,9 @@ def _with_gradients(function: Function, model: nn.Module, batch: Any, value: flo
 def _watched(function: Function, model: nn.Module, batch: Any, *, gradients: bool = True) -> tuple[Tensor, Outside]:
     theta = function.point.detach().clone().requires_grad_(gradients)
     with preserved_rng(theta.device), torch.set_grad_enabled(gradients), Outside(model, function.module) as watch:
-        return function.given(function.tensors(theta), copied(batch), 0), watch
+        loss = function.given(function.tensors(theta), copied(batch), 0)
+        function.draws = has_drawn(theta.device)
+    return loss, watch
 
 
 class Outside(TorchFunctionMode):
@@ -95,6 +107,7 @@ class Outside(TorchFunctionMode):
         super().__init__()
         named = itertools.chain(model.named_parameters(), model.named_buffers())
         self._given = {place: name for name, tensor in named if (place := _place(tensor))}
+        self._model = model
         self._own = {id(parameter) for parameter in private.parameters()}
         self.of_given: str | None = None
         self.parameters: dict[int, nn.Parameter] = {}
@@ -104,6 +117,8 @@ class Outside(TorchFunctionMode):
         return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.backward:
+            raise InputError("The loss or step calls backward(): leave that out and return the loss alone.")
         for one in tree_leaves((args, kwargs or {})):
             if isinstance(one, Tensor):
                 self._look(one)
@@ -118,9 +133,14 @@ class Outside(TorchFunctionMode):
     def refuse_others(self, loss: Tensor) -> None:
         """``InputError`` where the loss is made of the given model's own tensors, or has parameters besides theta."""
         if self.of_given is not None:
+            if closure := _function_in(self._model):
+                raise InputError(
+                    f"The model's {closure} is a function that refers to the model that was given, as a copy of it "
+                    "still does: make it a method, or a submodule, of the model's class."
+                )
             raise InputError(
                 f"The loss or step computes with {self.of_given!r} of the model that was given, which stays as it "
-                f"is while theta moves: {_STEP}; for a fixed reference use copy.deepcopy(model)."
+                f"is while theta moves: {_STEP}; for a fixed reference use copy.deepcopy(model).requires_grad_(False)."
             )
         others = list(self.parameters.values())
         if not others or not loss.requires_grad:
@@ -132,6 +152,16 @@ class Outside(TorchFunctionMode):
                 "which are not part of theta: put them into the model and use Objective.from_step, or fix them with "
                 "requires_grad_(False)."
             )
+
+
+def _function_in(model: nn.Module) -> str:
+    """The first attribute or hook of the model that is a function with variables of its own, in words."""
+    for where, module in model.named_modules():
+        for name, value in vars(module).items():
+            found = list(value.values()) if isinstance(value, dict) else [value]
+            if any(isinstance(one, functools.partial) or getattr(one, "__closure__", None) for one in found):
+                return f"{name!r} of {where or 'the model itself'}"
+    return ""
 
 
 def _place(tensor: Tensor) -> int:
@@ -192,19 +222,20 @@ def _mean(measured: dict[str, Tensor]) -> float:
     return float(measured["loss"].detach().double().mean())
 
 
-def _same(a: float, b: float, dtype: torch.dtype) -> bool:
-    """Equal up to the rounding of sums in another order."""
-    tolerance = min(max(200 * torch.finfo(dtype).eps, 1e-10), 0.05)
+def _same(a: float, b: float, dtype: torch.dtype, *, repeated: bool = False) -> bool:
+    """Equal up to the rounding of sums in another order; ``repeated``: of the same computation."""
+    eps = torch.finfo(dtype).eps
+    tolerance = 16 * eps if repeated else min(max(200 * eps, 1e-10), 0.05)
     return a == b or (a != a and b != b) or abs(a - b) <= tolerance * max(abs(a), abs(b), 1e-2)
 
 
 def _attributes(model: nn.Module) -> dict[str, str]:
-    plain = (int, float, str, bool, list, tuple, dict, Tensor)
+    plain, everywhere = (int, float, str, bool, list, tuple, dict, Tensor), vars(nn.Module()).keys()
     return {
         f"{name or 'the model'}.{key}": repr(value)
         for name, module in model.named_modules()
         for key, value in vars(module).items()
-        if isinstance(value, plain) and not key.startswith("_")
+        if isinstance(value, plain) and key not in everywhere
     }
 
 
