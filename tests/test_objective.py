@@ -410,7 +410,7 @@ def test_a_failure_in_a_later_batch_is_told_in_one_line():
         return F.cross_entropy(model(batch["x"]), batch["y"])
 
     assert_refused(InputError, lambda: Objective.from_step(MEMBER.make(), step, batches), "KeyError", "float32 (23, 6)")
-    o = Objective.from_step(MEMBER.make(), step, [batches[0], *batches])
+    o = Objective.from_step(MEMBER.make(), step, [*batches, batches[0]])
     assert_refused(InputError, o.value, "KeyError", "float32 (23, 6)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -14,22 +15,66 @@ from torch import Tensor, nn
 from lossatlas.errors import DerivativeWarning, InputError
 from lossatlas.model.batches import Batches, copied, preserved_rng, refill, tensors_in
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.selfcheck import moved
+from lossatlas.model.selfcheck import moved, some_of
 
 _SEEDS = (1_000_003, 1_000_033)  # of the directions: none that an estimate of curvature begins with
 _OFF = 1e-2  # of theta's norm
 _MOST = 200  # parameters that are looked at one by one
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-Gradient = Callable[[FunctionalModel, Tensor, Any], tuple[Tensor, Tensor]]
-Product = Callable[[FunctionalModel, Tensor, Any, Tensor], Tensor]
+Gradient = Callable[[FunctionalModel, Tensor, Any, int], tuple[Tensor, Tensor]]
+Product = Callable[[FunctionalModel, Tensor, Any, int, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The mean loss over a few batches as a function of theta, with the gradient and products that are looked at."""
+
+    function: FunctionalModel
+    batches: list[Any]
+    of_batch: Gradient
+    product_of_batch: Product | None = None
+
+    def value(self, theta: Tensor) -> float:
+        with torch.no_grad(), preserved_rng(theta.device):
+            tensors = self.function.tensors(theta)
+            found = [self.function.measure(tensors, copied(b), i)["loss"] for i, b in enumerate(self.batches)]
+        return sum(float(one.double().mean()) for one in found) / len(found)
+
+    def slope(self, theta: Tensor, v: Tensor, h: float) -> float:
+        """(L(theta + h v) - L(theta - h v)) / 2h."""
+        return (self.value(theta + h * v) - self.value(theta - h * v)) / (2 * h)
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        found = [self.of_batch(self.function, theta, copied(b), i)[1] for i, b in enumerate(self.batches)]
+        return torch.stack(found).double().mean(0)
+
+    def bent(self, theta: Tensor, v: Tensor, h: float) -> Tensor:
+        """The gradient's difference, as the loss's above."""
+        return (self.gradient(theta + h * v) - self.gradient(theta - h * v)).cpu() / (2 * h)
+
+    def product(self, theta: Tensor, v: Tensor) -> Tensor:
+        assert self.product_of_batch is not None
+        found = [self.product_of_batch(self.function, theta, copied(b), i, v) for i, b in enumerate(self.batches)]
+        return torch.stack(found).double().mean(0).cpu()
+
+    def in_double(self) -> Looked:
+        """The same in float64, or as it is where the model, the loss or their data cannot be cast."""
+        try:
+            function = _in_double(self.function)
+            cast = [refill(b, iter([_double(t) for t in tensors_in(b)])) for b in self.batches]
+            double = replace(self, function=function, batches=cast)
+            double.value(function.point)
+        except Exception:  # told by the type that is compared in, whose tolerances are wider
+            return self
+        return double
 
 
 class DerivativeCheck:
-    """(L(theta + h v) - L(theta - h v)) / 2h against g'v, and the gradient's difference against H v, on one batch.
+    """(L(theta + h v) - L(theta - h v)) / 2h against g'v, and the gradient's difference against H v.
 
-    Both at a theta a little off the model's own, where kinks at zero weights are none, and what is computed with the
-    model's own parameters shows. Differences that do not agree with each other at any h (kinks, rounding) decide
-    nothing. A failure is raised at every use, or warned of once (``warn``).
+    On the first and the last batch, at a theta a little off the model's own, where kinks at zero weights are none, and
+    what is computed with the model's own parameters shows. Differences that do not agree with each other at any h
+    (kinks, rounding) decide nothing. A failure is raised at every use, or warned of once (``warn``).
     """
 
     def __init__(self, batches: Batches, warn: bool, told: list[str]) -> None:
@@ -43,82 +88,66 @@ class DerivativeCheck:
 
     def slope(self, function: FunctionalModel, gradient: Gradient) -> None:
         """``InputError`` where the gradient is not that of the value."""
-        self._once("gradient", function, lambda one, batch: self._slope(one, batch, gradient))
+        self._once("gradient", Looked(function, some_of(self._batches), gradient), self._slope)
 
     def curvature(self, function: FunctionalModel, gradient: Gradient, product: Product) -> None:
         """``InputError`` where H v is not the gradient's derivative."""
-        self._once("curvature", function, lambda one, batch: self._curvature(one, batch, gradient, product))
+        self._once("curvature", Looked(function, some_of(self._batches), gradient, product), self._curvature)
 
-    def _once(self, what: str, function: FunctionalModel, look: Callable[[FunctionalModel, Any], str | None]) -> None:
+    def _once(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> None:
         if self._running:
             return
-        found = self._found.setdefault(function.module, {})  # another selection of parameters has a module of its own
+        # Another selection of parameters, or policy, has a module of its own.
+        found = self._found.setdefault(looked.function.module, {})
         if what not in found:
-            found[what] = self._looked(what, function, look)
+            found[what] = self._compared(what, looked, compare)
             if self._warn and (message := found[what]):
                 warnings.warn(message, DerivativeWarning, stacklevel=4)
                 self._told.append(message)
         if (message := found[what]) and not self._warn:
             raise InputError(message)
 
-    def _looked(
-        self, what: str, function: FunctionalModel, look: Callable[[FunctionalModel, Any], str | None]
-    ) -> str | None:
+    def _compared(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> str | None:
         self._running = True
         try:
-            return look(*self._problem(function))
+            return compare(looked.in_double())
         except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
             self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
             return None
         finally:
             self._running = False
 
-    def _problem(self, function: FunctionalModel) -> tuple[FunctionalModel, Any]:
-        batch = next(iter(self._batches))
-        try:
-            double = _in_double(function)
-            cast = refill(batch, iter([t.double() if t.is_floating_point() else t for t in tensors_in(batch)]))
-            _value(double, double.point, cast)
-        except Exception:  # a model that cannot be cast is compared in its own type, which needs wider tolerances
-            return function, batch
-        return double, cast
-
-    def _slope(self, function: FunctionalModel, batch: Any, gradient: Gradient) -> str | None:
-        theta, v, steps = _line(function, _SEEDS[0])
-        g = gradient(function, theta, copied(batch))[1].double()
-        found = [torch.tensor([_difference(function, theta, v, h, batch)]) for h in steps]
+    def _slope(self, looked: Looked) -> str | None:
+        theta, v, steps = _line(looked.function, _SEEDS[0])
+        g = looked.gradient(theta)
+        found = [torch.tensor([looked.slope(theta, v, h)], dtype=torch.float64) for h in steps]
         slope = (g @ v.double()).cpu().reshape(1)
-        verdict = _verdict(slope.double(), found, float(g.norm()) / len(g) ** 0.5, theta.dtype)
-        self._tell("gradient", verdict, 2 * len(steps) + 1, theta.dtype)
+        verdict = _verdict(slope, found, float(g.norm()) / len(g) ** 0.5, theta.dtype)
+        self._tell("gradient", verdict, 2 * len(steps) + 1, looked)
         if verdict != "differs":
             return None
         return (
             f"The gradient is not that of the loss: along one direction {slope.item():.6g} by backpropagation and "
-            f"{found[2].item():.6g} by differences{_functions(function, theta, batch)}"
-            f"{_where(function, theta, g, batch)}. {_WAY_OUT}"
+            f"{found[2].item():.6g} by differences{_functions(looked, theta)}{_where(looked, theta, g)}. {_WAY_OUT}"
         )
 
-    def _curvature(self, function: FunctionalModel, batch: Any, gradient: Gradient, product: Product) -> str | None:
-        theta, v, steps = _line(function, _SEEDS[1])
-        bent = product(function, theta, copied(batch), v).double().cpu()
-        found = []
-        for h in steps:
-            up, down = (gradient(function, theta + s * h * v, copied(batch))[1].double() for s in (1, -1))
-            found.append(((up - down) / (2 * h)).cpu())
-        noise = 1e-6 * float(gradient(function, theta, copied(batch))[1].norm())
-        verdict = _verdict(bent, found, noise, theta.dtype)
-        self._tell("curvature", verdict, 2 * len(steps) + 2, theta.dtype)
+    def _curvature(self, looked: Looked) -> str | None:
+        theta, v, steps = _line(looked.function, _SEEDS[1])
+        bent = looked.product(theta, v)
+        found = [looked.bent(theta, v, h) for h in steps]
+        verdict = _verdict(bent, found, 1e-6 * float(looked.gradient(theta).norm()), theta.dtype)
+        self._tell("curvature", verdict, 2 * len(steps) + 2, looked)
         if verdict != "differs":
             return None
         return (
             f"The curvature is not that of the loss: H v has norm {float(bent.norm()):.6g} by backpropagation and "
             f"{float(found[2].norm()):.6g} by differences of the gradient, {float((bent - found[2]).norm()):.3g} apart"
-            f"{_functions(function, theta, batch)}. {_WAY_OUT}"
+            f"{_functions(looked, theta)}. {_WAY_OUT}"
         )
 
-    def _tell(self, what: str, verdict: str, passes: int, dtype: torch.dtype) -> None:
-        number = str(dtype).removeprefix("torch.")
-        self._told.append(f"self-check of the {what}: {verdict}, {passes} passes over one batch in {number}")
+    def _tell(self, what: str, verdict: str, passes: int, looked: Looked) -> None:
+        dtype, count = str(looked.function.point.dtype).removeprefix("torch."), len(looked.batches)
+        self._told.append(f"self-check of the {what}: {verdict}, {passes} passes over {count} batch(es) in {dtype}")
 
 
 _WAY_OUT = (
@@ -152,14 +181,8 @@ def _line(function: FunctionalModel, seed: int) -> tuple[Tensor, Tensor, list[fl
     return theta, v / v.norm(), [h * size for h in steps]
 
 
-def _difference(function: FunctionalModel, theta: Tensor, v: Tensor, h: float, batch: Any) -> float:
-    """(L(theta + h v) - L(theta - h v)) / 2h."""
-    return (_value(function, theta + h * v, batch) - _value(function, theta - h * v, batch)) / (2 * h)
-
-
-def _value(function: FunctionalModel, theta: Tensor, batch: Any) -> float:
-    with torch.no_grad(), preserved_rng(theta.device):
-        return float(function.measure(function.tensors(theta), copied(batch), 0)["loss"].double().mean())
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _in_double(function: FunctionalModel) -> FunctionalModel:
@@ -169,20 +192,20 @@ def _in_double(function: FunctionalModel) -> FunctionalModel:
     return function.cast(torch.float64)
 
 
-def _where(function: FunctionalModel, theta: Tensor, g: Tensor, batch: Any) -> str:
+def _where(looked: Looked, theta: Tensor, g: Tensor) -> str:
     """The parameters along which the gradient is another one, and what their modules are known for, in words."""
-    entries = list(function.space)
+    entries = list(looked.function.space)
     if len(entries) > _MOST:
         return ""
-    *_, v, steps = _line(function, _SEEDS[0])
+    _, v, steps = _line(looked.function, _SEEDS[0])
     scale, names = 1e-3 * float(g.norm()), []
     for entry in entries:
         along = torch.zeros_like(v)
         along[entry.start : entry.stop] = v[entry.start : entry.stop]
-        apart = abs(_difference(function, theta, along, steps[2], batch) - float(g @ along.double()))
+        apart = abs(looked.slope(theta, along, steps[2]) - float(g @ along.double()))
         if apart > scale * float(along.norm()):
             names.append(entry.name)
-    known = next(filter(None, (_known_for(function.module, name) for name in names)), "")
+    known = next(filter(None, (_known_for(looked.function.module, name) for name in names)), "")
     return f"; it differs for {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}{known}" if names else ""
 
 
@@ -198,11 +221,13 @@ def _known_for(module: nn.Module, name: str) -> str:
     return ""
 
 
-def _functions(function: FunctionalModel, theta: Tensor, batch: Any) -> str:
+def _functions(looked: Looked, theta: Tensor) -> str:
     """The custom autograd functions that the loss is made of, in words."""
+    function = looked.function
     with torch.enable_grad(), preserved_rng(theta.device):
-        loss = function.measure(function.tensors(theta.clone().requires_grad_()), copied(batch), 0)["loss"]
-    names, seen, stack = set[str](), set[Any](), [loss.grad_fn]
+        tensors = function.tensors(theta.clone().requires_grad_())
+        losses = [function.measure(tensors, copied(batch), 0)["loss"] for batch in looked.batches]
+    names, seen, stack = set[str](), set[Any](), [loss.grad_fn for loss in losses]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

@@ -36,38 +36,47 @@ class Function(Protocol):
     def measured_by(self, module: nn.Module, batch: Any, index: int) -> dict[str, Tensor]: ...
 
 
+def some_of(batches: Batches) -> list[Any]:
+    """The first batch, and the last where they are held in memory, else the second."""
+    kept = batches.kept()
+    return [kept[0], *kept[1:][-1:]] if kept is not None else list(itertools.islice(batches, 2))
+
+
 def check_values(function: Function, model: nn.Module, batches: Batches) -> str:
     """What was checked, in words; ``InputError`` where the value is no function of theta, or not the model's.
 
     ``model`` is the one that was given, which is read and never called.
     """
-    batch, *others = itertools.islice(batches, 2)
-    before = _attributes(function.module)
-    value = _value(function, batch)
-    _require_repeated(function, batch, value, before)
-    told = _with_gradients(function, model, batch, value)
-    _as_the_model(function, model, others[0] if others else batch)
-    _require_repeated(function, batch, value, before)  # small changes at each call have added up
-    drawn = "; random numbers are those of fixed seeds, one for each batch" if function.draws else ""
-    buffers = ", ".join(sorted(name.removeprefix("model.") for name in function.written)[:4])
-    written = (
-        f"; each batch starts with these as they were, since a call writes into them: {buffers}" if buffers else ""
-    )
+    looked, before = some_of(batches), _attributes(function.module)
+    values = [_value(function, batch) for batch in looked]
+    _require_repeated(function, looked, values, before)
+    told = _with_gradients(function, model, looked[0], values[0])
+    _as_the_model(function, model, looked[-1])
+    _require_repeated(function, looked, values, before)  # small changes at each call have added up
+    passes = f"7 passes over {'the first and the last batch' if len(looked) > 1 else 'one batch'}"
     return (
-        f"self-check of values: 7 passes over {1 + len(others)} batch(es), equal when repeated, {told}, and those of a "
-        f"fresh copy of the model at a moved point{drawn}{written}"
+        f"self-check of values: {passes}, equal when repeated, {told}, and those of a fresh copy of the model at a "
+        f"moved point{_besides(function)}"
     )
 
 
-def _require_repeated(function: Function, batch: Any, value: float, before: dict[str, str]) -> None:
-    again = _value(function, batch)
-    if not _same(value, again, function.point.dtype, repeated=True):
-        changed = _changed(before, _attributes(function.module))
-        where = f" ({', '.join(changed[:3])} changed)" if changed else ""
-        raise InputError(
-            f"The loss is {value} and then {again} at the same parameters and batch{where}: remove what the model, "
-            "loss or data keep between calls (counters, caches, own generators, inputs changed in place)."
-        )
+def _besides(function: Function) -> str:
+    """What else is to be known of the function, in words."""
+    drawn = "; random numbers are those of fixed seeds, one for each batch" if function.draws else ""
+    names = ", ".join(sorted(name.removeprefix("model.") for name in function.written)[:4])
+    return drawn + (f"; a call writes into {names}, which each batch finds as they were" if names else "")
+
+
+def _require_repeated(function: Function, batches: list[Any], values: list[float], before: dict[str, str]) -> None:
+    for batch, value in zip(batches, values, strict=True):
+        again = _value(function, batch)
+        if not _same(value, again, function.point.dtype, repeated=True):
+            changed = _changed(before, _attributes(function.module))
+            where = f" ({', '.join(changed[:3])} changed)" if changed else ""
+            raise InputError(
+                f"The loss is {value} and then {again} at the same parameters and batch{where}: remove what the model, "
+                "loss or data keep between calls (counters, caches, own generators, inputs changed in place)."
+            )
 
 
 def _with_gradients(function: Function, model: nn.Module, batch: Any, value: float) -> str:
@@ -80,7 +89,7 @@ def _with_gradients(function: Function, model: nn.Module, batch: Any, value: flo
     except InputError:  # there are values only: it goes through NumPy, say
         traced, (loss, watch) = value, _watched(function, model, batch, gradients=False)
     if not _same(value, traced, function.point.dtype):
-        _require_repeated(function, batch, value, {})
+        _require_repeated(function, [batch], [value], {})
         raise InputError(
             f"The loss is {value} with gradients off and {traced} with gradients on: make the model compute the same "
             "in both, without asking torch.is_grad_enabled() or requires_grad."

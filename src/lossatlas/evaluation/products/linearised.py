@@ -132,23 +132,19 @@ def require_differentiable(function: FunctionalModel) -> None:
             "use batch_norm='frozen' or 'batch'."
         )
     if function.derivatives is not None:
-        function.derivatives.slope(function, lambda f, theta, batch: loss_and_gradient(f, theta, batch, 0))
+        function.derivatives.slope(function, loss_and_gradient)
 
 
 def require_curvature(function: FunctionalModel) -> None:
     """``InputError`` where H v is not the derivative of the gradient."""
     if function.derivatives is not None:
-        function.derivatives.curvature(
-            function,
-            lambda f, theta, batch: loss_and_gradient(f, theta, batch, 0),
-            _product,
-        )
+        function.derivatives.curvature(function, loss_and_gradient, _product)
 
 
 @torch.inference_mode(False)
-def _product(function: FunctionalModel, theta: Tensor, batch: Any, v: Tensor) -> Tensor:
+def _product(function: FunctionalModel, theta: Tensor, batch: Any, index: int, v: Tensor) -> Tensor:
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), preserved_rng(theta.device):
-        return Hessian(function).kept(theta, batch, 0)(v)
+        return Hessian(function).kept(theta, batch, index)(v)
 
 
 def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:
