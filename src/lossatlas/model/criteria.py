@@ -46,6 +46,11 @@ class Criterion:
         target: Tensor = self.given["target"]
         return self.function in CLASSES and not target.is_floating_point()
 
+    @property
+    def uneven(self) -> bool:
+        """Whether it is a mean in which some targets, which are classes, weigh more than others."""
+        return self.by_class and self.reduction == "mean" and len(self.weights().unique()) > 1
+
     def terms(self) -> Tensor:
         """The values that the reduction sums."""
         old = {"size_average": None, "reduce": None} if "reduce" in self.given else {}
@@ -104,6 +109,11 @@ class Watch(TorchFunctionMode):
     def only_sums(self) -> bool:
         """Whether sums were seen, and no mean."""
         return "sum" in self.reductions and not self.reductions & {"mean", "batchmean"}
+
+    @property
+    def uneven(self) -> bool:
+        """Whether a criterion that was called is ``uneven``."""
+        return any(call.uneven for call in self.calls)
 
     def criterion(self, value: Any) -> Criterion | None:
         """The one call whose result ``value`` is."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lossatlas.model.kinds import Kinds, Place, kinds_of, quietly, taker
+from lossatlas.model.kinds import Kinds, Place, kinds_of, taker
+from lossatlas.model.reduction import quietly
 
 Loss = Callable[[Any, Any], Tensor]
 _SLOW = "There is a performance drop"  # how PyTorch's warning of what vmap has no rule for begins
@@ -41,24 +42,22 @@ def per_example(
     return None
 
 
-def places_at_outputs(loss: Loss, outputs: Any, targets: Any, n: int, later: Iterable[tuple[int, Any]]) -> list[Place]:
-    """The loss of the n examples of a batch at its own outputs and at others, and with the targets of later batches.
+def places_at_outputs(loss: Loss, outputs: Any, targets: Any, n: int) -> list[Place]:
+    """The loss of the n examples of a batch at its own outputs and at others; none where these cannot be cut."""
+    return [place for other in (outputs, *elsewhere(outputs, n)) for place in _places(loss, (other, targets), n)]
 
-    None where some tensor has no equal number of rows for each example.
-    """
-    taken, out = taker((outputs, targets), n), taker(outputs, n)
-    if taken is None or out is None:
+
+def places_at_targets(loss: Loss, outputs: Any, n: int, later: Iterable[tuple[int, Any]]) -> list[Place]:
+    """The loss with the targets of other batches, at the outputs of a batch of n examples, repeated."""
+    taken = taker(outputs, n)
+    if taken is None:
         return []
-    pairs = [(n, (other, targets)) for other in (outputs, *elsewhere(outputs, n))]
-    pairs += [(m, (out(torch.arange(m) % n), others)) for m, others in later]
-    return [_place(loss, pair, m) for m, pair in pairs]
+    return [place for m, others in later for place in _places(loss, (taken(torch.arange(m) % n), others), m)]
 
 
-def _place(loss: Loss, pair: Any, n: int) -> Place:
+def _places(loss: Loss, pair: Any, n: int) -> list[Place]:
     taken = taker(pair, n)
-    if taken is None:  # targets of another form than the first batch's
-        return Place(lambda which: torch.tensor(torch.nan), n)
-    return Place(lambda which: loss(*taken(which)), n)
+    return [] if taken is None else [Place(lambda which: loss(*taken(which)), n)]
 
 
 def elsewhere(outputs: Any, n: int | None = None) -> Iterator[Any]:
@@ -117,7 +116,7 @@ def _kinds(form: Loss, loss: Loss, outputs: Any, targets: Any) -> Kinds:
     if each.ndim != 1:
         return None
     each = each.double()
-    return kinds_of(each, whole.double().mean(), torch.stack([each.mean(), each.sum()]))
+    return kinds_of(each, whole.mean(), torch.stack([each.mean(), each.sum()]).to(whole))
 
 
 def _kinds_elsewhere(form: Loss, loss: Loss, outputs: Any, targets: Any) -> Iterator[Kinds]:

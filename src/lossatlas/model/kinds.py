@@ -7,9 +7,8 @@ amount with every copy. What does none of these depends on the batch.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from torch.func import functional_call
 
 from lossatlas.model.containers import refill, tensors_in
 from lossatlas.model.criteria import Watch
+from lossatlas.model.reduction import quietly
 
 Kind = Literal["mean", "sum", "both", "neither"]
 Kinds = set[str] | None
@@ -42,19 +42,23 @@ class Place:
         found = self._of_parts()
         return {"both"} & (self._of_copies() or set()) if found == set() else found
 
-    def lies_between(self) -> bool:
-        """Whether the loss of some examples lies between the least and the largest of theirs alone.
-
-        Class weights and ignored targets do that to a mean; a contrast between examples is the same for each alone.
-        """
-        some = torch.arange(min(self.n, _CHUNK))
+    def varies(self) -> bool:
+        """Whether examples alone have losses, and different ones: in a contrast between examples they have none."""
         try:
-            together = self._value(some)[0]
-            alone = torch.stack([self._value(one)[0] for one in some.split(1)])
+            alone = torch.stack([self._value(one)[0] for one in torch.arange(min(self.n, _CHUNK)).split(1)])
         except Exception:  # whatever a user's loss raises on one example
             return False
-        known = alone[~alone.isnan()]
-        return len(known) > 1 and bool(known.min() < together) and bool(together < known.max())
+        known = alone[alone.isfinite()]
+        return len(known) > 1 and bool(known.max() - known.min() > 1e-4 * known.abs().max())
+
+    def grows(self) -> bool:
+        """Whether the loss of copies grows as a power of their number, as a root of a sum or a sum over pairs."""
+        try:
+            one, two, three = self._copies(torch.arange(min(self.n, _FEW)))
+        except Exception:  # whatever a user's loss raises on examples that come again
+            return False
+        power = float((two / one).log2())
+        return power > 0.05 and abs(float(three / one) - 3**power) < 1e-3 * 3**power
 
     def _defined(self) -> bool:
         """Whether the loss has a value here, at outputs that the model may never give."""
@@ -64,37 +68,47 @@ class Place:
             return False
 
     def _of_parts(self) -> Kinds:
-        """By the whole and two parts of unlike size, each with what its criterion divides by, or its size."""
-        sizes = [cut := (self.n + 2) // 3, self.n - cut]
+        """By the whole and two parts of unlike size, cut in two ways."""
+        cut, order = (self.n + 2) // 3, torch.randperm(self.n, generator=torch.Generator().manual_seed(0))
+        found = [self._of_split(which[:cut], which[cut:]) for which in (torch.arange(self.n), order)]
+        known = [kinds for kinds in found if kinds is not None]
+        return set.intersection(*known) if known else None
+
+    def _of_split(self, one: Tensor, other: Tensor) -> Kinds:
+        """Each part counts by what its criterion divides by, or by its size."""
         try:
-            whole, *parts = [self._value(which) for which in (torch.arange(self.n), *torch.arange(self.n).split(sizes))]
+            (whole, _), *parts = [self._value(which) for which in (torch.cat([one, other]), one, other)]
         except Exception:  # whatever a user's loss raises on few examples
             return set()
-        each = torch.stack([value for value, _ in parts])
+        each, sizes = torch.stack([value for value, _ in parts]), (len(one), len(other))
         weights = [float(size) if weight is None else weight for size, (_, weight) in zip(sizes, parts, strict=True)]
-        if not all(weights):  # a part whose targets are all ignored
-            return None
-        shares = torch.tensor(weights).to(each) / sum(weights)
-        return decided(kinds_of(each, whole[0], torch.stack([shares @ each, each.sum()])))
+        counted = torch.tensor(weights).to(each)
+        each, counted = each[counted > 0], counted[counted > 0]  # a part whose targets are all ignored has no mean
+        return decided(kinds_of(each, whole, torch.stack([counted @ each / counted.sum(), each.sum()])))
 
     def _of_copies(self) -> Kinds:
-        """By some examples once, twice and three times."""
+        """By some examples once, twice and three times; of a mean plus a sum, the sum must be that of two parts."""
         some = torch.arange(min(self.n, _FEW))
         try:
-            one, two, three = (self._value(some.repeat(k))[0] for k in (1, 2, 3))
+            one, two, three = self._copies(some)
+            found = decided(kinds_of(torch.stack([one, one]), two, torch.stack([one, 2 * one])))
+            if found != set():
+                return found
+            summed = [float(two - one), *(float(b - a) for a, b, _ in map(self._copies, some.tensor_split(2)))]
         except Exception:  # whatever a user's loss raises on examples that come again
             return set()
-        found = decided(kinds_of(torch.stack([one, one]), two, torch.stack([one, 2 * one])))
-        if found != set():
-            return found
-        even = (three - 2 * two + one).abs() <= 1e-2 * (two - one).abs() + 1e-6 * one.abs()
-        return {"both"} if bool(even) else set()
+        error = 1e-2 * abs(summed[0]) + 1e-6 * abs(float(one))
+        even = abs(float(three - 2 * two + one)) <= error
+        return {"both"} if even and (self.n < 2 or abs(summed[0] - summed[1] - summed[2]) <= error) else set()
+
+    def _copies(self, some: Tensor) -> list[Tensor]:
+        return [self._value(some.repeat(k))[0] for k in (1, 2, 3)]
 
     def _value(self, which: Tensor) -> tuple[Tensor, float | None]:
         with quietly(), Watch() as watch:
             value = self.loss(which)
         seen = watch.mean(value)
-        return value.detach().double().mean(), None if seen is None else float(seen.weights().sum())
+        return value.detach().mean(), None if seen is None else float(seen.weights().sum())
 
 
 def kind_of(places: Sequence[Place]) -> Kind | None:
@@ -115,8 +129,13 @@ def kinds_of(parts: Tensor, value: Tensor, means: Tensor) -> Kinds:
         return None if bool(torch.isfinite(means).any()) else set()
     if not bool(parts.any()) and not bool(value):
         return {"zero"}
-    close = torch.isclose(means, value.expand(2), rtol=1e-4, atol=1e-7).tolist()
+    close = torch.isclose(means, value.expand(2), rtol=_tolerance(value), atol=1e-7).tolist()
     return {name for name, holds in zip(("mean", "sum"), close, strict=True) if holds} or None
+
+
+def _tolerance(value: Tensor) -> float:
+    """For the same number by two ways, relative: sums of rounded terms in a type, and float32 inside of float64."""
+    return min(max(1e-6, 1e3 * torch.finfo(value.dtype).eps), 3e-2)
 
 
 def decided(kinds: Kinds) -> Kinds:
@@ -139,27 +158,26 @@ def taker(tree: Any, n: int) -> Callable[[Tensor], Any] | None:
     return taken
 
 
-def places_at_parameters(model: nn.Module, step: Callable[[nn.Module, Any], Tensor], batch: Any, n: int) -> list[Place]:
-    """A step on parts of a batch, at the model's parameters and at moved ones; none where it cannot be cut."""
-    first = next(iter(tensors_in(batch)), None)
-    taken = taker(batch, n)
-    if taken is None or first is None or len(first) != n:
-        return []
-    run = _Step(model, step)
-
-    def at(scale: float) -> Place:
-        moved = _moved(model, scale)
-        return Place(lambda which: functional_call(run, moved, (taken(which),)), n)
-
-    return [at(0.0), at(0.3)]
+def places_at_parameters(
+    model: nn.Module, step: Callable[[nn.Module, Any], Tensor], pieces: Iterable[tuple[int, Any]]
+) -> list[Place]:
+    """A step on parts of these batches, at the model's parameters and at moved ones; none where they cannot be cut."""
+    run, at, places = _Step(model, step), [_moved(model, scale) for scale in (0.0, 0.3)], []
+    for n, batch in pieces:
+        first, taken = next(iter(tensors_in(batch)), None), taker(batch, n)
+        if taken is not None and first is not None and len(first) == n:
+            places += [Place(functools.partial(_called, run, moved, taken), n) for moved in at]
+    return places
 
 
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """What is only tried does not warn: vmap of what is slow there, statistics of one example."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def is_nearly_either(places: Sequence[Place]) -> bool:
+    """Whether a loss that is neither a mean nor a sum is one that is weighted, or a function of one."""
+    return any(place.varies() or place.grows() for place in places[:4])
+
+
+def _called(run: nn.Module, tensors: dict[str, Tensor], taken: Callable[[Tensor], Any], which: Tensor) -> Tensor:
+    value: Tensor = functional_call(run, tensors, (taken(which),))
+    return value
 
 
 class _Step(nn.Module):

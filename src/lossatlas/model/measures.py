@@ -12,9 +12,9 @@ from lossatlas.errors import DataError, InputError
 from lossatlas.model.batches import Batches, describe, tensors_in
 from lossatlas.model.criteria import Criterion, Watch, warn_of_broadcast
 from lossatlas.model.divisors import Divisor, uneven_inside, weighted_values
-from lossatlas.model.forms import flat, per_example, places_at_outputs
+from lossatlas.model.forms import flat, per_example, places_at_outputs, places_at_targets
 from lossatlas.model.inputs import applied, require_one_way
-from lossatlas.model.kinds import Place, kind_of, places_at_parameters
+from lossatlas.model.kinds import Kind, Place, is_nearly_either, kind_of, places_at_parameters
 from lossatlas.model.metrics import Metric, automatic, checked, measured, weight_key
 from lossatlas.model.reduction import (
     CONTRAST,
@@ -26,6 +26,7 @@ from lossatlas.model.reduction import (
     refuse_ambiguous,
     refuse_uncertain,
     settle_layout,
+    several,
     sized,
     typical,
     warn_of_weights,
@@ -60,7 +61,7 @@ class Supervised:
         """Settle on the form of the loss, on what it is a mean of, and on the metrics."""
         require_one_way(model, map(_pair, batches))
         settle_layout(batches)
-        n, batch = typical(batches)
+        n, batch = typical(batches, lambda one: self.plain(model, one))
         targets, outputs = _pair(batch)[1], self.outputs(model, batch)
         with Watch() as watch:
             whole = floating(self._loss(outputs, targets))
@@ -123,10 +124,8 @@ class Supervised:
             found = per_example(loss, outputs, _pair(batch)[1], lambda: self._targets(batches))
         if found is not None:
             self._settle_form(*found, seen, batches, told=criterion is not None)
-        elif divisor is not None:
+        elif divisor is not None and self._kind(model, loss, seen, batches)[0] in (None, "mean"):
             self._weighted, self.reduction = True, divisor.settle()
-            if kind_of(self._places(model, loss, seen, batches)) != "mean":
-                self._keep_batches(batches)
         else:
             self._settle_other(model, loss, watch, seen, batches)
 
@@ -155,28 +154,38 @@ class Supervised:
     def _settle_other(
         self, model: nn.Module, loss: Loss, watch: Watch, seen: tuple[Any, Any, int], batches: Batches
     ) -> None:
-        places = self._places(model, loss, seen, batches)
-        kind, stated = kind_of(places), batches.weight_given
+        kind, places = self._kind(model, loss, seen, batches)
         if kind == "sum":
             self.reduction, count = SUM, self._counter(seen, batches)
             self._each = lambda outputs, targets: loss(outputs, targets) / count(outputs, targets)
             return
-        if stated:
+        if batches.weight_given:
             self.reduction = STATED
             return
         refuse_uncertain(kind, watch)
         refuse_ambiguous([_entries(n, batch) if kind == "mean" else counts_in(batch, n) for n, batch in sized(batches)])
-        if kind != "mean" or uneven_inside(watch, seen[1], batches, lambda batch: self.plain(model, batch)):
-            if watch.broadcast is None and (kind == "mean" or any(place.lies_between() for place in places)):
-                warn_of_weights()
+        uneven = watch.uneven or (
+            kind == "mean" and uneven_inside(watch, seen[1], batches, lambda batch: self.plain(model, batch))
+        )
+        if watch.broadcast is None and (uneven or (kind != "mean" and is_nearly_either(places))):
+            warn_of_weights()
+        if uneven or kind != "mean":
             self._keep_batches(batches)
 
-    def _places(self, model: nn.Module, loss: Loss, seen: tuple[Any, Any, int], batches: Batches) -> list[Place]:
+    def _kind(
+        self, model: nn.Module, loss: Loss, seen: tuple[Any, Any, int], batches: Batches
+    ) -> tuple[Kind | None, list[Place]]:
+        """By outputs and all targets; by the model on parts of batches where outputs are not cut as the batch is."""
         outputs, batch, n = seen
-        later = ((m, _pair(one)[1]) for m, one in sized(batches))
-        return places_at_outputs(loss, outputs, _pair(batch)[1], n, later) or places_at_parameters(
-            model, lambda at, one: loss(self.outputs(at, one), _pair(one)[1]), batch, n
-        )
+        places = places_at_outputs(loss, outputs, _pair(batch)[1], n)
+        if (kind := kind_of(places)) not in (None, "neither"):
+            targets = ((m, _pair(one)[1]) for m, one in sized(batches))
+            places += places_at_targets(loss, outputs, n, targets)
+            return kind_of(places), places
+        step = lambda at, one: loss(self.outputs(at, one), _pair(one)[1])  # noqa: E731
+        whole = places_at_parameters(model, step, [(n, batch), *several(batches)])
+        apart = kind_of(whole)
+        return (apart, whole) if kind is None or apart not in (None, "neither") else (kind, places)
 
     def _counter(self, seen: tuple[Any, Any, int], batches: Batches) -> Callable[[Any, Any], int]:
         """The number of examples of a batch from the length of its targets, or of its outputs if it has none."""

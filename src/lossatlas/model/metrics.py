@@ -15,7 +15,7 @@ from torch import Tensor
 from lossatlas.errors import InputError
 from lossatlas.model.criteria import BINARY, CLASSES, Criterion
 from lossatlas.model.forms import flat
-from lossatlas.model.kinds import quietly
+from lossatlas.model.reduction import quietly
 
 Result = Tensor | tuple[Tensor, Tensor]
 Metric = Callable[[Any, Any], Result]

@@ -26,17 +26,19 @@ over tokens or nodes whose numbers an example differ from batch to batch.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves
 
 from lossatlas.errors import DataError, InputError, ReductionWarning
-from lossatlas.model.containers import describe, leading_size, tensors_in
+from lossatlas.model.containers import describe, leading_size, refill, tensors_in
 
 if TYPE_CHECKING:
     from lossatlas.model.batches import Batches
@@ -46,6 +48,8 @@ _CHOICES = "state weight=lambda batch: ..., what the batch's loss is a mean of, 
 MEAN, SUM, VALUES = "a mean over examples", "a sum, divided by the number of examples", "one value an example"
 STATED = "a mean over what weight= states"
 CONTRAST = "the loss of a batch is none of its examples alone (it depends on the batch)"
+_JOINED = 8  # examples that come one a batch are looked at together
+_LOOKED_AT = 4  # batches that tell of what a step is a mean
 
 
 def examples_in(batch: Any) -> int:
@@ -101,10 +105,35 @@ def settle_layout(batches: Batches) -> None:
         batches.settle(size=lambda batch: leading_size(batch[0]))
 
 
-def typical(batches: Batches) -> tuple[int, Any]:
-    """The number of examples and the first batch with more than one example, or else the first."""
-    found = sized(batches)
-    return next(((n, batch) for n, batch in found if n > 1), None) or next(sized(batches))
+def typical(batches: Batches, run: Callable[[Any], Any]) -> tuple[int, Any]:
+    """The number of examples and the first batch with more than one of them; single ones are joined where that runs."""
+    found = next(((n, batch) for n, batch in sized(batches) if n > 1), None)
+    joined = _joined([batch for _, batch in _spread(batches, _JOINED)]) if found is None else None
+    if joined is not None:
+        with contextlib.suppress(Exception), quietly():  # models may take one example only
+            run(joined[1])
+            return joined
+    return found or next(sized(batches))
+
+
+def _joined(batches: list[Any]) -> tuple[int, Any] | None:
+    """Batches of one example each as one batch; None where they hold more than equal tensors of one row."""
+    columns = list(zip(*map(tensors_in, batches), strict=False))
+    one = all(len({(t.shape, t.dtype, t.layout) for t in column}) == 1 for column in columns)
+    rows = one and all(t.layout is torch.strided and not t.is_nested and t.ndim and len(t) == 1 for t, *_ in columns)
+    if len(batches) < 2 or not rows or not all(isinstance(leaf, Tensor) for leaf in tree_leaves(batches)):
+        return None
+    return len(batches), refill(batches[0], iter([torch.cat(column) for column in columns]))
+
+
+def several(batches: Batches) -> list[tuple[int, Any]]:
+    """A few batches from all of the data."""
+    return _spread(batches, _LOOKED_AT)
+
+
+def _spread(batches: Batches, count: int) -> list[tuple[int, Any]]:
+    chosen = set(torch.linspace(0, len(batches) - 1, min(count, len(batches))).round().int().tolist())
+    return [one for index, one in enumerate(sized(batches)) if index in chosen]
 
 
 def sized(batches: Batches) -> Iterator[tuple[int, Any]]:
@@ -118,15 +147,19 @@ def proportional(one: Sequence[float], other: Sequence[float]) -> bool:
     return bool(torch.allclose(a * b.sum(), b * a.sum(), rtol=1e-9))
 
 
-def refuse_ambiguous(counts: list[dict[str, float]]) -> None:
-    """``InputError`` where what a batch's own mean is over decides about L; ``counts``: of each batch, by name."""
+def refuse_ambiguous(counts: list[dict[str, float]], *, constant: bool = False) -> None:
+    """``InputError`` where what a batch's own mean is over decides about L; ``counts``: of each batch, by name.
+
+    What is the same number in every batch counts where it is ``constant``: batches that cannot be cut tell no more.
+    """
     first = next(iter(counts[0]))
     for name in counts[0]:
         column = [one.get(name, math.nan) for one in counts]
-        if len(set(column)) > 1 and not proportional(column, [one[first] for one in counts]):
+        open_ = constant or len(set(column)) > 1
+        if open_ and not proportional(column, [one[first] for one in counts]):
             raise InputError(
                 f"The loss is a mean over each batch, and it is open over what: {first} is "
-                f"{[int(one[first]) for one in counts[:3]]}, {name} is {[int(c) for c in column[:3]]} in the first "
+                f"{[int(one[first]) for one in counts[:3]]}, {name} is {[round(c) for c in column[:3]]} in the first "
                 f"batches (examples, tokens, nodes or graphs?): {_CHOICES}."
             )
 
@@ -157,11 +190,19 @@ def refuse_uncertain(kind: str | None, watch: Watch) -> None:
 
 
 def warn_of_weights() -> None:
-    """``ReductionWarning`` for a loss that is no mean over examples, though it lies between theirs."""
+    """``ReductionWarning`` for a loss that is no mean over examples, but one that is weighted, or a function of it."""
     warnings.warn(
-        "The loss of a batch is not the mean of its examples' losses though it lies between them, as where examples "
-        "are weighted or ignored, or a function of a mean is taken: L depends on the batch size. State weight=lambda "
-        "batch: ..., what the loss divides by, or return one value an example.",
+        "The loss of a batch is not the mean of its examples' losses, as where examples are weighted or ignored, or a "
+        "function of a mean or a sum is taken: L depends on the batch size. State weight=lambda batch: ..., what the "
+        "loss divides by, or return one value an example.",
         ReductionWarning,
         stacklevel=2,
     )
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """What is only tried does not warn: vmap of what is slow there, statistics of one example."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -12,7 +12,7 @@ from lossatlas.model.batches import Batches, tensors_in
 from lossatlas.model.criteria import Criterion, Watch, warn_of_broadcast
 from lossatlas.model.divisors import Divisor, uneven_inside
 from lossatlas.model.forms import flat
-from lossatlas.model.kinds import kind_of, places_at_parameters
+from lossatlas.model.kinds import is_nearly_either, kind_of, places_at_parameters
 from lossatlas.model.measures import floating
 from lossatlas.model.reduction import (
     CONTRAST,
@@ -23,6 +23,7 @@ from lossatlas.model.reduction import (
     counts_in,
     refuse_ambiguous,
     refuse_uncertain,
+    several,
     sized,
     typical,
     warn_of_weights,
@@ -40,7 +41,7 @@ class StepLoss:
 
     def probe(self, model: nn.Module, batches: Batches) -> None:
         """Settle on what the loss of a batch is a mean of."""
-        n, batch = typical(batches)
+        n, batch = typical(batches, lambda one: self._step(model, one))
         with Watch() as watch:
             value = floating(self._step(model, batch))
         warn_of_broadcast(watch)
@@ -49,9 +50,9 @@ class StepLoss:
         elif batches.weight_given:
             self.reduction = STATED
         elif (criterion := watch.mean(value)) is not None:
-            self._settle_criterion(model, criterion, (batch, n), batches)
+            self._settle_criterion(model, criterion, (n, batch), batches)
         else:
-            self._settle_other(model, watch, (batch, n), batches)
+            self._settle_other(model, watch, (n, batch), batches)
 
     def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         values = flat(self._value(model, batch))
@@ -75,25 +76,32 @@ class StepLoss:
         batches.settle(values=counts)
 
     def _settle_criterion(
-        self, model: nn.Module, criterion: Criterion, seen: tuple[Any, int], batches: Batches
+        self, model: nn.Module, criterion: Criterion, seen: tuple[int, Any], batches: Batches
     ) -> None:
-        kind = kind_of(places_at_parameters(model, self._value, *seen))
-        divisor = Divisor(criterion, seen[0], batches, lambda batch: self._seen(model, batch))
+        places = places_at_parameters(model, self._value, [seen, *several(batches)])
+        kind = kind_of(places)
+        divisor = Divisor(criterion, seen[1], batches, lambda batch: self._seen(model, batch))
         batches.settle(size=divisor.size)
-        if divisor.uneven(every=True):
-            self.reduction = divisor.settle()
-        if kind not in (None, "mean"):
-            self._keep_batches(batches)
+        uneven = divisor.uneven(every=True)
+        if kind in (None, "mean"):
+            self.reduction = divisor.settle() if uneven else self.reduction
+            return
+        if uneven or is_nearly_either(places):
+            warn_of_weights()
+        self._keep_batches(batches)
 
-    def _settle_other(self, model: nn.Module, watch: Watch, seen: tuple[Any, int], batches: Batches) -> None:
-        places = places_at_parameters(model, lambda at, batch: self._value(at, batch).mean(), *seen)
+    def _settle_other(self, model: nn.Module, watch: Watch, seen: tuple[int, Any], batches: Batches) -> None:
+        places = places_at_parameters(model, lambda at, batch: self._value(at, batch).mean(), [seen, *several(batches)])
         kind = kind_of(places)
         refuse_uncertain(kind, watch)
+        refuse_ambiguous([counts_in(batch, n) for n, batch in sized(batches)], constant=kind is None)
         if kind == "sum":
             self._divide, self.reduction = batches.size, SUM
-        refuse_ambiguous([counts_in(batch, n) for n, batch in sized(batches)])
-        uneven = kind != "sum" and uneven_inside(watch, seen[0], batches, lambda batch: self.plain(model, batch))
-        if uneven or (kind == "neither" and any(place.lies_between() for place in places)):
+            return
+        uneven = watch.uneven or (
+            kind == "mean" and uneven_inside(watch, seen[1], batches, lambda batch: self.plain(model, batch))
+        )
+        if uneven or (kind == "neither" and is_nearly_either(places)):
             warn_of_weights()
         if uneven or kind == "neither":
             self._keep_batches(batches)
