@@ -23,10 +23,14 @@ from lossatlas.evaluation.products.products import Products
 from lossatlas.model.batches import Batches, describe
 from lossatlas.model.cuts import MIXED, CutCheck, reason_of_form
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
-from lossatlas.model.measures import Loss, Metric, Sample, StepLoss, Supervised, samples_of
+from lossatlas.model.likeness import other_attributes
+from lossatlas.model.measures import Loss, Supervised
+from lossatlas.model.metrics import Metric
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
+from lossatlas.model.samples import Sample, samples_of
 from lossatlas.model.selfcheck import check_values
+from lossatlas.model.steps import StepLoss
 from lossatlas.model.strata import Strata, stratified
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
@@ -220,8 +224,8 @@ class Objective:
         """
         if isinstance(source, Tensor):
             return self._at(source)
-        point = self.function.point_of(source)
-        if differing := self.function.other_buffers(point):
+        state = self.function.state_of(source)
+        if differing := self.function.other_buffers(state):
             warnings.warn(
                 f"The model that was given has other buffers than the objective's ({', '.join(differing[:4])}): values "
                 "and surfaces at its point keep the objective's own, and only paths (barrier, connectivity, connect) "
@@ -229,6 +233,23 @@ class Objective:
                 BufferWarning,
                 stacklevel=2,
             )
+        return self.end_of(source)
+
+    def end_of(self, source: Source) -> Tensor:
+        """The same, of a model that a path ends at, which carries its buffers along."""
+        if isinstance(source, Tensor):
+            return self._at(source)
+        point = self.function.point_of(source)
+        if isinstance(source, nn.Module):
+            batch = next(iter(self.batches))
+            if differing := other_attributes(self.function, source, point, batch):
+                warnings.warn(
+                    f"The model that was given is another than the objective's in what no state dict holds "
+                    f"({', '.join(differing[:4])}), and has another loss by it: its point is evaluated with the "
+                    "objective's own; for the model's own loss make its own Objective.",
+                    BufferWarning,
+                    stacklevel=3,
+                )
         return point
 
     def state_dict(self, point: Tensor | None = None) -> dict[str, Tensor]:
@@ -397,8 +418,8 @@ class Objective:
         return evaluator
 
     def explain(self) -> str:
-        """How points were last evaluated: what was chosen, and what was measured for the choice."""
-        return "\n".join(self._explanation)
+        """How points were last evaluated: what was chosen, and what was measured for the choice; what the loss is."""
+        return "\n".join([*self._explanation, f"loss: {self.function.reduction}"])
 
     # Derivatives
 

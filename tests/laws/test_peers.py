@@ -15,20 +15,11 @@ PRODUCT = list(itertools.product((torch.float64, torch.float32), CUTS))
 TABLE = PEERS[::7]  # a step that is prime to the number of each ingredient: all of them are met
 
 
-# Where one batch is a single example, its positions are taken for examples.
-FLATTENED = "positions flattened"
-
-
 def faults(problem: Problem, dtype: torch.dtype, sizes: tuple[int, ...]) -> list[str]:
     found: list[Outcome] = [outcome(problem, dtype, sizes), curvature(problem, dtype, sizes)]
     return [fault for one in found for fault in one.faults("right")]
 
 
-def still_wrong(problem: Problem, made: tuple[torch.dtype, tuple[int, ...]]) -> bool:
-    return FLATTENED in problem.name and 1 in made[1]
-
-
-@pytest.mark.xfail(strict=True, reason="positions are taken for examples in a batch of one example")
 def test_a_batch_of_one_example_whose_positions_are_flattened_is_right():
     (problem,) = [p for p in PEERS if p.name == "linear, positions flattened, mse, sum"]
     assert faults(problem, torch.float64, (1, 6)) == []
@@ -37,7 +28,7 @@ def test_a_batch_of_one_example_whose_positions_are_flattened_is_right():
 @pytest.mark.parametrize("first", range(8))
 def test_value_gradient_hessian_gauss_newton_and_trace_are_right_on_every_ingredient(first):
     chosen = {p: PRODUCT[i % len(PRODUCT)] for i, p in enumerate(TABLE) if i % 8 == first}
-    found = {p.name: faults(p, *made) for p, made in chosen.items() if not still_wrong(p, made)}
+    found = {p.name: faults(p, *made) for p, made in chosen.items()}
     assert {name: fault for name, fault in found.items() if fault} == {}
 
 
@@ -49,7 +40,7 @@ def test_the_table_meets_every_ingredient():
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", PEERS, ids=lambda p: p.name)
 def test_they_are_right_on_the_full_product(problem):
-    found = {str(made): faults(problem, *made) for made in PRODUCT if not still_wrong(problem, made)}
+    found = {str(made): faults(problem, *made) for made in PRODUCT}
     assert {where: fault for where, fault in found.items() if fault} == {}
 
 

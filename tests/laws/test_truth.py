@@ -18,28 +18,8 @@ REST = [(torch.float32, size) for size in SIZES[:-1]]
 FALSE_ALARMS = 500
 
 
-# What is still neither right nor refused, and why; each shows when it is mended.
-_ALARM = "PyTorch's warnings of torch.vmap reach the user"
-STILL_WRONG = {
-    "kl batchmean": _ALARM,
-    "kl summed": _ALARM,
-    "supervised contrast": _ALARM,
-    "triplets of three views": _ALARM,
-    "ranking of two views": _ALARM,
-    "outputs flattened, summed": "a sum over positions is divided by nothing where the loss flattens the targets",
-    "two kinds of targets, ignored": "a sum of a weighted and a plain mean is told at some batch sizes only",
-    "vae, half summed": "a mean plus a sum is taken for a mean",
-}
-
-
 def each(problems: list[Problem]) -> pytest.MarkDecorator:
-    marked = [
-        pytest.param(p, marks=pytest.mark.xfail(strict=True, reason=STILL_WRONG[p.name]), id=p.name)
-        if p.name in STILL_WRONG
-        else pytest.param(p, id=p.name)
-        for p in problems
-    ]
-    return pytest.mark.parametrize("problem", marked)
+    return pytest.mark.parametrize("problem", problems, ids=lambda p: p.name)
 
 
 def assert_true_or_refused(problem: Problem, products: list[tuple[torch.dtype, int]]) -> None:
@@ -77,7 +57,6 @@ def test_the_family_is_large_and_most_of_it_must_be_right():
     names = [problem.name for problem in [*PROBLEMS, *KNOWN_NETWORKS]]
     assert len(set(names)) == len(names) >= 60
     assert sum(problem.expected == "right" for problem in PROBLEMS) > 0.7 * len(PROBLEMS)
-    assert set(STILL_WRONG) <= set(names)
 
 
 def check(seed: int) -> None:

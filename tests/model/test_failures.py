@@ -133,7 +133,7 @@ def graph_used_up():
     def step(model, batch):
         x = batch[0].clone().requires_grad_()
         energy = model(x).pow(2).sum()
-        return torch.autograd.grad(energy, x)[0].pow(2).mean() + energy
+        return torch.autograd.grad(energy, x)[0].pow(2).mean() + energy / len(x)
 
     return Objective.from_step(LINEAR, step, [(X,)]).gradient()
 

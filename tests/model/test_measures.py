@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lossatlas.model.measures import Sample, accuracy
+from lossatlas.model.metrics import accuracy
+from lossatlas.model.samples import Sample
 
 
 def sample(values, weights=None, over="examples"):

@@ -137,7 +137,7 @@ def align(
     }
     summary = _summary(objective, matching, best, ours, state, before, off)
     summary = result("alignment", summary, objective.provenance(), found_how)
-    point = objective.space.flatten(state)
+    point = objective.function.point_from(state)  # paths that end in it carry its buffers
     return Aligned(point, objective.function.saved(state), best.permutations, of, summary)
 
 

@@ -102,11 +102,12 @@ def barrier(
     ``attrs["carried_buffers"]`` names the buffers that are not BatchNorm's and differ between the two models: they are
     carried along the path, (1 - t) B_a + t B_b, and the vectors of ``spectral_norm`` computed anew at each point.
     ``attrs["ends_note"]`` tells where an end's loss is not its model's own, with that model's own buffers, or cannot be
-    compared: a point that no ``point_of`` made has no buffers. A metric that is the same at every t decides nothing:
-    then the loss is taken, with ``relative_height``.
+    compared: of a bare vector that was read from no model the buffers are not known until
+    ``objective.point_of(model)`` reads it. A metric that is the same at every t decides nothing: then the loss is
+    taken, with ``relative_height``.
 
     Warns (``UserWarning``) where both ends are one point; (``BufferWarning``) where an end's loss is not its model's
-    own.
+    own, or where its model may have other buffers than the objective's, which are taken.
 
     Raises
     ------
@@ -145,8 +146,10 @@ def barrier(
     dataset.attrs |= _refined(refinement) | _resolutions(loss, error, definition)
     dataset.attrs |= {"stderr_over": loss.samples[0].over, "bootstrap": _bootstrap(loss, draws)}
     _widen_places(dataset)
-    ends = {0.0: straight.a, 1.0: straight.b}
-    note = compared_ends(objective, ends, {t: known[t]["loss"] for t in ends})
+    ends = {
+        f"the end t = {t:.0f} of the path": (p, known[t]["loss"]) for t, p in ((0.0, straight.a), (1.0, straight.b))
+    }
+    note = compared_ends(objective, ends)
     dataset.attrs |= {"ends_note": note, "carried_buffers": carried_names(objective)}
     return result("barrier", dataset, objective.provenance(), seconds=time.perf_counter() - started)
 

@@ -16,14 +16,15 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from lossatlas.errors import BufferWarning
 from lossatlas.evaluation.points.loops import measured_with
-from lossatlas.model.belongings import remembered
+from lossatlas.model.belongings import Belongings
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.measures import Sample, samples_of
-from lossatlas.objective import Objective, Source
+from lossatlas.model.samples import Sample, samples_of
+from lossatlas.objective import Objective
 
 Tensors = dict[str, Tensor]
 _TWO_SIDED = 1.96  # standard errors, 95 %
 _SAME = 1e-3  # relative difference of two losses below which nothing is said
+_SMALL = 1e-2  # relative difference within the error over the data above which it is noted
 _ITERATIONS = 500  # of the power method, at most
 _NAMED = 4  # buffers in a message
 
@@ -39,7 +40,7 @@ def carrying_buffers(objective: Objective, a: Tensor, b: Tensor) -> Objective:
     if function.moved is not None:
         return objective
     own = function.buffers_besides_norms()
-    first, last = (_taken(own, remembered(end)) for end in (a, b))
+    first, last = (_taken(own, function.belongings(end)) for end in (a, b))
     differ = [name for name in own if not all(torch.equal(end[name], own[name]) for end in (first, last))]
     spectral = list(_spectral_norms(function.module))
     if not differ and not spectral:
@@ -53,20 +54,17 @@ def carrying_buffers(objective: Objective, a: Tensor, b: Tensor) -> Objective:
     return other
 
 
-def end_of(objective: Objective, source: Source) -> Tensor:
-    """The point ``(n,)`` of an end of a path, whose buffers the path carries along."""
-    return objective.point_of(source) if isinstance(source, Tensor) else objective.function.point_of(source)
-
-
 def carried_names(objective: Objective) -> str:
     """The buffers that are carried, for ``attrs``; empty where there are none."""
     moved = objective.function.moved
     return "; ".join(moved.names) if isinstance(moved, _Moved) else ""
 
 
-def _taken(own: Tensors, rest: Tensors | None) -> Tensors:
-    """Each buffer as it belongs to an end, or as it is where that is not known."""
-    return {name: (rest or {}).get(name, tensor).to(tensor) for name, tensor in own.items()}
+def _taken(own: Tensors, found: Belongings | None) -> Tensors:
+    """Each buffer as it belongs to an end, or as it is where that is not known, or of another shape."""
+    rest = {} if found is None else found.tensors
+    there = {name: rest.get(name, tensor).to(tensor) for name, tensor in own.items()}
+    return {name: there[name] if there[name].shape == tensor.shape else tensor for name, tensor in own.items()}
 
 
 @dataclass(frozen=True)
@@ -140,43 +138,71 @@ def _spectral_norms(model: nn.Module) -> Iterable[_Vectors]:
                 yield _Vectors(f"{own}_orig", f"{own}_u", f"{own}_v", hook.dim)
 
 
-def compared_ends(objective: Objective, ends: Mapping[float, Tensor], samples: Mapping[float, Sample]) -> str:
+def compared_ends(objective: Objective, ends: Mapping[str, tuple[Tensor, Sample]]) -> str:
     """What is to be said of the ends: each one's loss on the path beside its model's own loss on its own buffers.
 
-    Warns where the two differ by more than the error of the loss over the data. Empty where they agree.
+    ``ends``: what an end is called, its point and its loss as measured. Warns where the two losses differ by more than
+    the error over the data, and where an end may have other buffers than it was given. Empty where all agree.
     """
-    function, notes = objective.function, []
-    if not list(function.module.buffers()) and all(not remembered(end) for end in ends.values()):
+    if not objective.function.own_rest:
         return ""  # nothing but theta
-    for t, end in ends.items():
-        rest = remembered(end)
-        if rest is None:
-            notes.append(f"the end t = {t:.0f} is a bare point, so its model's buffers are not known")
-        elif note := _difference(objective, end, rest, t, samples[t]):
+    notes = []
+    for name, (end, found) in ends.items():
+        note, serious = _note_of(objective, name, end, found)
+        if serious:
             warnings.warn(note, BufferWarning, stacklevel=4)
-            notes.append(note)
-    return " ".join(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes)
+        notes.append(note)
+    return " ".join(note for note in notes if note)
 
 
-def _difference(objective: Objective, end: Tensor, rest: Tensors, t: float, found: Sample) -> str:
-    own = _own_loss(objective, end, rest)
-    error = max(_TWO_SIDED * own.stderr if math.isfinite(own.stderr) else 0.0, _SAME * abs(own.mean))
-    if abs(found.mean - own.mean) <= error or (np.isnan(found.mean) and np.isnan(own.mean)):
+def measured_ends(objective: Objective, ends: Mapping[str, Tensor]) -> str:
+    """The same, of ends whose losses are yet to be measured."""
+    if not objective.function.own_rest:
         return ""
-    return (
-        f"The loss at the end t = {t:.0f} of the path is {found.mean:.4g}, and that model's own, with its own buffers, "
-        f"is {own.mean:.4g}: {_remedy(objective.function, rest)}."
+    return compared_ends(objective, {name: (end, objective.samples(end)["loss"]) for name, end in ends.items()})
+
+
+def _note_of(objective: Objective, name: str, end: Tensor, found: Sample) -> tuple[str, bool]:
+    """What is to be said of one end, and whether it is a warning."""
+    function = objective.function
+    kept = function.belongings(end)
+    if kept is None:
+        own = [n for n, buffer in function.buffers_besides_norms().items() if buffer.is_floating_point()]
+        taken = sorted({*own} - {vector for one in _spectral_norms(function.module) for vector in (one.u, one.v)})
+        with_own = f" (taken to be the objective's: {_listed(taken)})" if taken else ""
+        remedy = "give the model itself, by objective.point_of(model)"
+        return f"The buffers of the model at {name} are not known{with_own}: {remedy}.", bool(taken)
+    several = (
+        f" Several models have the parameters of {name}, and other buffers: those read last are taken." * kept.several
     )
+    own_only = [n for n, t in function.buffers_besides_norms().items() if n not in kept.tensors]
+    unsaved = f" No state dict holds {_listed(own_only)}: at {name} the objective's are taken." if own_only else ""
+    note, serious = _difference(objective, name, found, _own_loss(objective, end, kept.tensors), kept.tensors)
+    return (note + several + unsaved).strip(), serious
+
+
+def _difference(objective: Objective, name: str, found: Sample, own: Sample, rest: Tensors) -> tuple[str, bool]:
+    if np.isnan(found.mean) and np.isnan(own.mean):
+        return "", False
+    apart = abs(found.mean - own.mean)
+    if apart <= _SAME * abs(own.mean):
+        return "", False
+    note = (
+        f"The loss at {name} is {found.mean:.4g}, and that model's own, with its own buffers, is "
+        f"{own.mean:.4g}: {_remedy(objective.function, rest)}."
+    )
+    error = _TWO_SIDED * own.stderr if math.isfinite(own.stderr) else 0.0
+    return (note, True) if not apart <= error else (note if apart > _SMALL * abs(own.mean) else "", False)
 
 
 def _own_loss(objective: Objective, end: Tensor, rest: Tensors) -> Sample:
-    """Of the model that ``end`` was read from, in eval mode; with its batches' statistics where the policy says so."""
-    function = objective.function
-    if function.recomputes:
+    """Of the model that ``end`` was read from, in eval mode, with all that it held."""
+    if objective.function.norms:
         objective = objective.with_batch_norm("frozen")
-        function = objective.function
-    given = {f"model.{name}": one.to(end.device, copy=True) for name, one in rest.items()}
-    tensors = function.named(end) | function.own_tensors() | given
+    function = objective.function
+    own = function.own_tensors()
+    given = {f"model.{name}": one.to(own.get(f"model.{name}", end), copy=True) for name, one in rest.items()}
+    tensors = function.named(end.to(objective.point)) | own | given
     return samples_of(measured_with(function, objective.batches, tensors), objective.batches.weights)["loss"]
 
 
@@ -190,8 +216,13 @@ def _remedy(function: FunctionalModel, rest: Tensors) -> str:
             f"BatchNorm's statistics are estimated at each point, from {count} batch(es) of "
             f"{function.norm_data.total:g} examples in all: give the training data as batch_norm_data="
         )
+    if function.norms and function.policy == "batch":
+        return "BatchNorm normalises by each batch's own statistics: use batch_norm='recompute'"
     if function.frozen_statistics:
         return "batch_norm='frozen' keeps the statistics of the objective's model: use batch_norm='recompute'"
+    buffers = dict(function.module.named_buffers())
+    if other := [n for n in rest if n in buffers and rest[n].shape != buffers[n].shape]:
+        return f"buffers of another shape stay the objective's ({_listed(other)}): make both models alike"
     return "its buffers are not those that it was trained to: call the model in train mode once more, and save it"
 
 

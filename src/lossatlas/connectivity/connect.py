@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossatlas.connectivity.barrier import PATH_NAMES, barrier
-from lossatlas.connectivity.buffers import end_of
+from lossatlas.connectivity.barrier import PATH_NAMES, barrier, with_statistics_on_paths
+from lossatlas.connectivity.buffers import carrying_buffers, measured_ends
 from lossatlas.connectivity.fitting import Engine, Fit
 from lossatlas.connectivity.heights import Definition
 from lossatlas.errors import InputError
@@ -81,7 +81,8 @@ def connect(
     Returns
     -------
     Connection : the ``curve``, with its points ``(bends + 2, n)``; ``training``, over ``("step",)`` ``loss``,
-    ``t_drawn``, ``learning_rate`` and over ``("epoch",)`` ``epoch_loss``; ``profiles``, of ``barrier``.
+    ``t_drawn``, ``learning_rate`` and over ``("epoch",)`` ``epoch_loss``; ``profiles``, of ``barrier``. Its
+    ``attrs["ends_note"]`` is that of ``barrier``, which warns in the same cases.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def connect(
     """
     check_fit(objective, test, curve, engine, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     _check_profiles(definition, profile_steps)  # found out now, not after the training
-    points = _start(curve, end_of(objective, a), end_of(objective, b))
+    points = _start(curve, objective.end_of(a), objective.end_of(b))
     settings = {
         "curve": type(curve).__name__,
         "bends": curve.bends,
@@ -126,8 +127,15 @@ def connect(
     fitted = fit.to_the_end(progress)
     profiles = _profiles(objective, test, fitted, profile_steps, definition, progress) if profile_steps else []
     path = PATH_NAMES[type(fitted).__name__]
-    training = result("connection", fit.dataset(), fit.objective.provenance(), path=path)
+    note = profiles[0].attrs["ends_note"] if profiles else _ends_note(objective, points)
+    training = result("connection", fit.dataset(), fit.objective.provenance(), path=path, ends_note=note)
     return Connection(fitted, training, profiles)
+
+
+def _ends_note(objective: Objective, points: Tensor) -> str:
+    """Of a path without profiles, as ``barrier`` tells it."""
+    carrying = carrying_buffers(with_statistics_on_paths(objective), points[0], points[-1])
+    return measured_ends(carrying, {f"the end t = {t} of the path": points[-t] for t in (0, 1)})
 
 
 def _epochs(objective: Objective, epochs: int | None, batch_size: int, seed: int) -> int:

@@ -16,7 +16,6 @@ from torch import Tensor
 from lossatlas.connectivity import alignment
 from lossatlas.connectivity.alignment import Given
 from lossatlas.connectivity.barrier import PATH_NAMES, barrier, check
-from lossatlas.connectivity.buffers import end_of
 from lossatlas.connectivity.connect import check_fit, connect
 from lossatlas.connectivity.heights import Definition
 from lossatlas.connectivity.plane import connectivity_plane
@@ -130,7 +129,7 @@ def connectivity(
             ALIGNED_FILE,
             partial(_aligned, objective, a, b, method=align, symmetries=given, seed=seed),
         )
-        run.add_barriers("barrier_aligned", ALIGNED, Segment(line.a, end_of(objective, state)))
+        run.add_barriers("barrier_aligned", ALIGNED, Segment(line.a, objective.end_of(state)))
     if kind is not None:
         training |= {"epochs": epochs, "folder": None if run.folder is None else run.folder / TRAINING_FOLDER}
         fitted = partial(_fitted, trained_on, a, b, curve=kind, progress=progress, **training)
@@ -212,7 +211,7 @@ def points_of(curve: ParametricCurve) -> Tensor:
 
 
 def _line(objective: Objective, a: Source, b: Source) -> Segment:
-    line = Segment(end_of(objective, a), end_of(objective, b))
+    line = Segment(objective.end_of(a), objective.end_of(b))
     if torch.equal(line.a, line.b):
         first, second = (end if isinstance(end, str | Path) else name for name, end in (("a", a), ("b", b)))
         raise InputError(f"{first} and {second} are the same point: give the weights of two different models.")

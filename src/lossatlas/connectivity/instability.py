@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lossatlas.connectivity.barrier import barrier, check, with_statistics_on_paths
-from lossatlas.connectivity.buffers import end_of
 from lossatlas.connectivity.refinement import first_places
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Segment
@@ -124,7 +123,7 @@ def _point(objective: Objective, spawn: Callable[[int, int], Source], k: int, or
             "state dict, a file of weights or a point."
         )
     if not isinstance(network, Tensor):
-        return end_of(objective, network)
+        return objective.end_of(network)
     # A copy: spawn may train on in the same memory.
     return objective.space.check(network, f"point of spawn({k}, {order})").detach().to(objective.point, copy=True)
 

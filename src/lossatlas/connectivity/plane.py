@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossatlas.connectivity.barrier import with_statistics_on_paths
-from lossatlas.connectivity.buffers import carrying_buffers
+from lossatlas.connectivity.buffers import carrying_buffers, measured_ends
 from lossatlas.errors import InputError
 from lossatlas.geometry.curves import Curve
 from lossatlas.geometry.regions import Region, plane_through
@@ -86,7 +86,22 @@ def connectivity_plane(
         dataset[f"mark_{name}"] = ("mark", places[:, index])
     dataset = dataset.assign_coords(path=list(paths), t_path=t, mark=list(marks))
     dataset.attrs |= {"kind": "connectivity_plane", "directions": "through three points"}
+    dataset.attrs["ends_note"] = measured_ends(carrying, _ends(paths))
     return result("connectivity_plane", dataset)
+
+
+def _ends(paths: Mapping[str, Curve]) -> dict[str, Tensor]:
+    """What each end is called, and its point: those that several paths share once."""
+    named = {
+        f"the {'last' if t else 'first'} end of the {name}": (p.point(t))
+        for name, p in paths.items()
+        for t in (0.0, 1.0)
+    }
+    found: dict[str, Tensor] = {}
+    for name, point in named.items():
+        if not any(torch.equal(point, other) for other in found.values()):
+            found[name] = point
+    return found
 
 
 def _place(region: Region, point: Tensor) -> NDArray[np.float64]:

@@ -16,14 +16,16 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
+from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.batches import Batches, copied, digest, preserved_rng, seed_generators, tensor_bytes
-from lossatlas.model.belongings import remember, remembered
+from lossatlas.model.belongings import Belongings, key_of, remember, remembered
 from lossatlas.model.checkpoints import state_of, without_wrappers
 from lossatlas.model.containers import cast_type
 from lossatlas.model.failures import explain_copy, explain_failure, needs_gradients
 from lossatlas.model.gradients import called_with_gradients
-from lossatlas.model.measures import StepLoss, Supervised
+from lossatlas.model.measures import Supervised
 from lossatlas.model.parameters import ParameterSpace
+from lossatlas.model.steps import StepLoss
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
@@ -58,7 +60,7 @@ class FunctionalModel:
         self.module = _cast(_private_copy(model), device, dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
-        remember(self.point, dict(self.module.named_buffers()))
+        self._remember_own()
         if len({p.dtype for p in self.module.parameters() if p.is_floating_point()}) > 1:
             raise InputError("The model mixes floating-point types: give one with dtype=, e.g. dtype=torch.float32.")
         if isinstance(measure, Supervised):
@@ -149,6 +151,7 @@ class FunctionalModel:
         other.space = self.space.restricted(select)
         other.point = other.space.flatten(dict(other.module.named_parameters()))
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        other._remember_own()
         return other
 
     def probe(self, batches: Batches) -> None:
@@ -253,7 +256,7 @@ class FunctionalModel:
         # What a call writes into starts anew for each batch, so that theta stays as it is and no order matters.
         tensors = tensors | {name: tensors[name].clone() for name in self.written & tensors.keys()}
         try:
-            with one_path(self.module):
+            with one_path(self.module), full_precision(self.point.device):
                 return self._call(bound, tensors, batch)
         except LossAtlasError:
             raise
@@ -283,6 +286,11 @@ class FunctionalModel:
         return "none" if not own else self.policy if all(own) else "batch" if not any(own) else f"{self.policy}, batch"
 
     @property
+    def reduction(self) -> str:
+        """Of what the loss of a batch is a mean, in words."""
+        return self._measure.reduction
+
+    @property
     def returns_values(self) -> bool:
         """Whether the loss itself returns values, each of which counts as an example."""
         return self._measure.returns_values
@@ -294,20 +302,38 @@ class FunctionalModel:
 
     def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
         """theta of the same architecture's module, state dict or file; ``CheckpointError`` where it is another's."""
-        state = self.state_of(source)
+        return self.point_from(self.state_of(source))
+
+    def point_from(self, state: Mapping[str, Tensor]) -> Tensor:
+        """theta of a state, as ``state_of`` gives it, whose other tensors are kept for paths."""
         theta = self.space.check(self.space.flatten(state).to(self.point), "checkpoint")
-        remember(theta, self._besides(state))
+        if self.own_rest:
+            remember(self._key(theta), {name: state[name] for name in self.own_rest if name in state})
         return theta
 
-    def _besides(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of a state what is not in theta: its buffers, and fixed parameters that differ from the model's own."""
-        fixed = dict(self.module.named_parameters())
+    @property
+    def own_rest(self) -> dict[str, Tensor]:
+        """What the model holds besides theta: its buffers, and the parameters outside the selection."""
         moving = {entry.name for entry in self.space}
-        return {
-            name: tensor
-            for name, tensor in state.items()
-            if name not in moving and not (name in fixed and torch.equal(fixed[name], tensor))
-        }
+        named = itertools.chain(self.module.named_parameters(), self.module.named_buffers())
+        return {name: tensor for name, tensor in named if name not in moving}
+
+    def _remember_own(self) -> None:
+        self._origin = self.point
+        if rest := self.own_rest:
+            remember(self._key(self.point), rest)
+
+    def belongings(self, theta: Tensor) -> Belongings | None:
+        """What the model holds, or held, besides ``theta`` that ``theta`` was read from; None where it is not known."""
+        own = self.own_rest
+        if not own:
+            return Belongings({})
+        if torch.equal(theta.to(self._origin), self._origin):
+            return Belongings(own)
+        return remembered(self._key(theta))
+
+    def _key(self, theta: Tensor) -> str:
+        return key_of(([(entry.name, entry.shape) for entry in self.space], list(self.own_rest)), theta)
 
     def state_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
         """Every parameter and persistent buffer of the same architecture, by its first name."""
@@ -326,7 +352,15 @@ class FunctionalModel:
             raise CheckpointError(
                 f"These are the weights of another network, {len(wrong)} tensors have another shape: {listed}."
             )
-        return {name: state[name].detach().to(own[name]) for name in own}
+        taken = {name: state[name].detach().to(own[name]) for name in own}
+        return taken | (self._unsaved(source) if isinstance(source, nn.Module) else {})
+
+    def _unsaved(self, model: nn.Module) -> dict[str, Tensor]:
+        """The buffers of a module that no state dict holds (``persistent=False``)."""
+        buffers = without_wrappers(dict(model.named_buffers()), dict(self.module.named_buffers()))
+        saved = self.module.state_dict().keys()
+        own = {name: buffer for name, buffer in self.module.named_buffers() if name not in saved}
+        return {name: buffers[name].detach().to(own[name]) for name in own if name in buffers}
 
     def tensors_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What one pass uses that takes parameters and buffers from ``state``, as ``tensors`` does from theta."""
@@ -357,16 +391,15 @@ class FunctionalModel:
         return {name: first[id(parameter)] for name, parameter in named}
 
     def buffers_besides_norms(self) -> dict[str, Tensor]:
-        """The persistent buffers of the model's own without BatchNorm's statistics and their counters."""
-        saved, norms = self.module.state_dict().keys(), self.statistics
+        """The buffers of the model's own without BatchNorm's statistics and their counters."""
+        norms = self.statistics
         norms |= {name.replace("running_mean", "num_batches_tracked") for name in norms}
-        return {n: buffer for n, buffer in self.module.named_buffers() if n in saved and n not in norms}
+        return {name: buffer for name, buffer in self.module.named_buffers() if name not in norms}
 
-    def other_buffers(self, theta: Tensor) -> list[str]:
-        """Which of them the model has otherwise that ``theta`` was read from."""
-        rest = remembered(theta) or {}
+    def other_buffers(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Which of them a state, as ``state_of`` gives it, has otherwise than the model."""
         own = self.buffers_besides_norms()
-        return [name for name in own if name in rest and not torch.equal(rest[name].to(own[name]), own[name])]
+        return [name for name, buffer in own.items() if name in state and not torch.equal(state[name], buffer)]
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Fresh copies of the buffers of the model's own, by the names that ``measure`` takes."""
@@ -431,10 +464,16 @@ def _collecting_statistics(norms: Sequence[BatchNorm]) -> Iterator[None]:
             norm.momentum = momentum
 
 
-def _private_copy(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself of one that is data parallel or compiled."""
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
-    model = getattr(model, "_orig_mod", model)  # torch.compile keeps the module itself there
+    inner: nn.Module = getattr(model, "_orig_mod", model)  # torch.compile keeps the module itself there
+    return inner
+
+
+def _private_copy(model: nn.Module) -> nn.Module:
+    model = unwrapped(model)
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise InputError(
             "The model is a TorchScript module (torch.jit), whose parameters cannot be exchanged: "

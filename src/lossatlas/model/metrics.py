@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import InputError
+from lossatlas.model.criteria import BINARY, CLASSES, Criterion
 from lossatlas.model.forms import flat
-from lossatlas.model.reduction import BINARY, CLASSES, Criterion
+from lossatlas.model.reduction import quietly
 
 Result = Tensor | tuple[Tensor, Tensor]
 Metric = Callable[[Any, Any], Result]
@@ -153,11 +154,13 @@ def _class_axis(criterion: Criterion | None, outputs: Tensor, targets: Tensor) -
 
 def _prefers_largest(loss: Callable[[Any, Any], Tensor], outputs: Tensor, targets: Tensor) -> bool:
     """Whether the loss is smaller where the largest output is the target's than where it is another one's."""
+    labels = targets.long()
     try:
-        right, wrong = (
-            loss(torch.zeros_like(outputs).scatter(1, t.unsqueeze(1), 1.0), targets).double().mean()
-            for t in (targets.long(), (targets.long() + 1) % outputs.shape[1])
-        )
+        with quietly():
+            right, wrong = (
+                loss(torch.zeros_like(outputs).scatter(1, t.unsqueeze(1), 1.0), targets).double().mean()
+                for t in (labels, (labels + 1) % outputs.shape[1])
+            )
     except Exception:  # whatever a user's loss raises on outputs that the model did not give
         return False
     return bool(right < wrong)

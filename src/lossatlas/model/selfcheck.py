@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from lossatlas.model.batches import Batches, copied, preserved_rng
 from lossatlas.model.randomness import has_drawn
 
 _STEP = "hand the model in instead: Objective.from_step(model, lambda model, batch: ..., batches)"
-_MOVED = 1e-2  # the relative length of the move at which the model is compared with one that really has the parameters
+_MOVED = 0.1  # the relative length of the move at which the model is compared with one that really has the parameters
+_TOLERANCE = {"repeated": 16, "alike": 64, "kernels": 200}  # machine epsilons
 _FAR = (0.3, 1.0, 3.0, 10.0)  # and of those at which a loss that does not depend on theta is still the same
 
 
@@ -70,7 +71,7 @@ def _besides(function: Function) -> str:
 def _require_repeated(function: Function, batches: list[Any], values: list[float], before: dict[str, str]) -> None:
     for batch, value in zip(batches, values, strict=True):
         again = _value(function, batch)
-        if not _same(value, again, function.point.dtype, repeated=True):
+        if not _same(value, again, function.point.dtype, like="repeated"):
             changed = _changed(before, _attributes(function.module))
             where = f" ({', '.join(changed[:3])} changed)" if changed else ""
             raise InputError(
@@ -194,7 +195,7 @@ def _as_the_model(function: Function, model: nn.Module, batch: Any) -> None:
     """The value at a moved theta is that of a model that was never called before and really has these parameters."""
     theta = moved(function.point, _MOVED)
     found, real = _value(function, batch, theta), _fresh(function, model, batch, theta)
-    if _same(found, real, theta.dtype):
+    if _same(found, real, theta.dtype, like="alike"):
         return
     at_rest, fresh = _value(function, batch), _fresh(function, model, batch, function.point)
     if not _same(at_rest, fresh, theta.dtype):
@@ -231,10 +232,10 @@ def _mean(measured: dict[str, Tensor]) -> float:
     return float(measured["loss"].detach().double().mean())
 
 
-def _same(a: float, b: float, dtype: torch.dtype, *, repeated: bool = False) -> bool:
-    """Equal up to the rounding of sums in another order; ``repeated``: of the same computation."""
+def _same(a: float, b: float, dtype: torch.dtype, *, like: Literal["repeated", "alike", "kernels"] = "kernels") -> bool:
+    """Equal up to rounding: of the same computation, of one alike on tensors elsewhere, of one by other kernels."""
     eps = torch.finfo(dtype).eps
-    tolerance = 16 * eps if repeated else min(max(200 * eps, 1e-10), 0.05)
+    tolerance = min(max(_TOLERANCE[like] * eps, 1e-10 * (like == "kernels")), 0.05)
     return a == b or (a != a and b != b) or abs(a - b) <= tolerance * max(abs(a), abs(b), 1e-2)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossatlas.errors import InputError
 from lossatlas.evaluation.points.tuning import Evaluator
 from lossatlas.geometry.region import Region
-from lossatlas.model.measures import Sample
+from lossatlas.model.samples import Sample
 from lossatlas.model.strata import Strata
 from lossatlas.surfaces.interpolation import Floats, Pixels
 from lossatlas.surfaces.store import BLOCK, Store

@@ -17,7 +17,7 @@ from lossatlas.errors import InputError
 from lossatlas.evaluation.points.plans import Plan
 from lossatlas.evaluation.points.tuning import Evaluator
 from lossatlas.geometry.region import Region
-from lossatlas.model.measures import Sample
+from lossatlas.model.samples import Sample
 from lossatlas.model.strata import Strata
 from lossatlas.objective import Objective
 from lossatlas.surfaces.cells import Cells, Column, Row

@@ -19,7 +19,7 @@ def network_state(objective: Objective, source: Source | None = None) -> dict[st
     """Every parameter and buffer by name: of a point, a module, a state dict or a file; of the objective's own point.
 
     A tied parameter is there once, under the first of its names. A point has no BatchNorm statistics: they are
-    estimated on the data, unless it is the objective's own.
+    estimated on the data, unless it is the objective's own. Other buffers are those of the model that it was read from.
     Raises ``CheckpointError`` for the weights of another network, ``DirectionError`` for NaN, with the tensor's name.
     """
     if source is None or isinstance(source, Tensor):
@@ -39,7 +39,10 @@ def _state_at(objective: Objective, point: Tensor) -> dict[str, Tensor]:
     with torch.no_grad(), preserved_rng(objective.device):
         tensors = objective.with_batch_norm(policy).function.tensors(point)
     fixed = dict(function.module.named_parameters(prefix="model"))
-    return {name.removeprefix("model."): tensor.detach().clone() for name, tensor in (fixed | tensors).items()}
+    state = {name.removeprefix("model."): tensor.detach().clone() for name, tensor in (fixed | tensors).items()}
+    buffers, known = function.buffers_besides_norms(), function.belongings(point)
+    rest = {} if known is None else known.tensors
+    return state | {name: rest[name].to(buffer, copy=True) for name, buffer in buffers.items() if name in rest}
 
 
 def network_outputs(objective: Objective, state: Mapping[str, Tensor]) -> Iterator[Tensor]:

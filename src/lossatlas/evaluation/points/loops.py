@@ -11,6 +11,7 @@ from torch import Tensor
 from lossatlas.evaluation.points import rewrites
 from lossatlas.evaluation.points.staging import Program
 from lossatlas.evaluation.points.tracing import POINT_PREFIX, Trace, Untraceable, trace
+from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.batches import KEEP_BYTES, Batches, copied, form, preserved_rng, tensors_in
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.parameters import Entry
@@ -81,7 +82,7 @@ class PreparedLoop:
         kept = 0
         for batch in batches:
             program = self._program(batch, names)
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision(function.point.device):
                 fixed = program.fixed(*tensors_in(batch))
             kept += sum(t.nbytes for t in tensors_in(list(fixed)))
             if kept > KEEP_BYTES:
@@ -90,7 +91,7 @@ class PreparedLoop:
 
     def __call__(self, weights: Weights) -> Measured:
         """What each batch yields at theta(weights)."""
-        with torch.inference_mode():
+        with torch.inference_mode(), full_precision(self.function.point.device):
             inputs = self._inputs(weights)
             given = {id(program): program.pointwise(*inputs) for program in self._programs.values()}
             return [program.rest(*fixed, *given[id(program)]) for program, fixed in self._prepared]

@@ -96,9 +96,11 @@ def batch_norm(traced: Trace, frame: Frame) -> bool:
 def onednn_linear(traced: Trace, frame: Frame) -> bool:
     """Linear maps by oneDNN: on some processors twice as fast as PyTorch's BLAS.
 
-    Without its ReLU, which makes 0 of NaN.
+    Without its ReLU, which makes 0 of NaN. oneDNN is for the CPU.
     """
     graph = traced.graph
+    if any(row.device.type != "cpu" for rows in frame.moving.values() for row in rows):
+        return False
     linears = list(_calls(graph, F.linear))
     for node in linears:
         inputs, weight, bias = _argument(node, 0, "input"), _argument(node, 1, "weight"), _argument(node, 2, "bias")

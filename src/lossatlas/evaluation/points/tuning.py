@@ -15,8 +15,8 @@ from lossatlas.evaluation.points.plans import Findings, Outcome, Plan, Trial
 from lossatlas.evaluation.points.tracing import Trace
 from lossatlas.model.batches import Batches
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.measures import Sample, samples_of
 from lossatlas.model.points import Points, Weights
+from lossatlas.model.samples import Sample, samples_of
 
 AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
 ONE_THREAD = "one thread"
@@ -128,9 +128,9 @@ class Tuner:
 
     def _timed(self, plain: Evaluator) -> tuple[list[dict[str, Sample]], float]:
         """The plain loop's samples at the probes, and its seconds a point."""
-        started = time.perf_counter()
+        started = self._clock()
         reference = [plain(probe) for probe in self.probes]
-        return reference, (time.perf_counter() - started) / len(self.probes)
+        return reference, (self._clock() - started) / len(self.probes)
 
     def _best(self, reference: Sequence[dict[str, Sample]], point: float) -> Evaluator:
         """The best of what is tried, verified on all data; ``point`` is the plain loop's seconds a point."""
@@ -228,10 +228,16 @@ class Tuner:
         least = [float("inf"), float("inf")]
         for _ in range(_ROUNDS):
             for i, evaluator in enumerate((other, best)):
-                started = time.perf_counter()
+                started = self._clock()
                 evaluator.loop(self.probes[-1])
-                least[i] = min(least[i], time.perf_counter() - started)
+                least[i] = min(least[i], self._clock() - started)
         return least[0] / least[1]
+
+    def _clock(self) -> float:
+        """Seconds, once a GPU has done what it was given."""
+        if self.function.point.device.type == "cuda":
+            torch.cuda.synchronize(self.function.point.device)
+        return time.perf_counter()
 
     def _cut(self, size: int | None, count: int | None) -> tuple[list[Any], Sequence[float]]:
         """Batches of ``size`` and their weights: of all examples, or of about the first ``count``."""

@@ -20,6 +20,7 @@ from lossatlas.evaluation.products.layer_squares import Layer, LayerRecorder, No
 from lossatlas.evaluation.products.linearised import Hessian
 from lossatlas.evaluation.products.piecewise import curved_by
 from lossatlas.evaluation.products.precision import InPrecision, cast, in_float64
+from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.batches import Batches, copied, leading_size, preserved_rng, tensors_in
 from lossatlas.model.containers import mapped
 from lossatlas.model.cuts import every_second, has_rows
@@ -180,7 +181,11 @@ def batch_diagonal(function: FunctionalModel, theta: Tensor, batch: Any, index: 
 
 def batch_squares(function: FunctionalModel, theta: Tensor, batch: Any, index: int, axes_of: Axes) -> Tensor:
     """``(n,)`` float64: sum_i sum_c a_ic (J_i' u_ic)^2 / N with a ``(B, C)`` and u ``(B, C, C)`` of ``axes_of(f)``."""
-    theta = theta.detach().requires_grad_()
+    with full_precision(theta.device):
+        return _batch_squares(function, theta.detach().requires_grad_(), batch, index, axes_of)
+
+
+def _batch_squares(function: FunctionalModel, theta: Tensor, batch: Any, index: int, axes_of: Axes) -> Tensor:
     with torch.enable_grad():
         tensors = function.tensors(theta)
         recorder = LayerRecorder({f"model.{e.name}": tensors[f"model.{e.name}"] for e in function.space})

@@ -18,6 +18,7 @@ from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.errors import InputError
+from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.batches import preserved_rng
 from lossatlas.model.failures import explain_derivative
 from lossatlas.model.functional import FunctionalModel
@@ -143,7 +144,7 @@ def require_curvature(function: FunctionalModel) -> None:
 
 @torch.inference_mode(False)
 def _product(function: FunctionalModel, theta: Tensor, batch: Any, index: int, v: Tensor) -> Tensor:
-    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), preserved_rng(theta.device):
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), preserved_rng(theta.device), full_precision(theta.device):
         return Hessian(function).kept(theta, batch, index)(v)
 
 
@@ -151,7 +152,7 @@ def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, inde
     """L_b and grad L_b ``(n,)`` on one batch; ``index`` seeds what the model draws."""
     require_differentiable(function)
     # A caller's own inference mode would leave no graph; a tensor that was made in it cannot be differentiated by.
-    with torch.inference_mode(False), torch.enable_grad(), preserved_rng(theta.device):
+    with torch.inference_mode(False), torch.enable_grad(), preserved_rng(theta.device), full_precision(theta.device):
         theta = (theta.clone() if theta.is_inference() else theta.detach()).requires_grad_()
         loss = function.measure(function.tensors(theta), batch, index)["loss"].mean()
         return loss.detach(), gradient_of(loss, theta)

@@ -12,8 +12,9 @@ from torch import Tensor
 from lossatlas.errors import DirectionError, InputError, NumericalError
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
 from lossatlas.evaluation.products.routes import Routes, guarded
+from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.batches import describe
-from lossatlas.model.measures import Sample
+from lossatlas.model.samples import Sample
 
 
 class Products:
@@ -121,6 +122,6 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _stacked(product: Map, rows: Tensor) -> Tensor:
-    with guarded():
+    with guarded(), full_precision(rows.device):
         # A clone: some operations ask that what they differentiate begins at an even place of its memory.
         return torch.stack([product(row.clone()) for row in rows.unbind()]) if len(rows) else rows

@@ -15,6 +15,7 @@ from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.points.tracing import Untraceable
 from lossatlas.evaluation.products.linearised import Linearised, Map
 from lossatlas.evaluation.products.staged import StagedProduct
+from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.batches import copied, preserved_rng, tensors_in
 from lossatlas.model.batches import form as form_of
 from lossatlas.model.failures import explain_derivative
@@ -126,7 +127,7 @@ class Routes:
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
         """Generators come back as they were; attention by its plain formula: fused, it has no second derivative."""
-        with preserved_rng(self._theta.device), sdpa_kernel(SDPBackend.MATH):
+        with preserved_rng(self._theta.device), full_precision(self._theta.device), sdpa_kernel(SDPBackend.MATH):
             yield
 
 

@@ -1,0 +1,149 @@
+"""The criteria of PyTorch's that a loss calls, what they divide by, and the shapes that it compares."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lossatlas.errors import ReductionWarning
+
+CLASSES = (F.cross_entropy, F.nll_loss)
+BINARY = (F.binary_cross_entropy_with_logits, F.binary_cross_entropy)
+NUMBERS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+_SIGNATURES = {f: inspect.signature(f) for f in (*CLASSES, *BINARY, *NUMBERS, F.poisson_nll_loss)}
+_DIFFERENCES = (torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.Tensor.__rsub__, *NUMBERS, *BINARY)
+_REDUCTIONS = dict.fromkeys((torch.sum, Tensor.sum, torch.nansum, Tensor.nansum), "sum") | dict.fromkeys(
+    (torch.mean, Tensor.mean, torch.nanmean, Tensor.nanmean), "mean"
+)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One call of a criterion of PyTorch's: the function, its arguments by name, and what it returned."""
+
+    function: Callable[..., Tensor]
+    given: Mapping[str, Any]
+    result: Tensor | None = None
+
+    @property
+    def reduction(self) -> str:
+        old = self.given.get("size_average"), self.given.get("reduce")
+        if old == (None, None):
+            return str(self.given["reduction"])
+        return "none" if old[1] is False else "sum" if old[0] is False else "mean"
+
+    @property
+    def by_class(self) -> bool:
+        """Whether the targets are classes."""
+        target: Tensor = self.given["target"]
+        return self.function in CLASSES and not target.is_floating_point()
+
+    @property
+    def uneven(self) -> bool:
+        """Whether it is a mean in which some targets, which are classes, weigh more than others."""
+        return self.by_class and self.reduction == "mean" and len(self.weights().unique()) > 1
+
+    def terms(self) -> Tensor:
+        """The values that the reduction sums."""
+        old = {"size_average": None, "reduce": None} if "reduce" in self.given else {}
+        terms: Tensor = self.function(**{**self.given, **old, "reduction": "none"})
+        return terms
+
+    def weights(self, target: Tensor | None = None) -> Tensor:
+        """The weight of each term in the mean, of the shape of the terms; ``target`` in place of the call's own."""
+        target = cast(Tensor, self.given["target"]) if target is None else target
+        if self.by_class:
+            kept: Tensor = target != self.given["ignore_index"]
+            weight: Tensor | None = self.given["weight"]
+            return kept.double() if weight is None else weight.double()[torch.where(kept, target, 0)] * kept
+        if self.function in CLASSES:
+            return torch.ones_like(target, dtype=torch.float64).select(min(1, target.ndim - 1), 0)
+        if self.function in NUMBERS and self.given.get("weight") is not None:
+            return cast(Tensor, self.given["weight"]).double().expand_as(target)
+        return torch.ones_like(target, dtype=torch.float64)
+
+
+class Watch(TorchFunctionMode):
+    """Sees the criteria that run inside, and shapes that broadcast; ``unreduced``: keeps each criterion's terms."""
+
+    def __init__(self, *, unreduced: bool = False) -> None:
+        super().__init__()
+        self.calls: list[Criterion] = []
+        self.terms: list[Tensor] = []
+        self.broadcast: tuple[Tensor, Tensor] | None = None
+        self.reductions: set[str] = set()
+        self._unreduced = unreduced
+
+    def __enter__(self) -> Watch:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _DIFFERENCES and self.broadcast is None:
+            self.broadcast = _outer([*args, *kwargs.values()][:2])
+        self.reductions.add(_REDUCTIONS.get(func) or str(kwargs.get("reduction")))
+        if func not in _SIGNATURES:
+            return func(*args, **kwargs)
+        bound = _SIGNATURES[func].bind(*args, **kwargs)
+        bound.apply_defaults()
+        call = Criterion(func, bound.arguments)
+        self.reductions.add(call.reduction)
+        if self._unreduced:
+            self.terms.append(call.terms())
+            self.calls.append(call)
+            return self.terms[-1].sum()
+        result = func(*args, **kwargs)
+        self.calls.append(Criterion(func, bound.arguments, result))
+        return result
+
+    @property
+    def only_sums(self) -> bool:
+        """Whether sums were seen, and no mean."""
+        return "sum" in self.reductions and not self.reductions & {"mean", "batchmean"}
+
+    @property
+    def uneven(self) -> bool:
+        """Whether a criterion that was called is ``uneven``."""
+        return any(call.uneven for call in self.calls)
+
+    def criterion(self, value: Any) -> Criterion | None:
+        """The one call whose result ``value`` is."""
+        if len(self.calls) == 1 and self.calls[0].result is value:
+            return self.calls[0]
+        return None
+
+    def mean(self, value: Any) -> Criterion | None:
+        """The same, where it takes the mean."""
+        call = self.criterion(value)
+        return call if call is not None and call.reduction == "mean" else None
+
+
+def _outer(pair: list[Any]) -> tuple[Tensor, Tensor] | None:
+    """The two tensors, where they are ``(N, 1)`` and ``(N,)`` with N > 1, and no views of one another."""
+    if len(pair) < 2 or not all(isinstance(x, Tensor) for x in pair):
+        return None
+    long, short = sorted(pair, key=lambda t: -t.ndim)
+    if short.ndim != 1 or tuple(long.shape) != (len(short), 1) or len(short) < 2:
+        return None
+    return None if long.untyped_storage().data_ptr() == short.untyped_storage().data_ptr() else (pair[0], pair[1])
+
+
+def warn_of_broadcast(watch: Watch) -> None:
+    """``ReductionWarning`` where every example is compared with every other one by broadcasting."""
+    if watch.broadcast is not None:
+        one, other = (tuple(t.shape) for t in watch.broadcast)
+        warnings.warn(
+            f"The loss compares tensors of shapes {one} and {other}, which broadcast to {(max(one), max(one))}: every "
+            "example is compared with every other one. Give both one shape, e.g. outputs.squeeze(1).",
+            ReductionWarning,
+            stacklevel=2,
+        )
