@@ -78,7 +78,8 @@ class Objective:
     check : once, on one batch: that the loss is a function of theta and nothing else, and, when a derivative is first
         asked for, that gradient and curvature are those of the loss, by differences; what is not is refused.
         ``"warn"``: of derivatives a ``DerivativeWarning`` instead. False: no checks.
-    dtype, device : of the private copy and of every point; the model's own by default.
+    dtype, device : of the private copy and of every point; the model's own by default. On a GPU float32 is float32:
+        TF32 is off while lossatlas evaluates.
     name : what the data are called in figures and reports.
     network : the label of the network there ("A"); every Dataset that is measured carries it.
 

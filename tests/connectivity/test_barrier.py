@@ -153,6 +153,7 @@ def test_between_a_point_and_itself_the_barrier_is_zero_with_a_warning_that_says
     assert found.attrs["refined"] == 1
 
 
+@pytest.mark.filterwarnings("ignore::lossatlas.errors.ReductionWarning")  # it is one that depends on its batch
 def test_a_loss_for_each_batch_gives_errors_over_batches():
     member = BY_NAME["mlp-relu"]
 

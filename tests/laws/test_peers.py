@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 from oracles.truth import SIZES, Outcome, Problem, outcome
-from oracles.truth_losses import LABELS, N, drawn
+from oracles.truth_data import LABELS, N, drawn
 from oracles.truth_peers import CUTS, PEERS, DictLike, curvature, cut, dict_like
 from torch import nn
 

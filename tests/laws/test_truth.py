@@ -7,12 +7,16 @@ import torch
 from oracles.architectures import drawn as drawn_model
 from oracles.programs import Programmed, program
 from oracles.truth import SIZES, N, Problem, outcome
-from oracles.truth_losses import LOSSES, drawn
+from oracles.truth_batches import OF_BATCHES
+from oracles.truth_data import drawn
+from oracles.truth_losses import LOSSES
 from oracles.truth_models import KNOWN_NETWORKS, MODELS
+from oracles.truth_public import PUBLIC
+from oracles.truth_shapes import SHAPES
 
 import lossatlas as la
 
-PROBLEMS = [*LOSSES, *MODELS]
+PROBLEMS = [*LOSSES, *OF_BATCHES, *SHAPES, *PUBLIC, *MODELS]
 QUICK = [(torch.float64, size) for size in SIZES] + [(torch.float32, SIZES[-1])]
 REST = [(torch.float32, size) for size in SIZES[:-1]]
 FALSE_ALARMS = 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -256,3 +257,59 @@ def test_examples_are_counted_by_targets_and_stated_where_lists_leave_it_open():
         examples_in({"images": [torch.zeros(3, 4, 4), torch.zeros(3, 5, 5)], "y": torch.zeros(2)})
     o = Objective(model(), F.cross_entropy, (X, Y), examples=lambda batch: 2 * len(batch[1]))
     assert o.n_examples == 80
+
+
+ROOT = lambda o, t: F.mse_loss(o, t).sqrt()  # noqa: E731
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_a_function_of_a_mean_is_a_warning_even_where_every_batch_is_one_example(size):
+    with pytest.warns(ReductionWarning, match="L depends on the batch size"):
+        Objective(model(), ROOT, (X[:12], X[:12, :3]), batch_size=size)
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_a_mean_plus_a_sum_is_refused_with_the_choices_and_taken_as_it_is_with_a_weight(size):
+    def half(o, t):
+        return F.mse_loss(o, t) + 0.1 * o.square().sum()
+
+    data = (X[:12], X[:12, :3])
+    with pytest.raises(InputError, match=r"make both a mean or both a sum, or state weight=lambda batch"):
+        Objective(model(), half, data, batch_size=size)
+    o = Objective(model(), half, data, batch_size=size, weight=lambda batch: len(batch[0]))
+    parts = [half(model()(x), t).item() * len(x) for x, t in zip(*(d.split(size) for d in data), strict=True)]
+    assert o.value() == pytest.approx(sum(parts) / 12, rel=1e-5)
+
+
+def test_a_rest_of_one_example_with_flattened_positions_counts_as_one():
+    net = nn.Sequential(model(), nn.Flatten(0, 1))
+    t = classes(11, 5)
+    batches = [(x, y.flatten()) for x, y in zip(SEQUENCE[:11].split(5), t.split(5), strict=True)]
+    o = Objective(net, nn.CrossEntropyLoss(reduction="sum"), batches)
+    assert o.n_examples == 11
+    assert o.value() == pytest.approx(F.cross_entropy(net(SEQUENCE[:11]), t.flatten(), reduction="sum").item() / 11)
+
+
+def test_what_is_only_tried_does_not_warn_and_what_the_loss_itself_warns_of_does():
+    def loud(o, t):
+        if len(o) == 12:
+            warnings.warn("of the loss itself", UserWarning, stacklevel=1)
+        return F.kl_div(o.log_softmax(1), t, reduction="batchmean") + 0 * o.std(0).nan_to_num().sum()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Objective(model(), loud, (X[:12], X[:12, :3].softmax(1)), check=False)
+    assert [str(one.message) for one in caught] == ["of the loss itself"]
+
+
+REDUCTIONS = {
+    "a mean over examples": F.cross_entropy,
+    "a sum, divided by the number of examples": lambda o, t: F.cross_entropy(o, t, reduction="sum"),
+    "one value an example": lambda o, t: F.cross_entropy(o, t, reduction="none"),
+    "the mean of cross_entropy, which divides by ": nn.CrossEntropyLoss(weight=CLASS_WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("text", REDUCTIONS)
+def test_the_objective_tells_of_what_its_loss_is_a_mean(text):
+    assert f"loss: {text}" in Objective(model(), REDUCTIONS[text], (X, classes(40))).explain()

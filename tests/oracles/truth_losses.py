@@ -1,59 +1,31 @@
-"""Problems of every kind of loss, of reductions and of shapes of outputs and targets, on small networks."""
+"""Problems of losses of single examples: of classes, of 0 and 1, of numbers, with every reduction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oracles.architectures import Written
 from oracles.truth import N, Problem
-
-POSITIONS, CLASSES = 5, 3
-WEIGHTS = torch.tensor([0.2, 1.0, 3.5])
-
-
-def drawn(*shape: int, seed: int = 1) -> Tensor:
-    """Normal numbers in float32."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def uniform(*shape: int, seed: int = 2) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def whole(below: int, *shape: int, seed: int = 4) -> Tensor:
-    return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def ignored(targets: Tensor, number: int, many: int = 5) -> Tensor:
-    """Some targets replaced, in the first half more than in the second."""
-    order = torch.randperm(targets.numel(), generator=torch.Generator().manual_seed(6))
-    order = order[order < targets.numel() * 2 // 3][:many]
-    return targets.flatten().index_fill(0, order, number).view_as(targets)
-
-
-def mlp(outputs: int = CLASSES, inputs: int = 4) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, outputs))
-
-
-def ending(last: Callable[[Tensor], Any], outputs: int = CLASSES, inputs: int = 4) -> Callable[[], nn.Module]:
-    """An MLP and what is made of its outputs."""
-    return lambda: Written(lambda m, x: last(m.body(x)), body=mlp(outputs, inputs)())
-
-
-def pairs(targets: Tensor, *shape: int) -> Callable[[], Any]:
-    return lambda: (drawn(*(shape or (N, 4))), targets)
-
-
-X = (N, 4)
-LABELS, SIGNS = whole(CLASSES, N), 2.0 * whole(2, N) - 1
-SOFT, REAL, COUNTS, BITS = drawn(N, 3).softmax(1), drawn(N, 3, seed=5), whole(4, N, 1).float(), whole(2, N, 3).float()
-SKEWED = torch.cat([torch.full((4,), -100), LABELS[4:]])  # a batch of nothing but ignored targets
-TOKENS, PIXELS = whole(CLASSES, N, POSITIONS), whole(CLASSES, N, 3, 2)
+from oracles.truth_data import (
+    BITS,
+    COUNTS,
+    LABELS,
+    REAL,
+    SIGNS,
+    SKEWED,
+    SOFT,
+    WEIGHTS,
+    drawn,
+    ending,
+    ignored,
+    mlp,
+    pairs,
+    uniform,
+    whole,
+)
 
 
 def classes(name: str, loss: Any, targets: Tensor = LABELS, **options: Any) -> Problem:
@@ -173,240 +145,4 @@ NUMBERS = [
 ]
 
 
-def _info_nce(o: Any, t: Tensor) -> Tensor:
-    scores = F.normalize(o, dim=1) @ F.normalize(t, dim=1).T / 0.3
-    return F.cross_entropy(scores, torch.arange(len(o)))
-
-
-def _batch_hard(e: Tensor, y: Tensor) -> Tensor:
-    d, same = (e[:, None] - e[None]).square().sum(-1), y[:, None] == y[None]
-    return F.relu(torch.where(same, d, 0 * d).amax(1) - torch.where(same, d + 1e6, d).amin(1) + 0.5).mean()
-
-
-def _supervised(e: Tensor, y: Tensor) -> Tensor:
-    scores = (F.normalize(e, dim=1) @ F.normalize(e, dim=1).T / 0.5).fill_diagonal_(-1e9)
-    same = (y[:, None] == y[None]).to(e).fill_diagonal_(0)
-    return -(scores.log_softmax(1) * same).sum(1).div(same.sum(1).clamp(min=1)).mean()
-
-
-def _dice(o: Tensor, t: Tensor) -> Tensor:
-    p = o.sigmoid()
-    return 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
-
-
-def _triple(m: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, ...]:
-    return m.body(a), m.body(b), m.body(c)
-
-
-class Views(nn.Module):
-    """One network on several inputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = mlp()()
-
-    def forward(self, *views: Tensor) -> tuple[Tensor, ...]:
-        return tuple(map(self.body, views))
-
-
-def views(count: int, targets: Tensor = LABELS) -> Callable[[], Any]:
-    return lambda: (tuple(drawn(N, 4, seed=20 + i) for i in range(count)), targets)
-
-
-OF_BATCHES = [
-    Problem("in-batch negatives", mlp(), _info_nce, pairs(REAL), whole=False),
-    Problem("batch-hard triplets", mlp(), _batch_hard, pairs(LABELS), whole=False),
-    Problem("supervised contrast", mlp(), _supervised, pairs(LABELS), whole=False),
-    Problem("dice of the batch", mlp(), _dice, pairs(BITS), whole=False, expected="either"),
-    Problem(
-        "dice of each", mlp(), lambda o, t: torch.stack([_dice(a, b) for a, b in zip(o, t, strict=True)]), pairs(BITS)
-    ),
-    Problem(
-        "correlation of the batch",
-        mlp(1),
-        lambda o, t: 1 - F.cosine_similarity(o - o.mean(0), t - t.mean(0), dim=0).mean(),
-        pairs(drawn(N, 1)),
-        whole=False,
-    ),
-    Problem("triplets of three views", Views, lambda o, t: F.triplet_margin_loss(*o, margin=0.8), views(3)),
-    Problem("cosine of two views", Views, lambda o, t: F.cosine_embedding_loss(*o, t), views(2, SIGNS)),
-    Problem(
-        "ranking of two views",
-        Views,
-        lambda o, t: F.margin_ranking_loss(o[0][:, 0], o[1][:, 0], t, 0.3),
-        views(2, SIGNS),
-    ),
-    Problem(
-        "distance of two views",
-        Views,
-        lambda o, t: F.hinge_embedding_loss((o[0] - o[1]).abs().sum(1), t),
-        views(2, SIGNS),
-    ),
-]
-
-
-def _masked(o: Tensor, t: Tensor) -> Tensor:
-    kept = (t >= 0).to(o)
-    return (
-        F.cross_entropy(o.flatten(0, 1), t.flatten().clamp(min=0), reduction="none") * kept.flatten()
-    ).sum() / kept.sum()
-
-
-def _flat_tokens(data: Any, size: int) -> list[Any]:
-    return [(data[0][i : i + size], data[1][i * POSITIONS : (i + size) * POSITIONS]) for i in range(0, N, size)]
-
-
-def _time_first(data: Any, size: int) -> list[Any]:
-    return [(data[0][:, i : i + size], data[1][i : i + size]) for i in range(0, N, size)]
-
-
-def _ctc(o: Tensor, t: Tensor) -> Tensor:
-    lengths = torch.full((len(t),), o.shape[1]), torch.full((len(t),), t.shape[1])
-    return F.ctc_loss(o.log_softmax(-1).transpose(0, 1), t, *lengths)
-
-
-Z = (N, POSITIONS, 4)
-HOLES = ignored(TOKENS, -100, 17)
-SHAPES = [
-    Problem("a token each", ending(lambda o: o.transpose(1, 2)), F.cross_entropy, pairs(TOKENS, *Z)),
-    Problem("a token each, ignored", ending(lambda o: o.transpose(1, 2)), F.cross_entropy, pairs(HOLES, *Z)),
-    Problem(
-        "a token each, flattened in the loss",
-        mlp(),
-        lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()),
-        pairs(HOLES, *Z),
-    ),
-    Problem(
-        "a token each, shifted",
-        mlp(),
-        lambda o, t: F.cross_entropy(o[:, :-1].flatten(0, 1), t[:, 1:].flatten(), ignore_index=0),
-        pairs(TOKENS, *Z),
-    ),
-    Problem("a token each, masked by hand", mlp(), _masked, pairs(HOLES, *Z), expected="either"),
-    Problem(
-        "tokens summed",
-        ending(lambda o: o.transpose(1, 2)),
-        nn.CrossEntropyLoss(reduction="sum"),
-        pairs(TOKENS, *Z),
-        divisor=N,
-    ),
-    Problem(
-        "outputs flattened, summed",
-        ending(lambda o: o.flatten(0, 1)),
-        lambda o, t: F.cross_entropy(o, t.flatten(), reduction="sum"),
-        pairs(TOKENS, *Z),
-        divisor=N,
-    ),
-    Problem(
-        "outputs flattened, mean",
-        ending(lambda o: o.flatten(0, 1)),
-        lambda o, t: F.cross_entropy(o, t.flatten()),
-        pairs(HOLES, *Z),
-    ),
-    Problem(
-        "outputs and targets flattened, mean",
-        ending(lambda o: o.flatten(0, 1)),
-        F.cross_entropy,
-        pairs(TOKENS.flatten(), *Z),
-        split=_flat_tokens,
-    ),
-    Problem(
-        "outputs and targets flattened, summed",
-        ending(lambda o: o.flatten(0, 1)),
-        nn.CrossEntropyLoss(reduction="sum"),
-        pairs(TOKENS.flatten(), *Z),
-        split=_flat_tokens,
-        divisor=N,
-    ),
-    Problem(
-        "time first",
-        ending(lambda o: o.mean(0)),
-        F.cross_entropy,
-        lambda: (drawn(POSITIONS, N, 4), LABELS),
-        split=_time_first,
-    ),
-    Problem(
-        "a pixel each",
-        lambda: nn.Conv2d(2, 3, 1),
-        nn.CrossEntropyLoss(ignore_index=255),
-        pairs(ignored(PIXELS, 255, 25), N, 2, 3, 2),
-    ),
-    Problem(
-        "a pixel each, weighted", lambda: nn.Conv2d(2, 3, 1), nn.CrossEntropyLoss(WEIGHTS), pairs(PIXELS, N, 2, 3, 2)
-    ),
-    Problem(
-        "a pixel each, weighted, summed",
-        lambda: nn.Conv2d(2, 3, 1),
-        nn.CrossEntropyLoss(WEIGHTS, reduction="sum"),
-        pairs(PIXELS, N, 2, 3, 2),
-        divisor=N,
-    ),
-    Problem(
-        "a pixel each, bits",
-        lambda: nn.Conv2d(2, 1, 3, padding=1),
-        nn.BCEWithLogitsLoss(),
-        pairs(whole(2, N, 1, 3, 2).float(), N, 2, 3, 2),
-    ),
-    Problem(
-        "a pixel each, of each",
-        lambda: nn.Conv2d(2, 3, 1),
-        nn.CrossEntropyLoss(reduction="none"),
-        pairs(PIXELS, N, 2, 3, 2),
-    ),
-    Problem(
-        "images summed",
-        lambda: nn.Conv2d(2, 2, 3, padding=1),
-        nn.MSELoss(reduction="sum"),
-        pairs(drawn(N, 2, 3, 2), N, 2, 3, 2),
-        divisor=N,
-    ),
-    Problem("ctc", mlp(), _ctc, pairs(1 + whole(2, N, 2), *Z), expected="either"),
-    Problem(
-        "a tuple of outputs",
-        ending(lambda o: (o, o.tanh())),
-        lambda o, t: F.cross_entropy(o[0], t) + 0.1 * o[1].square().mean(),
-        pairs(LABELS),
-    ),
-    Problem(
-        "a tuple of outputs, summed",
-        ending(lambda o: (o, o.tanh())),
-        lambda o, t: F.cross_entropy(o[0], t, reduction="sum") + 0.1 * o[1].square().sum(),
-        pairs(LABELS),
-        divisor=N,
-    ),
-    Problem(
-        "a dict of outputs",
-        ending(lambda o: {"logits": o}),
-        lambda o, t: F.cross_entropy(o["logits"], t, WEIGHTS.to(o["logits"])),
-        pairs(LABELS),
-    ),
-    Problem(
-        "a dict of outputs, summed",
-        ending(lambda o: {"mean": o, "spread": o}),
-        lambda o, t: (o["mean"] - t).square().sum() + o["spread"].square().sum(),
-        pairs(REAL),
-        divisor=N,
-    ),
-    Problem(
-        "two kinds of targets",
-        ending(lambda o: (o[:, :3], o[:, 3:]), 5),
-        lambda o, t: F.cross_entropy(o[0], t[0]) + F.mse_loss(o[1], t[1]),
-        lambda: (drawn(*X), (LABELS, drawn(N, 2))),
-    ),
-    Problem(
-        "two kinds of targets, ignored",
-        ending(lambda o: (o[:, :3], o[:, 3:]), 5),
-        lambda o, t: F.cross_entropy(o[0], t[0], WEIGHTS.to(o[0])) + F.mse_loss(o[1], t[1]),
-        lambda: (drawn(*X), (ignored(LABELS, -100), drawn(N, 2))),
-        expected="either",
-    ),
-    Problem(
-        "targets in a dict",
-        ending(lambda o: (o[:, :3], o[:, 3:]), 5),
-        lambda o, t: F.cross_entropy(o[0], t["class"], reduction="sum") + F.mse_loss(o[1], t["box"], reduction="sum"),
-        lambda: (drawn(*X), {"class": LABELS, "box": drawn(N, 2)}),
-        divisor=N,
-    ),
-]
-
-LOSSES = [*CE, *BINARY, *NUMBERS, *OF_BATCHES, *SHAPES]
+LOSSES = [*CE, *BINARY, *NUMBERS]

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from oracles.architectures import ARCHITECTURES, Written, squares
 from oracles.architectures import drawn as drawn_model
 from oracles.truth import N, Problem, cast
-from oracles.truth_losses import CLASSES, LABELS, drawn, mlp, pairs, uniform, whole
+from oracles.truth_data import CLASSES, LABELS, drawn, mlp, pairs, uniform, whole
 
 WORDS = whole(7, N, 5)
 

@@ -22,7 +22,7 @@ from oracles import plain
 from oracles.architectures import Written
 from oracles.plain import normal
 from oracles.truth import Function, Outcome, Problem, applied, cast, compared, failure, moved
-from oracles.truth_losses import drawn, uniform, whole
+from oracles.truth_data import drawn, uniform, whole
 
 TOTAL = 7  # examples
 CUTS = ((3, 4), (7,), (1, 6), (2, 2, 3))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-Switch = tuple[Any, str, object]
+Switch = tuple[Callable[[], Any], Callable[[Any], object], object]  # reads, sets, and the value without TF32
 
 
 @contextmanager
@@ -20,22 +21,31 @@ def full_precision(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _switches()]
-    for owner, name, value in _switches():
-        setattr(owner, name, value)
+    switches = _switches()
+    before = [get() for get, _, _ in switches]
+    for _, set_to, value in switches:
+        set_to(value)
     try:
         yield
     finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
+        for (_, set_to, _), value in zip(switches, before, strict=True):
+            set_to(value)
 
 
 def _switches() -> list[Switch]:
-    """What allows TF32, with the value that does not; newer PyTorch has other names, and forbids to mix both."""
+    """What allows TF32. Newer PyTorch has other names for it, and the older ones cannot be read where both were set."""
     cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
+    older: list[Switch] = [
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+        _attribute(cudnn, "allow_tf32", False),
+    ]
     try:
-        _ = cudnn.allow_tf32, matmul.allow_tf32
-    except RuntimeError:  # the newer names are in use
-        return [(owner, "fp32_precision", "ieee") for owner in (cudnn.conv, cudnn.rnn, matmul)]
-    return [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
+        _ = [get() for get, _, _ in older]
+    except RuntimeError:
+        newer: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+        return [_attribute(owner, "fp32_precision", "ieee") for owner in newer]
+    return older
+
+
+def _attribute(owner: object, name: str, value: object) -> Switch:
+    return partial(getattr, owner, name), partial(setattr, owner, name), value
