@@ -1,4 +1,4 @@
-"""float32 that is float32 on a GPU too."""
+"""Which kernels compute: the same for value and derivatives, and in the precision of their type."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 Switch = tuple[Callable[[], Any], Callable[[Any], object], object]  # reads, sets, and the value without TF32
 
@@ -30,6 +31,23 @@ def full_precision(device: torch.device) -> Iterator[None]:
     finally:
         for (_, set_to, _), value in zip(switches, before, strict=True):
             set_to(value)
+
+
+@contextmanager
+def one_path(module: nn.Module) -> Iterator[None]:
+    """Without kernels that are for some calls only, so that value and derivatives are of one function.
+
+    The fast path of attention is for gradients off, and has other values at padding; cuDNN's recurrent networks have no
+    derivative in eval mode.
+    """
+    fast, cudnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.cudnn.enabled = cudnn and not any(isinstance(m, nn.RNNBase) for m in module.modules())
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.cudnn.enabled = cudnn
 
 
 def _switches() -> list[Switch]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,23 +13,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from lossatlas.errors import CheckpointError, InputError, LossAtlasError, NumericalError
-from lossatlas.model.arithmetic import full_precision
-from lossatlas.model.batches import Batches, copied, digest, preserved_rng, seed_generators, tensor_bytes
-from lossatlas.model.belongings import Belongings, key_of, remember, remembered
-from lossatlas.model.checkpoints import state_of, without_wrappers
-from lossatlas.model.containers import cast_type
-from lossatlas.model.failures import explain_copy, explain_failure, needs_gradients
+from lossatlas.errors import InputError, LossAtlasError, NumericalError
+from lossatlas.model.arithmetic import full_precision, one_path
+from lossatlas.model.batches import Batches, copied, digest, preserved_rng, seed_generators
+from lossatlas.model.failures import explain_failure, needs_gradients
 from lossatlas.model.gradients import called_with_gradients
 from lossatlas.model.measures import Supervised
 from lossatlas.model.parameters import ParameterSpace
+from lossatlas.model.private import converted, private_copy
+from lossatlas.model.states import States
 from lossatlas.model.steps import StepLoss
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
-_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
-class FunctionalModel:
+class FunctionalModel(States):
     """``measure(tensors(theta), batch, index)``: what a batch yields with the parameters at theta, all else fixed.
 
     It owns a copy of the model that was given, in eval mode. Buffers are fresh copies at each pass, random numbers a
@@ -57,7 +53,7 @@ class FunctionalModel:
         self.rows_depend = False  # whether the model's outputs on an example depend on the others of its batch
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
         self._cast_to = dtype
-        self.module = _cast(_private_copy(model), device, dtype)
+        self.module = converted(private_copy(model), device, dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
         self._remember_own()
@@ -101,12 +97,6 @@ class FunctionalModel:
         """Whether the model keeps running statistics, whatever is used of them."""
         return any(norm.track_running_stats for norm in self.norms)
 
-    @property
-    def statistics(self) -> set[str]:
-        """The names of the running statistics."""
-        norms = [name for name, module in self.module.named_modules() if module in self.norms]
-        return {f"{name}.{own}" for name in norms for own in ("running_mean", "running_var")}
-
     def duplicate(self) -> FunctionalModel:
         """The same function on a module of its own, to be given another BatchNorm policy."""
         other = copy.copy(self)
@@ -114,14 +104,14 @@ class FunctionalModel:
             for name, value in vars(module).items():
                 if isinstance(value, Tensor) and value.grad_fn is not None:
                     setattr(module, name, value.detach())
-        other.module = _private_copy(self.module)
+        other.module = private_copy(self.module)
         other._wire()
         return other
 
     def cast(self, dtype: torch.dtype) -> FunctionalModel:
         """The same function on a module, and a loss module, of its own in another floating-point type."""
         other = self.duplicate()
-        _cast(other.module, None, dtype)
+        converted(other.module, None, dtype)
         other.point = self.point.to(dtype)
         if isinstance(self._measure, Supervised):
             other._measure = self._measure.copied_to(other.point)
@@ -241,7 +231,7 @@ class FunctionalModel:
     def module_from(self, model: nn.Module, theta: Tensor) -> nn.Module:
         """A new copy of ``model`` that really holds ``theta`` and the buffers of a pass at it, evaluated as here."""
         other = copy.copy(self)
-        other.module = _cast(_private_copy(model), theta.device, self._cast_to)
+        other.module = converted(private_copy(model), theta.device, self._cast_to)
         other._wire()
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
         tensors = self.tensors(theta)
@@ -300,115 +290,6 @@ class FunctionalModel:
         """Whether model and loss are apart, so that the outputs can be seen."""
         return isinstance(self._measure, Supervised)
 
-    def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
-        """theta of the same architecture's module, state dict or file; ``CheckpointError`` where it is another's."""
-        return self.point_from(self.state_of(source))
-
-    def point_from(self, state: Mapping[str, Tensor]) -> Tensor:
-        """theta of a state, as ``state_of`` gives it, whose other tensors are kept for paths."""
-        theta = self.space.check(self.space.flatten(state).to(self.point), "checkpoint")
-        if self.own_rest:
-            remember(self._key(theta), {name: state[name] for name in self.own_rest if name in state})
-        return theta
-
-    @property
-    def own_rest(self) -> dict[str, Tensor]:
-        """What the model holds besides theta: its buffers, and the parameters outside the selection."""
-        moving = {entry.name for entry in self.space}
-        named = itertools.chain(self.module.named_parameters(), self.module.named_buffers())
-        return {name: tensor for name, tensor in named if name not in moving}
-
-    def _remember_own(self) -> None:
-        self._origin = self.point
-        if rest := self.own_rest:
-            remember(self._key(self.point), rest)
-
-    def belongings(self, theta: Tensor) -> Belongings | None:
-        """What the model holds, or held, besides ``theta`` that ``theta`` was read from; None where it is not known."""
-        own = self.own_rest
-        if not own:
-            return Belongings({})
-        if torch.equal(theta.to(self._origin), self._origin):
-            return Belongings(own)
-        return remembered(self._key(theta))
-
-    def _key(self, theta: Tensor) -> str:
-        return key_of(([(entry.name, entry.shape) for entry in self.space], list(self.own_rest)), theta)
-
-    def state_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
-        """Every parameter and persistent buffer of the same architecture, by its first name."""
-        first = self._first_names()
-        own = {first.get(name, name): tensor for name, tensor in self.module.state_dict().items()}
-        given = without_wrappers(state_of(source), own)
-        state = {first.get(name, name): tensor for name, tensor in given.items()}
-        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or unexpected:
-            raise CheckpointError(
-                f"These are the weights of another network: missing {missing[:5]}, unexpected {unexpected[:5]}. "
-                f"Give weights saved from a {type(self.module).__name__} like this one."
-            )
-        if wrong := [name for name in own if _shape(state[name]) != _shape(own[name])]:
-            listed = "; ".join(f"{name} is {_shape(state[name])}, not {_shape(own[name])}" for name in wrong[:5])
-            raise CheckpointError(
-                f"These are the weights of another network, {len(wrong)} tensors have another shape: {listed}."
-            )
-        taken = {name: state[name].detach().to(own[name]) for name in own}
-        return taken | (self._unsaved(source) if isinstance(source, nn.Module) else {})
-
-    def _unsaved(self, model: nn.Module) -> dict[str, Tensor]:
-        """The buffers of a module that no state dict holds (``persistent=False``)."""
-        buffers = without_wrappers(dict(model.named_buffers()), dict(self.module.named_buffers()))
-        saved = self.module.state_dict().keys()
-        own = {name: buffer for name, buffer in self.module.named_buffers() if name not in saved}
-        return {name: buffers[name].detach().to(own[name]) for name in own if name in buffers}
-
-    def tensors_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What one pass uses that takes parameters and buffers from ``state``, as ``tensors`` does from theta."""
-        fresh = self._own_buffers() | dict(self.module.named_parameters(prefix="model"))
-        return fresh | {f"model.{name}": tensor.clone() for name, tensor in state.items()}
-
-    def state_dict(self, theta: Tensor) -> dict[str, Tensor]:
-        """The module's full state dict with its parameters at ``theta``."""
-        return self.saved(self.module.state_dict() | self.space.unflatten(theta))
-
-    def saved(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The names of the module's own state dict, with the tensors of ``state`` under their first names."""
-        first = self._first_names()
-        # A tied tensor has several names, and load_state_dict takes the last one's.
-        return {name: state[first.get(name, name)].detach().clone() for name in self.module.state_dict()}
-
-    def fingerprint(self) -> str:
-        """Of the parameters' names and shapes, the point, and the full state dict."""
-        sha = hashlib.sha256(repr([(e.name, e.shape) for e in self.space]).encode())
-        for tensor in [self.point, *self.state_dict(self.point).values()]:
-            sha.update(tensor_bytes(tensor))
-        return sha.hexdigest()[:16]
-
-    def _first_names(self) -> dict[str, str]:
-        """Every name of a parameter -> its first one; they differ where parameters are tied."""
-        first = {id(parameter): name for name, parameter in self.module.named_parameters()}
-        named = self.module.named_parameters(remove_duplicate=False)
-        return {name: first[id(parameter)] for name, parameter in named}
-
-    def buffers_besides_norms(self) -> dict[str, Tensor]:
-        """The buffers of the model's own without BatchNorm's statistics and their counters."""
-        norms = self.statistics
-        norms |= {name.replace("running_mean", "num_batches_tracked") for name in norms}
-        return {name: buffer for name, buffer in self.module.named_buffers() if name not in norms}
-
-    def other_buffers(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Which of them a state, as ``state_of`` gives it, has otherwise than the model."""
-        own = self.buffers_besides_norms()
-        return [name for name, buffer in own.items() if name in state and not torch.equal(state[name], buffer)]
-
-    def own_tensors(self) -> dict[str, Tensor]:
-        """Fresh copies of the buffers of the model's own, by the names that ``measure`` takes."""
-        return self._own_buffers()
-
-    def _own_buffers(self) -> dict[str, Tensor]:
-        # Copies, so that nothing a forward call writes outlives its pass.
-        return {f"model.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
-
     def _recomputed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, module in self.module.named_modules():
             if isinstance(module, BatchNorm) and module.track_running_stats:
@@ -434,23 +315,6 @@ class _Bound(nn.Module):
 
 
 @contextmanager
-def one_path(module: nn.Module) -> Iterator[None]:
-    """Without kernels that are for some calls only, so that value and derivatives are of one function.
-
-    The fast path of attention is for gradients off, and has other values at padding; cuDNN's recurrent networks have no
-    derivative in eval mode.
-    """
-    fast, cudnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
-    torch.backends.mha.set_fastpath_enabled(False)
-    torch.backends.cudnn.enabled = cudnn and not any(isinstance(m, nn.RNNBase) for m in module.modules())
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        torch.backends.cudnn.enabled = cudnn
-
-
-@contextmanager
 def _collecting_statistics(norms: Sequence[BatchNorm]) -> Iterator[None]:
     momenta = [norm.momentum for norm in norms]
     try:
@@ -462,53 +326,3 @@ def _collecting_statistics(norms: Sequence[BatchNorm]) -> Iterator[None]:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.eval()
             norm.momentum = momentum
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module itself of one that is data parallel or compiled."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
-    inner: nn.Module = getattr(model, "_orig_mod", model)  # torch.compile keeps the module itself there
-    return inner
-
-
-def _private_copy(model: nn.Module) -> nn.Module:
-    model = unwrapped(model)
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise InputError(
-            "The model is a TorchScript module (torch.jit), whose parameters cannot be exchanged: "
-            "give the Python module that it was made from, with model.load_state_dict(scripted.state_dict())."
-        )
-    try:
-        return copy.deepcopy(model, _with_shared_storage(model, _detached_attributes(model)))
-    except Exception as error:
-        raise explain_copy(model, error) from error
-
-
-def _cast(module: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module:
-    """The module there, with real numbers in ``dtype`` and complex ones in the type of the same precision."""
-    moved: nn.Module = module.to(device=device)._apply(lambda tensor: tensor.to(cast_type(tensor, dtype)))
-    return moved
-
-
-def _with_shared_storage(model: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
-    """The memo with copies of the parameters in it, with which views of them stay views of their copies.
-
-    ``deepcopy`` of a parameter by itself has a storage that nothing else shares, so that a view that the model keeps
-    would no more move with it, and nothing would tell.
-    """
-    for parameter in model.parameters():
-        if type(parameter) is nn.Parameter:
-            memo[id(parameter)] = nn.Parameter(copy.deepcopy(parameter.detach(), memo), parameter.requires_grad)
-    return memo
-
-
-def _detached_attributes(model: nn.Module) -> dict[int, Any]:
-    """A memo for ``deepcopy``: without graphs that a forward pass has left, and of what has no storage to be copied."""
-    left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    own = [value for value in [*left, *model.buffers()] if value.grad_fn is not None or value.layout in _COMPRESSED]
-    return {id(value): value.detach().clone() for value in own}
-
-
-def _shape(value: object) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
