@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lossatlas.errors import ReductionWarning
+from lossatlas.errors import InputError, ReductionWarning
 
 CLASSES = (F.cross_entropy, F.nll_loss)
 BINARY = (F.binary_cross_entropy_with_logits, F.binary_cross_entropy)
@@ -147,3 +147,13 @@ def warn_of_broadcast(watch: Watch) -> None:
             ReductionWarning,
             stacklevel=2,
         )
+
+
+def floating(loss: object) -> Tensor:
+    """What a loss returned, if it is a floating-point tensor."""
+    if isinstance(loss, Tensor) and loss.is_floating_point():
+        return loss
+    raise InputError(
+        f"The loss is a {type(loss).__name__}, not a floating-point tensor: "
+        "return a tensor (for an output object, its .loss)."
+    )

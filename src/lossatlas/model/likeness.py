@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lossatlas.errors import DataError, LossAtlasError
 from lossatlas.model.batches import copied, digest, preserved_rng
-from lossatlas.model.functional import FunctionalModel, unwrapped
+from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.private import unwrapped
 
 _PLAIN = (int, float, str, bool, list, tuple, dict, Tensor)
 

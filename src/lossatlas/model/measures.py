@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from lossatlas.errors import DataError, InputError
 from lossatlas.model.batches import Batches, describe, tensors_in
-from lossatlas.model.criteria import Criterion, Watch, warn_of_broadcast
+from lossatlas.model.criteria import Criterion, Watch, floating, warn_of_broadcast
 from lossatlas.model.divisors import Divisor, uneven_inside, weighted_values
 from lossatlas.model.forms import flat, per_example, places_at_outputs, places_at_targets
 from lossatlas.model.inputs import applied, require_one_way
@@ -24,6 +25,7 @@ from lossatlas.model.reduction import (
     SUM,
     VALUES,
     counts_in,
+    entries_in,
     refuse_ambiguous,
     refuse_uncertain,
     settle_layout,
@@ -33,9 +35,20 @@ from lossatlas.model.reduction import (
     warn_of_weights,
 )
 
-__all__ = ["Loss", "Metric", "Supervised", "scalar"]
-
 Loss = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The batch that is looked at, its number of examples, and the model's outputs on it."""
+
+    n: int
+    batch: Any
+    outputs: Any
+
+    @property
+    def targets(self) -> Any:
+        return _pair(self.batch)[1]
 
 
 class Supervised:
@@ -71,16 +84,16 @@ class Supervised:
         require_one_way(model, map(_pair, batches))
         settle_layout(batches)
         n, batch = typical(batches, lambda one: self.plain(model, one))
-        targets, outputs = _pair(batch)[1], self.outputs(model, batch)
+        seen = _Seen(n, batch, self.outputs(model, batch))
         with Watch() as watch:
-            whole = floating(self._loss(outputs, targets))
+            whole = floating(self._loss(seen.outputs, seen.targets))
         warn_of_broadcast(watch)
         if whole.ndim and (whole.numel() > 1 or n == 1):
-            self._settle_values(whole, n, targets, batches)
+            self._settle_values(whole, seen, batches)
         else:
-            self._settle_mean(model, watch, whole, (outputs, batch, n), batches)
+            self._settle_mean(model, watch, whole, seen, batches)
         self._metrics_apart = self._weighted or batches.weight_given
-        self._settle_metrics(watch.criterion(whole), outputs, targets, batches)
+        self._settle_metrics(watch.criterion(whole), seen, batches)
 
     def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         outputs, targets = self.outputs(model, batch), _pair(batch)[1]
@@ -106,31 +119,27 @@ class Supervised:
         """l(f, y): one value an example, or the mean over the batch where the loss has no value for one."""
         if self._weighted:
             return self._weighted_loss(outputs, targets)["loss"]
-        return (self._each or self._loss)(outputs, targets)
+        return flat((self._each or self._loss)(outputs, targets))
 
     def _weighted_loss(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
         values, weights = weighted_values(lambda: self._loss(outputs, targets), _rows(targets))
         return {"loss": values, weight_key("loss"): weights}
 
-    def _settle_values(self, whole: Tensor, n: int, targets: Any, batches: Batches) -> None:
-        self._each = lambda outputs, targets: flat(self._loss(outputs, targets))
+    def _settle_values(self, whole: Tensor, seen: _Seen, batches: Batches) -> None:
         self.returns_values, self.reduction = True, VALUES
-        if len(whole) == n:
+        if len(whole) == seen.n:
             return
-        if len(whole) != _rows(targets):
+        if len(whole) != _rows(seen.targets):
             raise InputError(f"The loss has shape {tuple(whole.shape)}: return a mean (0-d) or one value an example.")
         batches.settle(size=lambda batch: len(batch[1]), weigh=lambda batch: len(batch[1]))
 
-    def _settle_mean(
-        self, model: nn.Module, watch: Watch, whole: Tensor, seen: tuple[Any, Any, int], batches: Batches
-    ) -> None:
-        outputs, batch, _ = seen
-        loss = scalar(self._loss) if whole.ndim else self._loss
+    def _settle_mean(self, model: nn.Module, watch: Watch, whole: Tensor, seen: _Seen, batches: Batches) -> None:
+        loss = _scalar(self._loss) if whole.ndim else self._loss
         criterion = None if batches.weight_given else watch.mean(whole)
-        divisor = None if criterion is None else self._divisor(model, criterion, batch, batches)
+        divisor = None if criterion is None else self._divisor(model, criterion, seen.batch, batches)
         found = None
         if divisor is None or not divisor.uneven():
-            found = per_example(loss, outputs, _pair(batch)[1], lambda: self._targets(batches))
+            found = per_example(loss, seen.outputs, seen.targets, lambda: (_pair(one)[1] for one in batches))
         if found is not None:
             self._settle_form(*found, seen, batches, told=criterion is not None)
         elif divisor is not None and self._kind(model, loss, seen, batches)[0] in (None, "mean"):
@@ -138,19 +147,18 @@ class Supervised:
         else:
             self._settle_other(model, loss, watch, seen, batches)
 
-    def _settle_form(self, form: Loss, kind: str, seen: tuple[Any, Any, int], batches: Batches, *, told: bool) -> None:
+    def _settle_form(self, form: Loss, kind: str, seen: _Seen, batches: Batches, *, told: bool) -> None:
         self._each = form
         if kind == "sum":
             self._settle_sum(form, seen, batches)
         elif batches.weight_given:
             self.reduction = STATED
         elif not told:
-            refuse_ambiguous([_entries(n, batch) for n, batch in sized(batches)])
+            refuse_ambiguous([entries_in(_pair(batch)[1], n) for n, batch in sized(batches)])
 
-    def _settle_sum(self, each: Loss, seen: tuple[Any, Any, int], batches: Batches) -> None:
+    def _settle_sum(self, each: Loss, seen: _Seen, batches: Batches) -> None:
         """A sum over rows is divided by the number of examples, which have the same number of rows each."""
-        outputs, batch, n = seen
-        self.reduction, rows = SUM, len(each(outputs, _pair(batch)[1]))
+        self.reduction, rows, n = SUM, len(each(seen.outputs, seen.targets)), seen.n
         if rows == n:
             return
         if any(_rows(_pair(one)[1]) not in (None, m * rows // n) for m, one in sized(batches)) or rows % n:
@@ -160,9 +168,7 @@ class Supervised:
             )
         self._each = lambda outputs, targets: each(outputs, targets) * (rows // n)
 
-    def _settle_other(
-        self, model: nn.Module, loss: Loss, watch: Watch, seen: tuple[Any, Any, int], batches: Batches
-    ) -> None:
+    def _settle_other(self, model: nn.Module, loss: Loss, watch: Watch, seen: _Seen, batches: Batches) -> None:
         kind, places = self._kind(model, loss, seen, batches)
         if kind == "sum":
             self.reduction, count = SUM, self._counter(seen, batches)
@@ -172,35 +178,32 @@ class Supervised:
             self.reduction = STATED
             return
         refuse_uncertain(kind, watch)
-        refuse_ambiguous([_entries(n, batch) if kind == "mean" else counts_in(batch, n) for n, batch in sized(batches)])
+        counts = [(entries_in(_pair(b)[1], n) if kind == "mean" else counts_in(b, n)) for n, b in sized(batches)]
+        refuse_ambiguous(counts)
         uneven = watch.uneven or (
-            kind == "mean" and uneven_inside(watch, seen[1], batches, lambda batch: self.plain(model, batch))
+            kind == "mean" and uneven_inside(watch, seen.batch, batches, lambda batch: self.plain(model, batch))
         )
         if watch.broadcast is None and (uneven or (kind != "mean" and is_nearly_either(places))):
             warn_of_weights()
         if uneven or kind != "mean":
             self._keep_batches(batches)
 
-    def _kind(
-        self, model: nn.Module, loss: Loss, seen: tuple[Any, Any, int], batches: Batches
-    ) -> tuple[Kind | None, list[Place]]:
+    def _kind(self, model: nn.Module, loss: Loss, seen: _Seen, batches: Batches) -> tuple[Kind | None, list[Place]]:
         """By outputs and all targets; by the model on parts of batches where outputs are not cut as the batch is."""
-        outputs, batch, n = seen
-        places = places_at_outputs(loss, outputs, _pair(batch)[1], n)
+        places = places_at_outputs(loss, seen.outputs, seen.targets, seen.n)
         if (kind := kind_of(places)) not in (None, "neither"):
             targets = ((m, _pair(one)[1]) for m, one in sized(batches))
-            places += places_at_targets(loss, outputs, n, targets)
+            places += places_at_targets(loss, seen.outputs, seen.n, targets)
             return kind_of(places), places
         step = lambda at, one: loss(self.outputs(at, one), _pair(one)[1])  # noqa: E731
-        whole = places_at_parameters(model, step, [(n, batch), *several(batches)])
+        whole = places_at_parameters(model, step, [(seen.n, seen.batch), *several(batches)])
         apart = kind_of(whole)
         return (apart, whole) if kind is None or apart not in (None, "neither") else (kind, places)
 
-    def _counter(self, seen: tuple[Any, Any, int], batches: Batches) -> Callable[[Any, Any], int]:
+    def _counter(self, seen: _Seen, batches: Batches) -> Callable[[Any, Any], int]:
         """The number of examples of a batch from the length of its targets, or of its outputs if it has none."""
-        outputs, batch, n = seen
-        own = next(tensors_in(_pair(batch)[1]), None)
-        rows = len(next(tensors_in(outputs)) if own is None else own)
+        own, n = next(tensors_in(seen.targets), None), seen.n
+        rows = len(next(tensors_in(seen.outputs)) if own is None else own)
 
         def count(outputs: Any, targets: Any) -> int:
             return len(next(tensors_in(outputs if own is None else targets))) * n // rows
@@ -224,37 +227,16 @@ class Supervised:
         self.depends_on_batch, self.reduction = True, CONTRAST
         batches.settle(uncut=CONTRAST)
 
-    def _targets(self, batches: Batches) -> Iterator[Any]:
-        return (_pair(batch)[1] for batch in batches)
-
-    def _settle_metrics(self, criterion: Criterion | None, outputs: Any, targets: Any, batches: Batches) -> None:
+    def _settle_metrics(self, criterion: Criterion | None, seen: _Seen, batches: Batches) -> None:
         if self._metrics == "auto":
-            self._metrics = automatic(self._loss, criterion, outputs, targets, list(map(_pair, batches)))
+            self._metrics = automatic(self._loss, criterion, seen.outputs, seen.targets, list(map(_pair, batches)))
         for name, metric in self._metrics.items():
-            checked(name, metric(outputs, targets), _rows(targets))
+            checked(name, metric(seen.outputs, seen.targets), _rows(seen.targets))
 
 
-def scalar(loss: Loss) -> Loss:
+def _scalar(loss: Loss) -> Loss:
     """The same loss as a 0-d tensor, where it has one entry."""
     return lambda outputs, targets: loss(outputs, targets).mean()
-
-
-def floating(loss: object) -> Tensor:
-    """What a loss returned, if it is a floating-point tensor."""
-    if isinstance(loss, Tensor) and loss.is_floating_point():
-        return loss
-    raise InputError(
-        f"The loss is a {type(loss).__name__}, not a floating-point tensor: "
-        "return a tensor (for an output object, its .loss)."
-    )
-
-
-def _entries(n: int, batch: Any) -> dict[str, float]:
-    """What a mean over examples could be over besides: entries of their targets."""
-    many = [t for t in tensors_in(_pair(batch)[1]) if t.ndim > 1]
-    return {"the number of examples": float(n)} | {
-        f"the number of entries of tensor {place + 1} of the targets": float(t.numel()) for place, t in enumerate(many)
-    }
 
 
 def _rows(targets: Any) -> int | None:

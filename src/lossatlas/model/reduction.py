@@ -99,10 +99,15 @@ def _first(batch: Any) -> Any:
 
 def settle_layout(batches: Batches) -> None:
     """One example whose targets are flattened over positions looks time first: the other batches tell."""
-    inputs = [(batch[0], batch[1]) for batch in batches if _is_pair(batch)]
-    open_ = [isinstance(x, Tensor) and _time_first(x, len(t)) and len(x) == 1 < len(t) for x, t in inputs]
-    if any(open_) and any(examples_of_targets(x, len(t)) < len(t) for x, t in inputs):
+    found = {_layout(batch[0], len(batch[1])) for batch in batches if _is_pair(batch)}
+    if found >= {"open", "flattened"}:
         batches.settle(size=lambda batch: leading_size(batch[0]))
+
+
+def _layout(inputs: Any, m: int) -> str | None:
+    if isinstance(inputs, Tensor) and _time_first(inputs, m) and len(inputs) == 1 < m:
+        return "open"
+    return "flattened" if examples_of_targets(inputs, m) < m else None
 
 
 def typical(batches: Batches, run: Callable[[Any], Any]) -> tuple[int, Any]:
@@ -162,6 +167,14 @@ def refuse_ambiguous(counts: list[dict[str, float]], *, constant: bool = False) 
                 f"{[int(one[first]) for one in counts[:3]]}, {name} is {[round(c) for c in column[:3]]} in the first "
                 f"batches (examples, tokens, nodes or graphs?): {_CHOICES}."
             )
+
+
+def entries_in(targets: Any, n: int) -> dict[str, float]:
+    """What a mean over examples could be over besides: the entries of their targets."""
+    many = [t for t in tensors_in(targets) if t.ndim > 1]
+    return {"the number of examples": float(n)} | {
+        f"the number of entries of tensor {place + 1} of the targets": float(t.numel()) for place, t in enumerate(many)
+    }
 
 
 def counts_in(batch: Any, n: int) -> dict[str, float]:

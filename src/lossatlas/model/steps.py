@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from lossatlas.errors import InputError
 from lossatlas.model.batches import Batches, tensors_in
-from lossatlas.model.criteria import Criterion, Watch, warn_of_broadcast
+from lossatlas.model.criteria import Criterion, Watch, floating, warn_of_broadcast
 from lossatlas.model.divisors import Divisor, uneven_inside
 from lossatlas.model.forms import flat
 from lossatlas.model.kinds import is_nearly_either, kind_of, places_at_parameters
-from lossatlas.model.measures import floating
 from lossatlas.model.reduction import (
     CONTRAST,
     MEAN,
