@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lossatlas.errors import InputError
+from lossatlas.errors import InputError, ReductionWarning
 from lossatlas.objective import Objective
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -28,6 +28,11 @@ def logit_loss(o, t):
 
 def focal(o, t):
     return ((1 - o.softmax(1).gather(1, t[:, None])[:, 0]) ** 2 * F.cross_entropy(o, t, reduction="none")).mean()
+
+
+def pinball(o, t):
+    apart = t[:, None] - o
+    return torch.maximum(torch.tensor([0.1, 0.5, 0.9]) * apart, torch.tensor([-0.9, -0.5, -0.1]) * apart).mean(1)
 
 
 ACCURACIES = {
@@ -52,6 +57,9 @@ NONE = {
     "targets that are no classes": (lambda o, t: ((o - t[:, None]) ** 2).mean(), 3, Y),
     "outputs that are distances": (lambda o, t: o.gather(1, t[:, None]).mean(), 3, Y),
     "soft labels": (F.binary_cross_entropy_with_logits, 3, 0.5 * BITS),
+    "quantiles of counts": (pinball, 3, Y),
+    "values of actions": (lambda o, t: ((o.gather(1, t[:, None]) - 1) ** 2).mean(1), 3, Y),
+    "one of several classes, or labels": (F.binary_cross_entropy_with_logits, 3, F.one_hot(Y, 3).float()),
 }
 
 
@@ -117,3 +125,22 @@ def test_class_weights_of_the_loss_are_none_of_the_accuracy():
 def test_what_is_no_metric_is_refused_with_what_may_be_returned(value):
     with pytest.raises(InputError, match=r"metric 'mine' gave .* return .*sums, counts"):
         Objective(model(3), F.cross_entropy, (X, Y), metrics={"mine": lambda o, t: value})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"loss": lambda o, t: o[:, 0]}, "cannot be called 'loss'"),
+        ("accuracy", "give a dict"),
+        (["accuracy"], "'auto'"),
+    ],
+)
+def test_metrics_that_are_none_are_refused(metrics, said):
+    with pytest.raises(InputError, match=said):
+        Objective(model(3), F.cross_entropy, (X, Y), metrics=metrics)
+
+
+def test_a_metric_that_compares_all_examples_with_all_is_warned_of():
+    o, y = model(1), torch.rand(40)
+    with pytest.warns(ReductionWarning, match=r"\(40, 1\) and \(40,\)"):
+        Objective(o, lambda o, t: F.mse_loss(o[:, 0], t), (X, y), metrics={"mae": lambda o, t: (o - t).abs().mean(1)})

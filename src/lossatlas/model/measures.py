@@ -60,6 +60,11 @@ class Supervised:
 
     def __init__(self, loss: Loss, metrics: Mapping[str, Metric] | Literal["auto"] | None) -> None:
         self._loss = loss
+        if metrics not in ("auto", None) and not isinstance(metrics, Mapping):
+            raise InputError(
+                f"metrics is {metrics!r}: give a dict {{name: metric(outputs, targets)}}, None, or 'auto' for the "
+                "accuracy where targets are classes."
+            )
         self._metrics: Mapping[str, Metric] | Literal["auto"] = {} if metrics is None else metrics
         self._each: Loss | None = None
         self._weighted = self._metrics_apart = False
@@ -231,7 +236,10 @@ class Supervised:
         if self._metrics == "auto":
             self._metrics = automatic(self._loss, criterion, seen.outputs, seen.targets, list(map(_pair, batches)))
         for name, metric in self._metrics.items():
-            checked(name, metric(seen.outputs, seen.targets), _rows(seen.targets))
+            with Watch() as watch:
+                found = metric(seen.outputs, seen.targets)
+            warn_of_broadcast(watch)
+            checked(name, found, _rows(seen.targets))
 
 
 def _scalar(loss: Loss) -> Loss:

@@ -15,7 +15,6 @@ from torch import Tensor
 from lossatlas.errors import InputError
 from lossatlas.model.criteria import BINARY, CLASSES, Criterion
 from lossatlas.model.forms import flat
-from lossatlas.model.reduction import quietly
 
 Result = Tensor | tuple[Tensor, Tensor]
 Metric = Callable[[Any, Any], Result]
@@ -81,6 +80,8 @@ def automatic(
 
 def checked(name: str, value: object, n: int | None) -> None:
     """``InputError`` where a metric gave something else than it may; ``n``: the number of examples."""
+    if name == "loss" or name.endswith(weight_key("")):
+        raise InputError(f"A metric cannot be called {name!r}, which is taken: give it another name.")
     parts = value if isinstance(value, tuple) else (value,)
     if len(parts) <= 2 and all(_is_metric(part, n, one=len(parts) == 1) for part in parts):
         return
@@ -114,8 +115,11 @@ def _is_metric(part: object, n: int | None, *, one: bool) -> bool:
 def _binary(criterion: Criterion, outputs: Tensor, targets: Tensor, pairs: Pairs) -> Metric | None:
     seen = criterion.given["input"]
     same = seen.numel() == outputs.numel() == targets.numel() and torch.equal(seen.flatten(), outputs.flatten())
-    if not same or not all(bool(((t == 0) | (t == 1)).all()) for _, t in pairs):
+    found = [t for _, t in pairs]
+    if not same or not all(bool(((t == 0) | (t == 1)).all()) for t in found):
         return None
+    if targets.ndim > 1 and targets.shape[1] > 1 and all(bool((t.sum(1) == 1).all()) for t in found):
+        return None  # one of several classes, or labels of which each example happens to have one
     return threshold_accuracy(0.0 if criterion.function is BINARY[0] else 0.5)
 
 
@@ -140,7 +144,7 @@ def _class_axis(criterion: Criterion | None, outputs: Tensor, targets: Tensor) -
     second = outputs.ndim >= 2 and outputs.shape[:1] + outputs.shape[2:] == targets.shape
     last = outputs.ndim >= 3 and outputs.shape[:-1] == targets.shape
     if criterion is None:
-        return 1 if second else None
+        return 1 if second and not last else None
     seen = criterion.given["input"]
     if not torch.equal(criterion.given["target"].flatten(), targets.flatten()):
         return None
@@ -153,17 +157,29 @@ def _class_axis(criterion: Criterion | None, outputs: Tensor, targets: Tensor) -
 
 
 def _prefers_largest(loss: Callable[[Any, Any], Tensor], outputs: Tensor, targets: Tensor) -> bool:
-    """Whether the loss is smaller where the largest output is the target's than where it is another one's."""
-    labels = targets.long()
+    """Whether the loss falls where the target's output rises and where the others fall, whichever class is the target.
+
+    Quantiles and ordinals are not alike for all classes; the value of an action does not depend on the others.
+    """
+    here = targets.long().unsqueeze(1)
+    low, high = torch.zeros_like(outputs), torch.zeros_like(outputs).scatter(1, here, 1.0)
+    others, wrong = high - 1, high.roll(1, 1)
+    order = torch.arange(outputs.shape[1], device=outputs.device).roll(1)
     try:
-        with quietly():
-            right, wrong = (
-                loss(torch.zeros_like(outputs).scatter(1, t.unsqueeze(1), 1.0), targets).double().mean()
-                for t in (labels, (labels + 1) % outputs.shape[1])
+        at_low, at_high, at_others, at_wrong, renamed = (
+            float(loss(o, t).double().mean())
+            for o, t in (
+                (low, targets),
+                (high, targets),
+                (others, targets),
+                (wrong, targets),
+                (outputs[:, order], ((targets + 1) % outputs.shape[1]).to(targets)),
             )
+        )
+        own = float(loss(outputs, targets).double().mean())
     except Exception:  # whatever a user's loss raises on outputs that the model did not give
         return False
-    return bool(right < wrong)
+    return at_high < at_low < at_wrong and at_others < at_low and abs(renamed - own) <= 1e-4 * max(abs(own), 1e-3)
 
 
 def _sums(values: Tensor) -> Tensor:
