@@ -24,7 +24,7 @@ from lossatlas.objective import Objective
 Tensors = dict[str, Tensor]
 _TWO_SIDED = 1.96  # standard errors, 95 %
 _SAME = 1e-3  # relative difference of two losses below which nothing is said
-_SMALL = 1e-2  # relative difference within the error over the data above which it is noted
+_SMALL = 1e-2  # and above which it is a warning, or only noted where statistics are estimated and the data's error is larger
 _ITERATIONS = 500  # of the power method, at most
 _NAMED = 4  # buffers in a message
 
@@ -191,8 +191,11 @@ def _difference(objective: Objective, name: str, found: Sample, own: Sample, res
         f"The loss at {name} is {found.mean:.4g}, and that model's own, with its own buffers, is "
         f"{own.mean:.4g}: {_remedy(objective.function, rest)}."
     )
-    error = _TWO_SIDED * own.stderr if math.isfinite(own.stderr) else 0.0
-    return (note, True) if not apart <= error else (note if apart > _SMALL * abs(own.mean) else "", False)
+    small = _SMALL * abs(own.mean)
+    function = objective.function
+    estimated = function.norms and function.policy != "frozen"  # the statistics, from some of the data
+    error = _TWO_SIDED * own.stderr if estimated and math.isfinite(own.stderr) else small
+    return (note, True) if not apart <= error else (note if apart > small else "", False)
 
 
 def _own_loss(objective: Objective, end: Tensor, rest: Tensors) -> Sample:
