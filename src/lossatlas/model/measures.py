@@ -201,7 +201,7 @@ class Supervised:
             places += places_at_targets(loss, seen.outputs, seen.n, targets)
             return kind_of(places), places
         step = lambda at, one: loss(self.outputs(at, one), _pair(one)[1])  # noqa: E731
-        whole = places_at_parameters(model, step, [(seen.n, seen.batch), *several(batches)])
+        whole = places_at_parameters(model, step, [(seen.n, seen.batch), *several(batches)[1:]])
         apart = kind_of(whole)
         return (apart, whole) if kind is None or apart not in (None, "neither") else (kind, places)
 

@@ -77,7 +77,7 @@ class StepLoss:
     def _settle_criterion(
         self, model: nn.Module, criterion: Criterion, seen: tuple[int, Any], batches: Batches
     ) -> None:
-        places = places_at_parameters(model, self._value, [seen, *several(batches)])
+        places = places_at_parameters(model, self._value, [seen, *several(batches)[1:]])
         kind = kind_of(places)
         divisor = Divisor(criterion, seen[1], batches, lambda batch: self._seen(model, batch))
         batches.settle(size=divisor.size)
@@ -90,7 +90,9 @@ class StepLoss:
         self._keep_batches(batches)
 
     def _settle_other(self, model: nn.Module, watch: Watch, seen: tuple[int, Any], batches: Batches) -> None:
-        places = places_at_parameters(model, lambda at, batch: self._value(at, batch).mean(), [seen, *several(batches)])
+        places = places_at_parameters(
+            model, lambda at, batch: self._value(at, batch).mean(), [seen, *several(batches)[1:]]
+        )
         kind = kind_of(places)
         refuse_uncertain(kind, watch)
         refuse_ambiguous([counts_in(batch, n) for n, batch in sized(batches)], constant=kind is None)
