@@ -14,7 +14,7 @@ from oracles.refusals import refused
 from torch import Tensor
 
 import lossatlas as la
-from lossatlas.errors import DirectionError, InputError, NonFiniteLoss
+from lossatlas.errors import BufferWarning, DirectionError, InputError, NonFiniteLoss
 from lossatlas.geometry.curves import Bezier, PolygonalChain
 from lossatlas.objective import Objective
 
@@ -113,7 +113,8 @@ def test_statistics_are_recomputed_along_a_path_unless_told_otherwise():
     again = o.with_batch_norm("recompute")
     assert found.attrs["batch_norm"] == "recompute"
     assert found["loss"].values.tolist() == [again.value(segment.point(t)) for t in (0.0, 0.5, 1.0)]
-    frozen = measured(o, segment, steps=3, tol=None, batch_norm="frozen")
+    with pytest.warns(BufferWarning, match="use batch_norm='recompute'"):
+        frozen = measured(o, segment, steps=3, tol=None, batch_norm="frozen")
     assert frozen.attrs["batch_norm"] == "frozen"
     assert float(frozen["loss"][0]) == o.value()
     assert float(frozen["loss"][1]) != float(found["loss"][1])

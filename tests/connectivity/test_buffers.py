@@ -90,7 +90,8 @@ def test_the_vectors_of_spectral_norm_are_those_of_each_point_s_weights(norm):
     o = Objective(a, lambda out, t: F.cross_entropy(5 * out, t), (X, Y), metrics=None)
     with pytest.warns(BufferWarning, match="_u"):
         line = la.Segment(o.point, o.point_of(b))
-    found = measured(o, line, steps=5, tol=None)
+    with pytest.warns(BufferWarning, match="call the model in train mode once more"):
+        found = measured(o, line, steps=5, tol=None)
     weights = [p for p in o.space if len(p.shape) == 2]
     biases = [p for p in o.space if len(p.shape) == 1]
     for t, loss in zip(found["t"].values, found["loss"].values, strict=True):
@@ -235,6 +236,7 @@ def test_what_is_kept_is_bounded_and_what_is_dropped_is_told(monkeypatch):
         measured(o, la.Segment(o.point, ends[0]), steps=3, tol=None)
 
 
+@pytest.mark.filterwarnings("ignore:The loss at the last end of the line after alignment")
 def test_an_aligned_network_keeps_its_buffers():
     class Centred(nn.Sequential):
         def __init__(self, seed):

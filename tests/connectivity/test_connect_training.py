@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lossatlas as la
 from lossatlas.connectivity import fitting
 from lossatlas.connectivity.connect import connect
-from lossatlas.errors import CheckpointError, DirectionError, InputError, NonFiniteLoss, OutputError
+from lossatlas.errors import BufferWarning, CheckpointError, DirectionError, InputError, NonFiniteLoss, OutputError
 from lossatlas.geometry.curves import Bezier, PolygonalChain, Segment
 from lossatlas.objective import Objective
 
@@ -146,7 +146,8 @@ def test_only_the_chosen_parameters_move():
     member = BY_NAME["mlp-tanh"]
     a, b = member.make(seed=0), member.make(seed=1)
     o = Objective(a, member.loss, member.data(), parameters="2.*")
-    found = fitted(o, a, b, epochs=40, learning_rate=0.02)
+    with pytest.warns(BufferWarning, match="select them too"):
+        found = fitted(o, a, b, epochs=40, learning_rate=0.02)
     assert found.curve.points.shape == (3, 7 * 3 + 3)
     assert torch.equal(found.curve.point(1.0), torch.cat([b[2].weight.flatten(), b[2].bias]).detach())
     assert found.training["epoch_loss"][-1] < found.training["epoch_loss"][0]

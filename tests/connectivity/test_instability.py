@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import lossatlas as la
 from lossatlas import zoo
 from lossatlas.connectivity.instability import instability
-from lossatlas.errors import CheckpointError, DirectionError, InputError, NonFiniteLoss
+from lossatlas.errors import BufferWarning, CheckpointError, DirectionError, InputError, NonFiniteLoss
 from lossatlas.objective import Objective
 
 
@@ -280,9 +280,11 @@ def test_a_point_of_another_type_that_takes_a_gradient_is_a_point():
 
 def test_only_the_chosen_parameters_are_compared():
     o = classifier(parameters="2.*")
-    found = measured(o, interpolated, [0])
+    with pytest.warns(BufferWarning, match="select them too"):
+        found = measured(o, interpolated, [0])
     a, b = (o.point_of(interpolated(0, order)) for order in (0, 1))
-    own = la.barrier(o, la.Segment(a, b), definition="frankle", steps=5, draws=100, progress=False)
+    with pytest.warns(BufferWarning, match="select them too"):
+        own = la.barrier(o, la.Segment(a, b), definition="frankle", steps=5, draws=100, progress=False)
     assert found["barrier"].item() == own["barrier"].item()
 
 

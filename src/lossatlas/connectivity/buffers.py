@@ -24,9 +24,7 @@ from lossatlas.objective import Objective
 Tensors = dict[str, Tensor]
 _TWO_SIDED = 1.96  # standard errors, 95 %
 _SAME = 1e-3  # relative difference of two losses below which nothing is said
-_SMALL = (
-    1e-2  # and above which it is a warning, or only noted where statistics are estimated and the data's error is larger
-)
+_SMALL = 1e-2  # and above which it is a warning; where statistics are estimated, a note within the data's error
 _ITERATIONS = 500  # of the power method, at most
 _NAMED = 4  # buffers in a message
 
