@@ -184,7 +184,7 @@ def test_rows_that_depend_on_their_batch_are_told_and_never_cut() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
     o = la.Objective(model, F.cross_entropy, (X, Y), batch_size=6)
     assert o.provenance()["batch_norm"] == "batch"
-    assert "depends on its batch" in str(o.provenance()["batches"])
+    assert "depends on its batch" in str(o.provenance()["batch_dependence"])
     with pytest.raises(InputError, match="rows depend on others"):
         o.subset(6)
 

@@ -339,7 +339,7 @@ class Objective:
         """What a Dataset's ``attrs`` say about where its numbers come from."""
         label: dict[str, str | int] = {} if self.network is None else {"network": self.network}
         if self.function.depends_on_batch:
-            label["batches"] = "kept as they are, since the loss of an example depends on its batch"
+            label["batch_dependence"] = "kept as they are, since the loss of an example depends on its batch"
         if self.function.draws:
             label["random_numbers"] = "drawn by model or loss, from a fixed seed for each batch"
         if self.function.derivatives and (failures := self.function.derivatives.failures(self.function)):

@@ -159,7 +159,7 @@ def test_a_table_that_the_model_keeps_from_an_evaluation_serves_the_derivatives(
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if self.table is None or len(self.table) < len(x):
-                self.table = torch.linspace(1, 2, len(x), dtype=x.dtype)[:, None]
+                self.table = 1 + torch.arange(len(x), dtype=x.dtype)[:, None] / 10
             return self.linear(x) * self.table[: len(x)]
 
     inputs, targets = BY_NAME["mlp-tanh"].data()

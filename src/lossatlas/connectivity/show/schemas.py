@@ -28,7 +28,7 @@ CONNECTION = Schema(
         *(*OBJECTIVE, "path", "curve", "bends", "engine", "epochs", "batch_size", "learning_rate"),
         *("optimizer", "schedule", "seed", "length_ratio"),
     ),
-    optional_attrs=COMMON,
+    optional_attrs=(*COMMON, "ends_note"),
 )
 BARRIER = Schema(
     variables=_over(("t",), "t", "loss", "loss_stderr")
@@ -55,7 +55,7 @@ PLANE = Schema(
     | _over(("mark",), "mark", "mark_alpha", "mark_beta", "mark_off_plane"),
     optional=SURFACE_OPTIONAL,
     attrs=SURFACE_ATTRS,
-    optional_attrs=SURFACE_OPTIONAL_ATTRS,
+    optional_attrs=(*SURFACE_OPTIONAL_ATTRS, "ends_note"),
 )
 INSTABILITY = Schema(
     variables=_over(("k",), "k") | _over(("pair",), "pair") | _over(("k", "pair"), "barrier", ends=_INTERVAL),
