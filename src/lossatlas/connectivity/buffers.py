@@ -17,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from lossatlas.errors import BufferWarning
 from lossatlas.evaluation.points.loops import measured_with
 from lossatlas.model.belongings import Belongings
+from lossatlas.model.fingerprints import equal
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.samples import Sample, samples_of
 from lossatlas.objective import Objective
@@ -41,7 +42,7 @@ def carrying_buffers(objective: Objective, a: Tensor, b: Tensor) -> Objective:
         return objective
     own = function.buffers_besides_norms()
     first, last = (_taken(own, function.belongings(end)) for end in (a, b))
-    differ = [name for name in own if not all(torch.equal(end[name], own[name]) for end in (first, last))]
+    differ = [name for name in own if not all(equal(end[name], own[name]) for end in (first, last))]
     spectral = list(_spectral_norms(function.module))
     if not differ and not spectral:
         return objective

@@ -21,10 +21,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lossatlas.model.fingerprints import bytes_of, tensor_bytes
+from lossatlas.model.fingerprints import bytes_of, equal, tensor_bytes
 
 MOST = 2**28  # bytes
 
@@ -69,4 +68,4 @@ def remembered(key: str) -> Belongings | None:
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Whether the tensors are equal that both have, in the type and on the device of the second."""
-    return all(torch.equal(one[name].to(other[name]), other[name]) for name in one.keys() & other.keys())
+    return all(equal(one[name].to(other[name]), other[name]) for name in one.keys() & other.keys())

@@ -125,6 +125,12 @@ def components(tensor: Tensor) -> list[Tensor]:
     )
 
 
+def equal(one: Tensor, other: Tensor) -> bool:
+    """``torch.equal`` of tensors of one layout, whatever it is."""
+    parts, others = components(one), components(other)
+    return len(parts) == len(others) and all(map(torch.equal, parts, others))
+
+
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     return (tensor.size(0),) if tensor.is_nested else tuple(tensor.shape)
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from lossatlas.errors import CheckpointError
 from lossatlas.model.belongings import Belongings, key_of, remember, remembered
 from lossatlas.model.checkpoints import state_of, without_wrappers
-from lossatlas.model.fingerprints import tensor_bytes
+from lossatlas.model.fingerprints import components, equal, tensor_bytes
 from lossatlas.model.parameters import ParameterSpace
 
 
@@ -113,7 +113,8 @@ class States:
         """Of the parameters' names and shapes, the point, and the full state dict."""
         sha = hashlib.sha256(repr([(e.name, e.shape) for e in self.space]).encode())
         for tensor in [self.point, *self.state_dict(self.point).values()]:
-            sha.update(tensor_bytes(tensor))
+            for part in components(tensor):
+                sha.update(tensor_bytes(part))
         return sha.hexdigest()[:16]
 
     def _first_names(self) -> dict[str, str]:
@@ -131,7 +132,7 @@ class States:
     def other_buffers(self, state: Mapping[str, Tensor]) -> list[str]:
         """Which of them a state, as ``state_of`` gives it, has otherwise than the model."""
         own = self.buffers_besides_norms()
-        return [name for name, buffer in own.items() if name in state and not torch.equal(state[name], buffer)]
+        return [name for name, buffer in own.items() if name in state and not equal(state[name], buffer)]
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Fresh copies of the buffers of the model's own, by the names that ``measure`` takes."""
