@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -100,14 +100,14 @@ class DerivativeCheck:
         # Another selection of parameters, or policy, has a module of its own.
         found = self._found.setdefault(looked.function.module, {})
         if what not in found:
-            found[what] = self._compared(what, looked, compare)
+            found[what] = self._outcome(what, looked, compare)
             if self._warn and (message := found[what]):
                 warnings.warn(message, DerivativeWarning, stacklevel=4)
                 self._told.append(message)
         if (message := found[what]) and not self._warn:
             raise InputError(message)
 
-    def _compared(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> str | None:
+    def _outcome(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> str | None:
         self._running = True
         try:
             return compare(looked.in_double())
@@ -120,28 +120,32 @@ class DerivativeCheck:
     def _slope(self, looked: Looked) -> str | None:
         theta, v, steps = _line(looked.function, _SEEDS[0])
         g = looked.gradient(theta)
-        found = [torch.tensor([looked.slope(theta, v, h)], dtype=torch.float64) for h in steps]
         slope = (g @ v.double()).cpu().reshape(1)
-        verdict = _verdict(slope, found, float(g.norm()) / len(g) ** 0.5, theta.dtype)
-        self._tell("gradient", verdict, 2 * len(steps) + 1, looked)
+        verdict, found, tried = _compared(
+            slope,
+            lambda h: torch.tensor([looked.slope(theta, v, h)], dtype=torch.float64),
+            steps,
+            float(g.norm()) / len(g) ** 0.5,
+        )
+        self._tell("gradient", verdict, 2 * tried + 1, looked)
         if verdict != "differs":
             return None
         return (
             f"The gradient is not that of the loss: along one direction {slope.item():.6g} by backpropagation and "
-            f"{found[2].item():.6g} by differences{_functions(looked, theta)}{_where(looked, theta, g)}. {_WAY_OUT}"
+            f"{found.item():.6g} by differences{_functions(looked, theta)}{_where(looked, theta, g)}. {_WAY_OUT}"
         )
 
     def _curvature(self, looked: Looked) -> str | None:
         theta, v, steps = _line(looked.function, _SEEDS[1])
         bent = looked.product(theta, v)
-        found = [looked.bent(theta, v, h) for h in steps]
-        verdict = _verdict(bent, found, 1e-6 * float(looked.gradient(theta).norm()), theta.dtype)
-        self._tell("curvature", verdict, 2 * len(steps) + 2, looked)
+        noise = 1e-6 * float(looked.gradient(theta).norm())
+        verdict, found, tried = _compared(bent, lambda h: looked.bent(theta, v, h), steps, noise)
+        self._tell("curvature", verdict, 2 * tried + 2, looked)
         if verdict != "differs":
             return None
         return (
             f"The curvature is not that of the loss: H v has norm {float(bent.norm()):.6g} by backpropagation and "
-            f"{float(found[2].norm()):.6g} by differences of the gradient, {float((bent - found[2]).norm()):.3g} apart"
+            f"{float(found.norm()):.6g} by differences of the gradient, {float((bent - found).norm()):.3g} apart"
             f"{_functions(looked, theta)}. {_WAY_OUT}"
         )
 
@@ -157,18 +161,26 @@ _WAY_OUT = (
 )
 
 
-def _verdict(
-    given: Tensor, found: list[Tensor], scale: float, dtype: torch.dtype
-) -> Literal["agrees", "differs", "undecided"]:
-    """``differs`` only where neighbouring steps agree with each other far better than any does with ``given``."""
-    tolerance = 1e-4 if dtype == torch.float64 else 2e-2
-    size = max(float(given.norm()), scale)
-    apart = [float((one - given).norm()) for one in found]
-    if any(a <= tolerance * max(size, float(one.norm())) for a, one in zip(apart, found, strict=True)):
-        return "agrees"
-    among = [float((a - b).norm()) for a, b in itertools.pairwise(found)]
-    steady = [a <= 0.05 * min(apart) for a in among]
-    return "differs" if any(a and b for a, b in itertools.pairwise(steady)) else "undecided"
+def _compared(
+    given: Tensor, difference: Callable[[float], Tensor], steps: Sequence[float], scale: float
+) -> tuple[Literal["agrees", "differs", "undecided"], Tensor, int]:
+    """A verdict on ``given`` by differences, one of these, and how many there were: no more once one agrees.
+
+    ``differs`` only where neighbouring steps agree with each other far better than any does with ``given``. Neither
+    does, where kinks or rounding decide.
+    """
+    tolerance = 1e-4 if len(steps) == len(_STEPS) else 2e-2
+    found: dict[float, Tensor] = {}
+    for h in (steps[len(steps) // 2], *steps):
+        found[h] = difference(h) if h not in found else found[h]
+        size = max(float(given.norm()), scale, float(found[h].norm()))
+        if float((found[h] - given).norm()) <= tolerance * size:
+            return "agrees", found[h], len(found)
+    apart = min(float((one - given).norm()) for one in found.values())
+    among = [float((found[a] - found[b]).norm()) for a, b in itertools.pairwise(steps)]
+    steady = [a <= 0.05 * apart for a in among]
+    verdict: Literal["differs", "undecided"] = "differs" if any(map(all, itertools.pairwise(steady))) else "undecided"
+    return verdict, found[steps[len(steps) // 2]], len(found)
 
 
 def _line(function: FunctionalModel, seed: int) -> tuple[Tensor, Tensor, list[float]]:
