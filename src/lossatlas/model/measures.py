@@ -213,7 +213,8 @@ class Supervised:
 
     def _is_divided_by_weight(self, batches: Batches) -> bool:
         """Whether a sum is divided by what ``weight=`` states rather than by the number of examples."""
-        refuse_open_layout(batches)
+        if not batches.weight_given:
+            refuse_open_layout(batches)
         if not batches.weight_given or batches.weights == [float(n) for n in batches.sizes]:
             return False
         self._divide, self.reduction = batches.weigh, STATED_SUM
