@@ -66,6 +66,7 @@ def test_without_draws_there_are_no_intervals():
     assert float(found["barrier"]) > 1
 
 
+@pytest.mark.filterwarnings("ignore:The loss of a batch is not the mean")  # which is true of it
 @pytest.mark.parametrize(("batch_size", "known"), [(6, False), (4, True)])
 def test_batches_are_drawn_where_the_loss_has_no_value_for_an_example_and_two_are_too_few(batch_size, known):
     member = BY_NAME["mlp-relu"]
@@ -241,6 +242,7 @@ def test_other_metrics_go_along_and_are_no_error():
 # Batches
 
 
+@pytest.mark.filterwarnings("ignore:The loss of a batch is not the mean")  # which is true of it
 def test_ragged_batches_weigh_by_their_examples():
     sizes, member = (9, 9, 5), BY_NAME["mlp-tanh"]
 

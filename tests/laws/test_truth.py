@@ -28,7 +28,7 @@ def each(problems: list[Problem]) -> pytest.MarkDecorator:
 
 def assert_true_or_refused(problem: Problem, products: list[tuple[torch.dtype, int]]) -> None:
     faults = {
-        f"{dtype}, batches of {size}": outcome(problem, dtype, size).faults(problem.expected)
+        f"{dtype}, batches of {size}": outcome(problem, dtype, size).faults(problem.expected_at(size))
         for dtype, size in products
     }
     assert {where: found for where, found in faults.items() if found} == {}

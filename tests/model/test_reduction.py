@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lossatlas.errors import InputError, ReductionWarning
-from lossatlas.model.reduction import examples_in
+from lossatlas.model.examples import examples_in
 from lossatlas.objective import Objective
 
 CLASS_WEIGHTS = torch.tensor([1.0, 30.0, 0.5])
@@ -313,3 +313,37 @@ REDUCTIONS = {
 @pytest.mark.parametrize("text", REDUCTIONS)
 def test_the_objective_tells_of_what_its_loss_is_a_mean(text):
     assert f"loss: {text}" in Objective(model(), REDUCTIONS[text], (X, classes(40))).explain()
+
+
+def test_a_sum_is_divided_by_the_weight_that_is_stated_for_pairs_and_steps_alike():
+    def total(o, t):
+        return F.cross_entropy(o, t, reduction="sum")
+
+    batches, net = list(zip(X.split(15), Y.split(15), strict=True)), model()
+    for weigh in (lambda batch: len(batch[1]), lambda batch: 2 * len(batch[1]) + 1):
+        expected = total(net(X), Y).item() / sum(map(weigh, batches))
+        pair = Objective(net, total, batches, weight=weigh)
+        step = Objective.from_step(net, lambda m, b: total(m(b[0]), b[1]), batches, weight=weigh)
+        assert [pair.value(), step.value()] == pytest.approx([expected] * 2, rel=1e-6)
+
+
+def test_batches_with_other_tensors_before_the_targets_weigh_by_their_own():
+    def step(net, batch):
+        return F.cross_entropy(net(batch["x"]), batch["y"])
+
+    first, later = {"x": X[:15], "y": Y[:15]}, {"x": X[15:], "ids": torch.arange(25) % 3 - 100, "y": Y[15:]}
+    o = Objective.from_step(model(), step, [first, later])
+    assert o.value() == pytest.approx(F.cross_entropy(model()(X), Y).item(), rel=1e-6)
+
+
+def test_a_loss_that_keeps_a_running_mean_is_refused_and_what_it_keeps_stays_usable():
+    kept = {"mean": torch.tensor(0.0)}
+
+    def loss(o, t):
+        found = F.cross_entropy(o, t)
+        kept["mean"] = 0.9 * kept["mean"] + 0.1 * found.detach()
+        return found - kept["mean"]
+
+    with pytest.raises(InputError, match=r"and then .* at the same outputs"):
+        Objective(model(), loss, (X, Y))
+    assert kept["mean"].isfinite()

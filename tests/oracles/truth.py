@@ -28,7 +28,7 @@ N = 12  # examples
 SIZES = (12, 4, 5)  # all of them, a divisor, and batches of 5, 5 and 2
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
-Expected = Literal["right", "refused", "told", "either"]
+Expected = Literal["right", "refused", "told", "told of batches", "either"]
 Truth = Callable[[Callable[..., Any], Any], Tensor]
 
 
@@ -49,7 +49,7 @@ class Problem:
     ``data()`` is all of it as one batch, which ``split`` cuts. ``truth(f, data)`` is L for the function f of the model,
     by default the loss itself over all data, divided by ``divisor``; where ``whole`` is false the loss depends on the
     batch, and L is the mean over batches. ``expected`` says what must come of it: right, refused, told (the package
-    warns and names the remedy), or either of the three.
+    warns and names the remedy), told where there are several batches, or either of the three.
     """
 
     name: str
@@ -63,6 +63,12 @@ class Problem:
     whole: bool = True
     split: Callable[[Any, int], list[Any]] = rows
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def expected_at(self, size: int) -> Expected:
+        """What must come of it in batches of ``size``: one batch leaves nothing open that depends on their number."""
+        if self.expected != "told of batches":
+            return self.expected
+        return "right" if size == N else "told"
 
     def made(self, dtype: torch.dtype) -> nn.Module:
         with torch.random.fork_rng():

@@ -37,7 +37,7 @@ def records(targets: Tensor = LABELS, *shape: int) -> Callable[[], Any]:
 
 
 def told(name: str, loss: Any, targets: Tensor = LABELS, **options: Any) -> Problem:
-    return Problem(name, mlp(), loss, pairs(targets), expected="told", **options)
+    return Problem(name, mlp(), loss, pairs(targets), expected="told of batches", **options)
 
 
 def refused(name: str, loss: Any, **options: Any) -> Problem:
@@ -170,18 +170,22 @@ NEITHER = [
     refused("a mean and a small sum", lambda m, b: F.cross_entropy(o := m(b["x"]), b["y"]) + 1e-3 * o.abs().sum()),
     graphs("graphs, by hand", lambda m, b: _of_graphs(m, b, "none").square().mean(), expected="either"),
     Problem("means of two devices", mlp(), _devices, records(), step=True, expected="either"),
-    Problem("a token mean by hand", mlp(), _token_mean, records(HOLES, *Z), step=True, expected="told"),
+    Problem("a token mean by hand", mlp(), _token_mean, records(HOLES, *Z), step=True, expected="told of batches"),
     Problem(
-        "a token mean by hand, padded late", mlp(), _token_mean, records(LATE_TOKENS, *Z), step=True, expected="told"
+        "a token mean by hand, padded late",
+        mlp(),
+        _token_mean,
+        records(LATE_TOKENS, *Z),
+        step=True,
+        expected="told of batches",
     ),
-    Problem("smoothed with padding", mlp(), _smoothed, pairs(LATE_TOKENS, *Z), expected="told"),
+    Problem("smoothed with padding", mlp(), _smoothed, pairs(LATE_TOKENS, *Z), expected="told of batches"),
     Problem(
         "ignored late, a coefficient",
         mlp(),
         lambda m, b: 0.5 * F.cross_entropy(m(b["x"]), b["y"]),
         records(LATE),
         step=True,
-        expected="told",
     ),
     told("root of a mean", lambda o, t: F.cross_entropy(o, t).sqrt()),
     told("norm of all", lambda o, t: (o - t).norm(), REAL),

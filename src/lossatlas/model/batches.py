@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from lossatlas.errors import DataError
 from lossatlas.model.containers import cast_type, copied, describe, leading_size, mapped, refill, tensors_in
 from lossatlas.model.cuts import reason_of_form, rows_are_examples, square
+from lossatlas.model.examples import examples_in
 from lossatlas.model.fingerprints import bytes_of, digest, form, tensor_bytes
 from lossatlas.model.passes import Passes
 from lossatlas.model.randomness import preserved_rng, seed_generators
-from lossatlas.model.reduction import examples_in
 from lossatlas.model.sources import Limit, batches_of, checked_weight, require_values, source_of
 
 __all__ = [  # with what goes with batches everywhere
@@ -80,6 +81,7 @@ class Batches:
     ) -> None:
         self._place: Callable[[Any], Any] = lambda batch: _placed(batch, device, dtype)
         self._source = source_of(data, batch_size)
+        self._cut = isinstance(data, TensorDataset) or (isinstance(data, tuple) and isinstance(data[0], Tensor))
         self._limit = Limit(self._source, max_batches)
         self.examples_given, self.weight_given = examples is not None, weight is not None
         self.size: Callable[[Any], int] = examples or examples_in
@@ -129,6 +131,11 @@ class Batches:
         if not self.total > 0:
             raise DataError("Every target is ignored by the loss: give at least one that is not.")
         self._uncut = uncut or self._uncut
+
+    @property
+    def cut_from_tensors(self) -> bool:
+        """Whether ``batch_size`` says what a batch is."""
+        return self._cut
 
     @property
     def n_examples(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ CLASSES = (F.cross_entropy, F.nll_loss)
 BINARY = (F.binary_cross_entropy_with_logits, F.binary_cross_entropy)
 NUMBERS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
 _SIGNATURES = {f: inspect.signature(f) for f in (*CLASSES, *BINARY, *NUMBERS, F.poisson_nll_loss)}
-_DIFFERENCES = (torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.Tensor.__rsub__, *NUMBERS, *BINARY)
+_COMPARE = (torch.dist, F.gaussian_nll_loss, F.poisson_nll_loss, F.soft_margin_loss, F.kl_div, *NUMBERS, *BINARY)
+_KEEP_SUMS = {"add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "neg", "to", "double", "float"}
 _REDUCTIONS = dict.fromkeys((torch.sum, Tensor.sum, torch.nansum, Tensor.nansum), "sum") | dict.fromkeys(
     (torch.mean, Tensor.mean, torch.nanmean, Tensor.nanmean), "mean"
 )
@@ -80,6 +82,7 @@ class Watch(TorchFunctionMode):
         self.terms: list[Tensor] = []
         self.broadcast: tuple[Tensor, Tensor] | None = None
         self.reductions: set[str] = set()
+        self._sums: list[Tensor] = []
         self._unreduced = unreduced
 
     def __enter__(self) -> Watch:
@@ -88,11 +91,9 @@ class Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _DIFFERENCES and self.broadcast is None:
-            self.broadcast = _outer([*args, *kwargs.values()][:2])
         self.reductions.add(_REDUCTIONS.get(func) or str(kwargs.get("reduction")))
         if func not in _SIGNATURES:
-            return func(*args, **kwargs)
+            return self._looked_at(func, [*args, *kwargs.values()], func(*args, **kwargs), kwargs.get("reduction"))
         bound = _SIGNATURES[func].bind(*args, **kwargs)
         bound.apply_defaults()
         call = Criterion(func, bound.arguments)
@@ -101,9 +102,23 @@ class Watch(TorchFunctionMode):
             self.terms.append(call.terms())
             self.calls.append(call)
             return self.terms[-1].sum()
-        result = func(*args, **kwargs)
+        result = self._looked_at(func, [*args, *kwargs.values()], func(*args, **kwargs), call.reduction)
         self.calls.append(Criterion(func, bound.arguments, result))
         return result
+
+    def _looked_at(self, func: Any, given: list[Any], result: Any, reduction: str | None) -> Any:
+        if self._unreduced or not isinstance(result, Tensor):
+            return result
+        if self.broadcast is None and (func in _COMPARE or result.ndim > 1):
+            self.broadcast = _outer([t for t in given if isinstance(t, Tensor)], result, always=func in _COMPARE)
+        kept = getattr(func, "__name__", "").strip("_") in _KEEP_SUMS and any(map(self.is_sum, given))
+        if not result.ndim and (kept or "sum" in (_REDUCTIONS.get(func), reduction)):
+            self._sums.append(result)
+        return result
+
+    def is_sum(self, value: Any) -> bool:
+        """Whether ``value`` is the result of a sum over all of a tensor, up to a factor that is multiplied."""
+        return any(value is one for one in self._sums)
 
     @property
     def only_sums(self) -> bool:
@@ -126,23 +141,45 @@ class Watch(TorchFunctionMode):
         call = self.criterion(value)
         return call if call is not None and call.reduction == "mean" else None
 
+    def shared(self) -> Criterion | None:
+        """The first of the criteria that average over classes, where all of these divide by the same."""
+        found = [call for call in self.calls if call.by_class and call.reduction == "mean"]
+        same = len({float(call.weights().sum()) for call in found}) == 1
+        return found[0] if same else None
 
-def _outer(pair: list[Any]) -> tuple[Tensor, Tensor] | None:
-    """The two tensors, where they are ``(N, 1)`` and ``(N,)`` with N > 1, and no views of one another."""
-    if len(pair) < 2 or not all(isinstance(x, Tensor) for x in pair):
+
+def _outer(given: list[Tensor], result: Tensor, *, always: bool) -> tuple[Tensor, Tensor] | None:
+    """Two of the tensors that are ``(..., N, 1)`` and ``(..., N)`` with N > 1, and no views of one another.
+
+    An operation that is not ``always`` one on equal shapes broadcasts where its result has the shape that says so.
+    """
+    for one, other in itertools.combinations(given[:3], 2):
+        long, short = sorted((one, other), key=lambda t: -t.ndim)
+        if short.ndim < 1 or tuple(long.shape) != (*short.shape, 1) or short.shape[-1] < 2 or _is_view(long, short):
+            continue
+        if always or tuple(result.shape) == _broadcast(long, short):
+            return one, other
+    return None
+
+
+def _is_view(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _broadcast(one: Tensor, other: Tensor) -> tuple[int, ...] | None:
+    try:
+        return tuple(torch.broadcast_shapes(one.shape, other.shape))
+    except RuntimeError:
         return None
-    long, short = sorted(pair, key=lambda t: -t.ndim)
-    if short.ndim != 1 or tuple(long.shape) != (len(short), 1) or len(short) < 2:
-        return None
-    return None if long.untyped_storage().data_ptr() == short.untyped_storage().data_ptr() else (pair[0], pair[1])
 
 
 def warn_of_broadcast(watch: Watch) -> None:
     """``ReductionWarning`` where every example is compared with every other one by broadcasting."""
     if watch.broadcast is not None:
         one, other = (tuple(t.shape) for t in watch.broadcast)
+        both = tuple(torch.broadcast_shapes(one, other))
         warnings.warn(
-            f"The loss compares tensors of shapes {one} and {other}, which broadcast to {(max(one), max(one))}: every "
+            f"The loss compares tensors of shapes {one} and {other}, which broadcast to {both}: every "
             "example is compared with every other one. Give both one shape, e.g. outputs.squeeze(1).",
             ReductionWarning,
             stacklevel=2,

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossatlas.errors import InputError
+from lossatlas.errors import DataError, InputError
 from lossatlas.model.batches import Batches
 from lossatlas.model.containers import leading_size, tensors_in
 from lossatlas.model.criteria import Criterion, Watch
-from lossatlas.model.reduction import examples_of_targets, proportional, sized
+from lossatlas.model.examples import examples_of_targets
+from lossatlas.model.fingerprints import contents
+from lossatlas.model.reduction import proportional, sized
 
 
 class Divisor:
@@ -25,17 +27,15 @@ class Divisor:
         self, criterion: Criterion, first: Any, batches: Batches, seen: Callable[[Any], Criterion | None]
     ) -> None:
         self._criterion, self._batches, self._seen = criterion, batches, seen
-        place = place_of(criterion.given["target"], first)
+        # Tensors are numbered, and the same number is another tensor in a batch of another form.
+        place = place_of(criterion.given["target"], first) if _have_one_form(batches) else None
         self._weigh, self.size = weigher(criterion, place), sizer(place)
         self._weights: list[float] | None = None
 
-    def uneven(self, *, every: bool = False) -> bool:
-        """Whether some examples weigh more than others; looked at where that is cheap, or always (``every``).
-
-        Where the loss must run for it, the per-example form tells as well, unless a batch is one example.
-        """
-        if self._weigh is None and not every and max(self._batches.sizes) > 1:
-            return False
+    def uneven(self) -> bool:
+        """Whether some examples weigh more than others, in a batch or from batch to batch."""
+        if not sum(self.weights()) > 0:
+            raise DataError("Every target is ignored by the loss: give at least one that is not.")
         weighted = self._criterion.by_class and self._criterion.given["weight"] is not None
         return weighted or not proportional(self.weights(), self._batches.sizes)
 
@@ -51,6 +51,15 @@ class Divisor:
         uncut = None if self._weigh else f"the targets of {name} are not a tensor of the batch"
         self._batches.settle(weigh=self._weigh, weights=None if self._weigh else weights, uncut=uncut)
         return f"the mean of {name}, which divides by {sum(weights):g} in all"
+
+    def settle_whole(self) -> str:
+        """The same for a loss that is undefined where all targets of a batch are ignored."""
+        if 0 in (weights := self.weights()):
+            raise DataError(
+                f"Every target of batch {weights.index(0) + 1} is ignored, where the loss has no value: leave this "
+                "batch out, or use larger batches."
+            )
+        return self.settle()
 
     def _of(self, batch: Any, size: int) -> float:
         try:
@@ -70,7 +79,7 @@ class Divisor:
 def uneven_inside(watch: Watch, first: Any, batches: Batches, run: Callable[[Any], Any]) -> bool:
     """Whether a criterion that is a part of the loss weighs some targets more than others, on any batch."""
     found = [(k, call) for k, call in enumerate(watch.calls) if call.by_class and call.reduction == "mean"]
-    return any(Divisor(call, first, batches, _call(run, k)).uneven(every=True) for k, call in found)
+    return any(Divisor(call, first, batches, _call(run, k)).uneven() for k, call in found)
 
 
 def _call(run: Callable[[Any], Any], k: int) -> Callable[[Any], Criterion | None]:
@@ -82,6 +91,32 @@ def _call(run: Callable[[Any], Any], k: int) -> Callable[[Any], Criterion | None
         return watch.calls[k] if k < len(watch.calls) else None
 
     return seen
+
+
+def shared_divisor(watch: Watch, first: Any, batches: Batches, run: Callable[[Any], Any]) -> Divisor | None:
+    """What all criteria of a loss divide by, where they do on every batch, and not evenly."""
+
+    def seen(batch: Any) -> Criterion | None:
+        with Watch() as own:
+            run(batch)
+        return own.shared()
+
+    if (criterion := watch.shared()) is None:
+        return None
+    found = Divisor(criterion, first, batches, seen)
+    try:
+        return found if found.uneven() or criterion.uneven else None
+    except InputError:  # they do not on some
+        return None
+
+
+def _have_one_form(batches: Batches) -> bool:
+    """Whether all batches hold the same tensors under the same names, up to their lengths."""
+    return len({_form(batch) for batch in batches}) == 1
+
+
+def _form(batch: Any) -> tuple[Any, ...]:
+    return tuple((t.dtype, t.ndim, t.layout) if isinstance(t, Tensor) else t for t in contents(batch))
 
 
 def place_of(target: Tensor, batch: Any) -> int | None:

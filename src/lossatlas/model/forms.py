@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -87,9 +88,10 @@ def forms(loss: Loss) -> list[Loss]:
     """Losses of single examples: the same loss with ``reduction="none"``, and on every example alone."""
     found: list[Loss] = []
     if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
-        unreduced = copy.copy(loss)
-        unreduced.reduction = cast(Any, "none")
-        found.append(lambda o, t: flat(unreduced(o, t)))
+        with contextlib.suppress(Exception):  # a scripted loss keeps its own
+            unreduced = copy.copy(loss)
+            unreduced.reduction = cast(Any, "none")
+            found.append(lambda o, t: flat(unreduced(o, t)))
     elif not isinstance(loss, nn.Module):
         found.append(lambda o, t: flat(cast(Any, loss)(o, t, reduction="none")))
     alone = torch.vmap(lambda o, t: loss(_batch_of_one(o), _batch_of_one(t)))

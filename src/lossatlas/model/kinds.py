@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -32,6 +32,7 @@ class Place:
 
     loss: Callable[[Tensor], Tensor]
     n: int
+    shared: bool = False  # parts count by what all of their criteria divide by
 
     def kinds(self) -> Kinds:
         """What the loss can be by its values here; empty where it is none of them, None where they decide nothing."""
@@ -107,8 +108,13 @@ class Place:
     def _value(self, which: Tensor) -> tuple[Tensor, float | None]:
         with quietly(), Watch() as watch:
             value = self.loss(which)
-        seen = watch.mean(value)
+        seen = watch.mean(value) or (watch.shared() if self.shared else None)
         return value.detach().mean(), None if seen is None else float(seen.weights().sum())
+
+
+def is_shared_mean(places: Sequence[Place]) -> bool:
+    """Whether the loss is a mean by what all of its criteria divide by."""
+    return kind_of([replace(place, shared=True) for place in places]) == "mean"
 
 
 def kind_of(places: Sequence[Place]) -> Kind | None:

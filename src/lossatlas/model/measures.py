@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,23 +12,30 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import DataError, InputError
-from lossatlas.model.batches import Batches, describe, tensors_in
-from lossatlas.model.criteria import Criterion, Watch, floating, warn_of_broadcast
-from lossatlas.model.divisors import Divisor, uneven_inside, weighted_values
-from lossatlas.model.forms import flat, per_example, places_at_outputs, places_at_targets
+from lossatlas.model.batches import Batches, describe
+from lossatlas.model.criteria import Criterion, Watch, warn_of_broadcast
+from lossatlas.model.divisors import Divisor, shared_divisor, uneven_inside, weighted_values
+from lossatlas.model.forms import elsewhere, flat, per_example, places_at_outputs, places_at_targets
 from lossatlas.model.inputs import applied, require_one_way
-from lossatlas.model.kinds import Kind, Place, is_nearly_either, kind_of, places_at_parameters
+from lossatlas.model.kinds import Kind, Place, is_nearly_either, is_shared_mean, kind_of, places_at_parameters
 from lossatlas.model.metrics import Metric, automatic, checked, measured, weight_key
 from lossatlas.model.reduction import (
     CONTRAST,
     MEAN,
     STATED,
+    STATED_SUM,
     SUM,
     VALUES,
+    Observed,
+    counter,
     counts_in,
     entries_in,
+    observed,
+    quietly,
     refuse_ambiguous,
+    refuse_open_layout,
     refuse_uncertain,
+    require_repeated,
     settle_layout,
     several,
     sized,
@@ -68,6 +76,7 @@ class Supervised:
         self._metrics: Mapping[str, Metric] | Literal["auto"] = {} if metrics is None else metrics
         self._each: Loss | None = None
         self._weighted = self._metrics_apart = False
+        self._divide: Callable[[Any], float] | None = None
         self.depends_on_batch = self.returns_values = False
         self.reduction = MEAN
 
@@ -90,19 +99,22 @@ class Supervised:
         settle_layout(batches)
         n, batch = typical(batches, lambda one: self.plain(model, one))
         seen = _Seen(n, batch, self.outputs(model, batch))
-        with Watch() as watch:
-            whole = floating(self._loss(seen.outputs, seen.targets))
-        warn_of_broadcast(watch)
-        if whole.ndim and (whole.numel() > 1 or n == 1):
-            self._settle_values(whole, seen, batches)
+        found = observed(lambda: self._loss(seen.outputs, seen.targets), model)
+        self._require_repeated(model, found, seen)
+        warn_of_broadcast(found.watch)
+        if found.value.ndim and (found.value.numel() > 1 or n == 1):
+            self._settle_values(found.value, seen, batches)
         else:
-            self._settle_mean(model, watch, whole, seen, batches)
-        self._metrics_apart = self._weighted or batches.weight_given
-        self._settle_metrics(watch.criterion(whole), seen, batches)
+            self._settle_mean(model, found, seen, batches)
+        self._metrics_apart = self._metrics_apart or self._weighted or batches.weight_given
+        self._settle_metrics(found.watch.criterion(found.value), seen, batches)
 
     def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         outputs, targets = self.outputs(model, batch), _pair(batch)[1]
-        found = self._weighted_loss(outputs, targets) if self._weighted else {"loss": self.losses(outputs, targets)}
+        if self._divide is not None:
+            found = {"loss": self._loss(outputs, targets).mean() / self._divide(batch)}
+        else:
+            found = self._weighted_loss(outputs, targets) if self._weighted else {"loss": self.losses(outputs, targets)}
         assert self._metrics != "auto", "probe() settles the metrics"
         for name, metric in self._metrics.items():
             values = measured(name, metric(outputs, targets))
@@ -122,6 +134,11 @@ class Supervised:
 
     def losses(self, outputs: Any, targets: Any) -> Tensor:
         """l(f, y): one value an example, or the mean over the batch where the loss has no value for one."""
+        if self._divide is not None:
+            raise InputError(
+                "This takes the loss of outputs and targets alone, and weight= takes the batch, by which a sum is "
+                "divided: divide it in the loss, as in total / n."
+            )
         if self._weighted:
             return self._weighted_loss(outputs, targets)["loss"]
         return flat((self._each or self._loss)(outputs, targets))
@@ -138,19 +155,38 @@ class Supervised:
             raise InputError(f"The loss has shape {tuple(whole.shape)}: return a mean (0-d) or one value an example.")
         batches.settle(size=lambda batch: len(batch[1]), weigh=lambda batch: len(batch[1]))
 
-    def _settle_mean(self, model: nn.Module, watch: Watch, whole: Tensor, seen: _Seen, batches: Batches) -> None:
-        loss = _scalar(self._loss) if whole.ndim else self._loss
-        criterion = None if batches.weight_given else watch.mean(whole)
+    def _require_repeated(self, model: nn.Module, found: Observed, seen: _Seen) -> None:
+        """Called plainly, also at other outputs: what keeps something between calls shows before forms are tried."""
+        with quietly():
+            with contextlib.suppress(Exception):  # outside of the loss's domain
+                self._loss(next(elsewhere(seen.outputs), seen.outputs), seen.targets)
+            require_repeated(found.value, observed(lambda: self._loss(seen.outputs, seen.targets), model).value)
+
+    def _settle_mean(self, model: nn.Module, found: Observed, seen: _Seen, batches: Batches) -> None:
+        loss = _scalar(self._loss) if found.value.ndim else self._loss
+        criterion = None if batches.weight_given else found.watch.mean(found.value)
         divisor = None if criterion is None else self._divisor(model, criterion, seen.batch, batches)
-        found = None
+        if criterion is None and (shared := self._shared(model, loss, found, seen, batches)) is not None:
+            self._metrics_apart, self.reduction = True, shared.settle_whole()
+            return
+        form = None
         if divisor is None or not divisor.uneven():
-            found = per_example(loss, seen.outputs, seen.targets, lambda: (_pair(one)[1] for one in batches))
-        if found is not None:
-            self._settle_form(*found, seen, batches, told=criterion is not None)
+            form = per_example(loss, seen.outputs, seen.targets, lambda: (_pair(one)[1] for one in batches))
+        if form is not None:
+            self._settle_form(*form, seen, batches, told=criterion is not None)
         elif divisor is not None and self._kind(model, loss, seen, batches)[0] in (None, "mean"):
             self._weighted, self.reduction = True, divisor.settle()
         else:
-            self._settle_other(model, loss, watch, seen, batches)
+            self._settle_other(model, loss, found, seen, batches)
+
+    def _shared(self, model: nn.Module, loss: Loss, found: Observed, seen: _Seen, batches: Batches) -> Divisor | None:
+        """What several criteria divide by, where the loss is a mean by it."""
+        if batches.weight_given or found.draws:
+            return None
+        divisor = shared_divisor(found.watch, seen.batch, batches, lambda batch: self.plain(model, batch))
+        if divisor is None or not is_shared_mean(self._kind(model, loss, seen, batches)[1]):
+            return None
+        return divisor
 
     def _settle_form(self, form: Loss, kind: str, seen: _Seen, batches: Batches, *, told: bool) -> None:
         self._each = form
@@ -163,6 +199,8 @@ class Supervised:
 
     def _settle_sum(self, each: Loss, seen: _Seen, batches: Batches) -> None:
         """A sum over rows is divided by the number of examples, which have the same number of rows each."""
+        if self._is_divided_by_weight(batches):
+            return
         self.reduction, rows, n = SUM, len(each(seen.outputs, seen.targets)), seen.n
         if rows == n:
             return
@@ -173,24 +211,36 @@ class Supervised:
             )
         self._each = lambda outputs, targets: each(outputs, targets) * (rows // n)
 
-    def _settle_other(self, model: nn.Module, loss: Loss, watch: Watch, seen: _Seen, batches: Batches) -> None:
-        kind, places = self._kind(model, loss, seen, batches)
+    def _is_divided_by_weight(self, batches: Batches) -> bool:
+        """Whether a sum is divided by what ``weight=`` states rather than by the number of examples."""
+        if not batches.weight_given:
+            refuse_open_layout(batches)
+        if not batches.weight_given or batches.weights == [float(n) for n in batches.sizes]:
+            return False
+        self._divide, self.reduction = batches.weigh, STATED_SUM
+        return True
+
+    def _settle_other(self, model: nn.Module, loss: Loss, found: Observed, seen: _Seen, batches: Batches) -> None:
+        kind, places = (None, []) if found.draws else self._kind(model, loss, seen, batches)
+        if kind == "sum" and self._is_divided_by_weight(batches):
+            return
         if kind == "sum":
-            self.reduction, count = SUM, self._counter(seen, batches)
+            self.reduction, count = SUM, counter(seen.outputs, seen.targets, seen.n, batches)
             self._each = lambda outputs, targets: loss(outputs, targets) / count(outputs, targets)
             return
+        refuse_uncertain("mean" if batches.weight_given and kind is not None else kind, found)
         if batches.weight_given:
             self.reduction = STATED
             return
-        refuse_uncertain(kind, watch)
         counts = [(entries_in(_pair(b)[1], n) if kind == "mean" else counts_in(b, n)) for n, b in sized(batches)]
         refuse_ambiguous(counts)
+        watch = found.watch
         uneven = watch.uneven or (
             kind == "mean" and uneven_inside(watch, seen.batch, batches, lambda batch: self.plain(model, batch))
         )
         if watch.broadcast is None and (uneven or (kind != "mean" and is_nearly_either(places))):
-            warn_of_weights()
-        if uneven or kind != "mean":
+            warn_of_weights(batches)
+        if uneven or not (kind == "mean" or found.draws):
             self._keep_batches(batches)
 
     def _kind(self, model: nn.Module, loss: Loss, seen: _Seen, batches: Batches) -> tuple[Kind | None, list[Place]]:
@@ -204,21 +254,6 @@ class Supervised:
         whole = places_at_parameters(model, step, [(seen.n, seen.batch), *several(batches)[1:]])
         apart = kind_of(whole)
         return (apart, whole) if kind is None or apart not in (None, "neither") else (kind, places)
-
-    def _counter(self, seen: _Seen, batches: Batches) -> Callable[[Any, Any], int]:
-        """The number of examples of a batch from the length of its targets, or of its outputs if it has none."""
-        own, n = next(tensors_in(seen.targets), None), seen.n
-        rows = len(next(tensors_in(seen.outputs)) if own is None else own)
-
-        def count(outputs: Any, targets: Any) -> int:
-            return len(next(tensors_in(outputs if own is None else targets))) * n // rows
-
-        if rows % n or (own is not None and any(count(None, _pair(one)[1]) != m for m, one in sized(batches))):
-            raise InputError(
-                "The loss is a sum, and its targets do not tell the number of examples that it is to be divided by: "
-                "return a mean over the batch, or one value an example."
-            )
-        return count
 
     def _divisor(self, model: nn.Module, criterion: Criterion, batch: Any, batches: Batches) -> Divisor:
         def seen(batch: Any) -> Criterion | None:

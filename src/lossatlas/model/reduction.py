@@ -6,7 +6,7 @@ Examples of a batch (n_b): what ``examples=`` says; as many as the values that t
 targets, and where there are none that of the batch's first tensor. Targets flattened over positions, (n T,) beside
 inputs (n, ...), belong to n examples.
 
-Of what the loss is a mean (W_b): what ``weight=`` says; else
+Of what the loss is a mean (W_b): what ``weight=`` says, by which a loss that is a sum is divided; else
 
 - a loss that returns values: W_b is their number;
 - a criterion of PyTorch's, called by the loss and returned as it is (``F.cross_entropy``, ``nn.NLLLoss``,
@@ -14,11 +14,14 @@ Of what the loss is a mean (W_b): what ``weight=`` says; else
   number of elements, or the sum of the w_i with w_i = 0 for ignored targets and the class's weight for the others. So
   L is the criterion over all data at any batch size. An elementwise weight of the binary losses leaves that number as
   it is, as in PyTorch;
+- a loss that is made of such criteria, all of which divide by the same (two heads on the same targets, a penalty on
+  the parameters beside): the same W_b;
 - any other mean over examples: W_b = n_b;
 - a sum over the batch, told from a mean by batches of other sizes: it is divided by n_b, so that L is the mean over
   examples of what the sum holds for each (a sum over an example's positions stays a sum);
 - a loss that depends on the batch (contrastive, triplet, a root of a mean): W_b = n_b, and batches are never cut
-  anew. Where it lies between the losses of its examples, as a mean that is weighted by hand, that is a warning.
+  anew. Where it lies between the losses of its examples, as a mean that is weighted by hand, that is a warning;
+- a loss that draws random numbers, which are others for parts of a batch: a mean, W_b = n_b.
 
 Refused, with the choices: a mean plus a sum, a sum over batches that cannot be cut to see that it is one, and means
 over tokens or nodes whose numbers an example differ from batch to batch.
@@ -29,83 +32,38 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lossatlas.errors import DataError, InputError, ReductionWarning
-from lossatlas.model.containers import describe, leading_size, refill, tensors_in
-
-if TYPE_CHECKING:
-    from lossatlas.model.batches import Batches
-    from lossatlas.model.criteria import Watch
+from lossatlas.errors import InputError, ReductionWarning
+from lossatlas.model.batches import Batches
+from lossatlas.model.containers import leading_size, refill, tensors_in
+from lossatlas.model.criteria import Watch, floating
+from lossatlas.model.examples import examples_of_targets, is_pair, is_time_first
+from lossatlas.model.randomness import has_drawn, seed_generators
 
 _CHOICES = "state weight=lambda batch: ..., what the batch's loss is a mean of, or return one value an example"
 MEAN, SUM, VALUES = "a mean over examples", "a sum, divided by the number of examples", "one value an example"
-STATED = "a mean over what weight= states"
+STATED, STATED_SUM = "a mean over what weight= states", "a sum, divided by what weight= states"
 CONTRAST = "the loss of a batch is none of its examples alone (it depends on the batch)"
 _JOINED = 8  # examples that come one a batch are looked at together
 _LOOKED_AT = 4  # batches that tell of what a step is a mean
 
 
-def examples_in(batch: Any) -> int:
-    """The number of examples of a batch by the rule above, without its loss.
-
-    >>> examples_in((torch.zeros(5, 3, 2), torch.zeros(3)))  # (time, examples, features) and a target an example
-    3
-    """
-    if _is_pair(batch):
-        return examples_of_targets(batch[0], len(batch[1]))
-    if isinstance(first := _first(batch), PackedSequence):
-        return int(first.batch_sizes[0])
-    if isinstance(first, list) and len(first) > 1 and all(isinstance(t, Tensor) and t.ndim > 1 for t in first):
-        raise DataError(
-            f"A batch starts with a list of {len(first)} tensors ({describe(first[:2])}, ...), and it is open whether "
-            "each is an example: state examples=lambda batch: ... and weight=lambda batch: ..."
-        )
-    return leading_size(batch)
-
-
-def _is_pair(batch: Any) -> bool:
-    """Whether a batch is inputs and dense targets."""
-    pair = isinstance(batch, tuple | list) and len(batch) == 2 and not hasattr(batch, "_fields")
-    return pair and isinstance(batch[1], Tensor) and batch[1].ndim > 0 and batch[1].layout is torch.strided
-
-
-def examples_of_targets(inputs: Any, m: int) -> int:
-    """The number of examples that m targets belong to."""
-    try:
-        n = m if isinstance(inputs, list | PackedSequence) else leading_size(inputs)
-    except DataError:
-        return m
-    flattened = 0 < n < m and m % n == 0 and not _time_first(inputs, m)
-    return n if flattened else m
-
-
-def _time_first(inputs: Any, m: int) -> bool:
-    return isinstance(inputs, Tensor) and inputs.ndim > 1 and inputs.shape[1] == m
-
-
-def _first(batch: Any) -> Any:
-    """The batch's first entry, whatever it is."""
-    if isinstance(batch, Mapping) and batch:
-        return next(iter(batch.values()))
-    return batch[0] if isinstance(batch, tuple | list) and batch and not hasattr(batch, "_fields") else batch
-
-
 def settle_layout(batches: Batches) -> None:
     """One example whose targets are flattened over positions looks time first: the other batches tell."""
-    found = {_layout(batch[0], len(batch[1])) for batch in batches if _is_pair(batch)}
+    found = {_layout(batch[0], len(batch[1])) for batch in batches if is_pair(batch)}
     if found >= {"open", "flattened"}:
         batches.settle(size=lambda batch: leading_size(batch[0]))
 
 
 def _layout(inputs: Any, m: int) -> str | None:
-    if isinstance(inputs, Tensor) and _time_first(inputs, m) and len(inputs) == 1 < m:
+    if isinstance(inputs, Tensor) and is_time_first(inputs, m) and len(inputs) == 1 < m:
         return "open"
     return "flattened" if examples_of_targets(inputs, m) < m else None
 
@@ -188,22 +146,46 @@ def counts_in(batch: Any, n: int) -> dict[str, float]:
     return found
 
 
-def refuse_uncertain(kind: str | None, watch: Watch) -> None:
+@dataclass(frozen=True)
+class Observed:
+    """A call of the loss: what it calls, its value, and whether it draws random numbers."""
+
+    watch: Watch
+    value: Tensor
+    draws: bool
+
+
+def observed(call: Callable[[], Any], model: nn.Module) -> Observed:
+    """A call of the loss, whose random numbers are the same each time."""
+    device = next(model.parameters()).device
+    seed_generators(0, device)
+    with Watch() as watch:
+        value = floating(call())
+    return Observed(watch, value, has_drawn(device))
+
+
+def refuse_uncertain(kind: str | None, seen: Observed) -> None:
     """``InputError`` for a mean plus a sum, and for sums (none else is seen) over what cannot be cut to verify it."""
     if kind == "both":
         raise InputError(
             "The loss is a mean over the batch plus a sum over it, so that it depends on the batch size: make both a "
             f"mean or both a sum, or {_CHOICES}."
         )
-    if kind is None and watch.only_sums:
+    if kind is None and seen.watch.only_sums and seen.watch.is_sum(seen.value):
         raise InputError(
-            "The loss seems to be a sum, and it is open over how many examples, since its batches cannot be cut to "
-            f"see: return a mean over the batch, or {_CHOICES}."
+            "The loss seems to be a sum, and it is open over how many examples, since its batches cannot be cut to see "
+            "(or random numbers are drawn): divide it in the loss or step, as in total / n, by what L is to be a mean "
+            "of, or return one value an example."
         )
 
 
-def warn_of_weights() -> None:
-    """``ReductionWarning`` for a loss that is no mean over examples, but one that is weighted, or a function of it."""
+def warn_of_weights(batches: Batches) -> None:
+    """``ReductionWarning`` for a loss that is no mean over examples, but one that is weighted, or a function of it.
+
+    One batch that was given as it is leaves nothing open.
+    """
+    if len(batches) == 1 and not batches.cut_from_tensors:
+        return
     warnings.warn(
         "The loss of a batch is not the mean of its examples' losses, as where examples are weighted or ignored, or a "
         "function of a mean or a sum is taken: L depends on the batch size. State weight=lambda batch: ..., what the "
@@ -211,6 +193,41 @@ def warn_of_weights() -> None:
         ReductionWarning,
         stacklevel=2,
     )
+
+
+def counter(outputs: Any, targets: Any, n: int, batches: Batches) -> Callable[[Any, Any], int]:
+    """The number of examples of a batch from the length of its targets, or of its outputs if it has none."""
+    own = next(tensors_in(targets), None)
+    rows = len(next(tensors_in(outputs)) if own is None else own)
+
+    def count(outputs: Any, targets: Any) -> int:
+        return len(next(tensors_in(outputs if own is None else targets))) * n // rows
+
+    if rows % n or (own is not None and any(count(None, batch[1]) != m for m, batch in sized(batches))):
+        raise InputError(
+            "The loss is a sum, and its targets do not tell the number of examples that it is to be divided by: "
+            "return a mean over the batch, or one value an example."
+        )
+    return count
+
+
+def refuse_open_layout(batches: Batches) -> None:
+    """``InputError`` for a sum over inputs ``(1, T, ...)`` with ``(T,)`` targets: of one example, or of T of them."""
+    if not batches.examples_given and all(is_pair(one) and _layout(one[0], len(one[1])) == "open" for one in batches):
+        raise InputError(
+            "The loss is a sum, and each batch has inputs (1, T, ...) and T targets: one example of T positions, or T "
+            "examples? State examples=lambda batch: 1, or examples=lambda batch: len(batch[1])."
+        )
+
+
+def require_repeated(value: Tensor, again: Tensor) -> None:
+    """``InputError`` where a loss keeps something between calls."""
+    one, two = value.detach().double().mean(), again.detach().double().mean()
+    if not torch.isclose(one, two, rtol=16 * torch.finfo(value.dtype).eps, atol=0.0, equal_nan=True):
+        raise InputError(
+            f"The loss is {float(one)} and then {float(two)} at the same outputs and targets: remove what it keeps "
+            "between calls (a running mean, a queue, a counter), and hand it over with the data, or as a constant."
+        )
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lossatlas.errors import InputError
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.batches import preserved_rng
+from lossatlas.model.examples import examples_in
 from lossatlas.model.failures import explain_derivative
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.metrics import weight_key
-from lossatlas.model.reduction import examples_in
 
 Map = Callable[[Tensor], Tensor]
 _WRAPPER = once_differentiable(lambda *_: None).__code__.co_filename
