@@ -20,18 +20,18 @@ from lossatlas.evaluation.points.plans import Plan
 from lossatlas.evaluation.points.tuning import Evaluator, Tuner
 from lossatlas.evaluation.products.linearised import Hessian, loss_and_gradient
 from lossatlas.evaluation.products.products import Products
-from lossatlas.model.batches import Batches, describe
-from lossatlas.model.cuts import MIXED, CutCheck, reason_of_form
+from lossatlas.model.data.batches import Batches, describe
+from lossatlas.model.data.cuts import MIXED, CutCheck, reason_of_form
+from lossatlas.model.data.strata import Strata, stratified
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.likeness import other_attributes
-from lossatlas.model.measures import Loss, Supervised
-from lossatlas.model.metrics import Metric
+from lossatlas.model.loss.measures import Loss, Supervised
+from lossatlas.model.loss.metrics import Metric
+from lossatlas.model.loss.samples import Sample, samples_of
+from lossatlas.model.loss.steps import StepLoss
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
-from lossatlas.model.samples import Sample, samples_of
 from lossatlas.model.selfcheck import check_values
-from lossatlas.model.steps import StepLoss
-from lossatlas.model.strata import Strata, stratified
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
 

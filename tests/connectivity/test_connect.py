@@ -346,7 +346,7 @@ def test_a_bar_shows_the_epoch_and_its_loss(capsys):
 
 
 def test_batches_that_are_not_kept_in_memory_come_in_their_own_order(monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", 0)
     member = BY_NAME["mlp-tanh"]
     o = Objective(member.make(), member.loss, DataLoader(TensorDataset(*member.data()), batch_size=BATCH))
     assert torch.equal(torch.cat([x for x, _ in o.batches.shuffled(4, 0)[1]]), member.data()[0])

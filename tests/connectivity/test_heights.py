@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lossatlas.connectivity.heights import Profile, heights, interval, relative_heights, summit
-from lossatlas.model.samples import Sample
+from lossatlas.model.loss.samples import Sample
 
 T = np.linspace(0, 1, 5)
 

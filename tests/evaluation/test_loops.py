@@ -20,12 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from lossatlas.evaluation.points.loops import REWRITES, Loop, PlainLoop, PreparedLoop
 from lossatlas.evaluation.points.tracing import Untraceable
-from lossatlas.model.batches import Batches
+from lossatlas.model.data.batches import Batches
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.measures import Supervised
+from lossatlas.model.loss.measures import Supervised
+from lossatlas.model.loss.samples import samples_of
+from lossatlas.model.loss.steps import StepLoss
 from lossatlas.model.points import Points
-from lossatlas.model.samples import samples_of
-from lossatlas.model.steps import StepLoss
 
 AGREE = {torch.float32: 1e-6, torch.float64: 1e-12}
 ALL = tuple(name for name in REWRITES if name != "oneDNN linear" or torch.backends.mkldnn.is_available())

@@ -601,7 +601,7 @@ def test_statistics_that_are_recomputed_give_what_the_objective_gives(faster):
 
 
 def test_data_that_are_not_kept_are_read_by_the_plain_loop(faster, monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", 0)
     o = objective_of(BY_NAME["mlp-tanh"])
     evaluator = chosen(o)
     falls_back(evaluator, "not kept")

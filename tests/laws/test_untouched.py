@@ -159,7 +159,7 @@ def test_a_model_that_writes_into_its_inputs_changes_neither_the_data_nor_the_an
 
 @pytest.mark.parametrize("limit", [0, 2**31], ids=["read anew", "kept"])
 def test_reading_a_loader_draws_nothing_from_the_users_generators(limit, monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", limit)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", limit)
     member = BY_NAME["mlp-tanh"]
     model, loader = member.make(), DataLoader(TensorDataset(*member.data()), batch_size=BATCH)
     seeds = generators()
@@ -170,7 +170,7 @@ def test_reading_a_loader_draws_nothing_from_the_users_generators(limit, monkeyp
 
 
 def test_the_generators_come_back_when_a_pass_over_a_large_loader_breaks(monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)  # batches are read anew at every pass
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", 0)  # batches are read anew at every pass
     member = BY_NAME["mlp-tanh"]
     broken = []
 

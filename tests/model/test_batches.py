@@ -11,7 +11,7 @@ from oracles.refusals import refused
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from lossatlas.errors import DataError
-from lossatlas.model.batches import Batches, describe
+from lossatlas.model.data.batches import Batches, describe
 
 X = torch.arange(40.0).reshape(20, 2)
 Y = torch.arange(20) % 3
@@ -145,7 +145,7 @@ def test_a_loader_that_reuses_its_buffers_is_read_right():
 
 @pytest.mark.parametrize("limit", [0, 2**31], ids=["read anew", "kept"])
 def test_batches_are_the_same_whether_they_are_kept_or_read_anew(limit, monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", limit)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", limit)
     batches = Batches(DataLoader(PAIRS, batch_size=7))
     for _ in range(2):
         assert torch.equal(torch.cat([inputs for inputs, _ in batches]), X)
@@ -153,7 +153,7 @@ def test_batches_are_the_same_whether_they_are_kept_or_read_anew(limit, monkeypa
 
 @pytest.mark.parametrize("limit", [0, 2**31], ids=["read anew", "kept"])
 def test_what_is_handed_out_is_a_copy(limit, monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", limit)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", limit)
     mine = X.clone()
     batches = Batches((mine, Y))
     for inputs, _ in batches:
@@ -246,7 +246,7 @@ def test_batches_that_differ_in_more_than_their_examples_are_not_cut(name):
 
 
 def test_batches_that_are_not_kept_are_not_cut_and_have_no_labels(monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", 0)
     batches = Batches((X, Y))
     assert batches.kept() is None
     assert batches.recut(4) is None
@@ -341,7 +341,7 @@ def test_data_that_go_on_are_refused_after_a_stated_number_of_batches(name):
 
 
 def test_data_without_a_length_are_refused_after_a_stated_size(monkeypatch):
-    monkeypatch.setattr("lossatlas.model.sources.MAX_BYTES", 1000)
+    monkeypatch.setattr("lossatlas.model.data.sources.MAX_BYTES", 1000)
     with pytest.raises(DataError, match="GiB"):
         Batches(Passes([A, B] * 10))
     assert len(Batches(Passes([A, B] * 10), max_batches=20)) == 20
@@ -359,7 +359,7 @@ def test_a_list_has_an_end_and_needs_no_limit():
 
 @pytest.fixture
 def none_kept(monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", 0)
 
 
 def test_data_larger_than_memory_are_read_once_for_the_fingerprint(none_kept):

@@ -14,7 +14,7 @@ from oracles.refusals import refused
 from torch import Tensor, nn
 
 from lossatlas.errors import DataError
-from lossatlas.model.batches import Batches, copied, describe, form, refill, tensors_in
+from lossatlas.model.data.batches import Batches, copied, describe, form, refill, tensors_in
 
 X, Y = torch.arange(12.0).reshape(4, 3), torch.tensor([0, 1, 1, 0])
 Named = namedtuple("Named", "x y")

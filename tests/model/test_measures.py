@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lossatlas.model.metrics import accuracy
-from lossatlas.model.samples import Sample
+from lossatlas.model.loss.metrics import accuracy
+from lossatlas.model.loss.samples import Sample
 
 
 def sample(values, weights=None, over="examples"):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lossatlas.errors import InputError, ReductionWarning
-from lossatlas.model.examples import examples_in
+from lossatlas.model.data.examples import examples_in
 from lossatlas.objective import Objective
 
 CLASS_WEIGHTS = torch.tensor([1.0, 30.0, 0.5])

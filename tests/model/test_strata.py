@@ -10,7 +10,7 @@ from oracles.members import BATCH, BY_NAME
 from torch import Tensor, nn
 
 from lossatlas.errors import InputError
-from lossatlas.model.strata import Strata, stratified
+from lossatlas.model.data.strata import Strata, stratified
 from lossatlas.objective import Objective
 
 SIZES = {3: 150, -1: 90, 7: 40, 0: 20}  # 300 examples of four classes, whatever their names
@@ -200,7 +200,7 @@ def test_a_subset_of_data_without_classes_is_refused_with_the_remedy(name):
 
 
 def test_data_that_are_not_kept_have_no_subset(monkeypatch):
-    monkeypatch.setattr("lossatlas.model.batches.KEEP_BYTES", 0)
+    monkeypatch.setattr("lossatlas.model.data.batches.KEEP_BYTES", 0)
     _, o = classes()
     assert o.batches.labels() is None
     with pytest.raises(InputError, match="in memory"):

@@ -15,7 +15,7 @@ from lossatlas.connectivity.symmetry.discovery import Discovered
 from lossatlas.connectivity.symmetry.notation import Axis, Segment, names_in
 from lossatlas.connectivity.symmetry.states import graph_batches
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, permute, segments
-from lossatlas.model.batches import leading_size
+from lossatlas.model.data.batches import leading_size
 from lossatlas.objective import Objective
 
 

@@ -17,9 +17,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from lossatlas.errors import BufferWarning
 from lossatlas.evaluation.points.loops import measured_with
 from lossatlas.model.belongings import Belongings
-from lossatlas.model.fingerprints import equal
+from lossatlas.model.data.fingerprints import equal
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.samples import Sample, samples_of
+from lossatlas.model.loss.samples import Sample, samples_of
 from lossatlas.objective import Objective
 
 Tensors = dict[str, Tensor]

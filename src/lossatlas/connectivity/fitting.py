@@ -22,8 +22,8 @@ from lossatlas.connectivity.buffers import carrying_buffers
 from lossatlas.connectivity.elastic_band import elastic_band
 from lossatlas.errors import CheckpointError, NonFiniteLoss, OutputError
 from lossatlas.geometry.curves import ParametricCurve, Segment
-from lossatlas.model.batches import digest
 from lossatlas.model.checkpoints import write_state
+from lossatlas.model.data.batches import digest
 from lossatlas.objective import Objective
 from lossatlas.results.files import make_folder
 

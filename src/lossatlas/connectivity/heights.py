@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from lossatlas.model.samples import Sample
+from lossatlas.model.loss.samples import Sample
 
 Definition = Literal["entezari", "frankle", "draxler"]
 FloatArray = NDArray[np.float64]

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from lossatlas.connectivity.heights import FloatArray, Profile, summit
 from lossatlas.errors import InputError, NonFiniteLoss
 from lossatlas.geometry.curves import Curve
-from lossatlas.model.samples import Sample
+from lossatlas.model.loss.samples import Sample
 from lossatlas.objective import Objective
 
 FURTHER = 40  # points at most beyond the first ones

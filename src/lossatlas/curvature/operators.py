@@ -22,7 +22,7 @@ from lossatlas.evaluation.products.linearised import (
     require_differentiable,
 )
 from lossatlas.evaluation.products.products import Products
-from lossatlas.model.batches import copied, preserved_rng
+from lossatlas.model.data.batches import copied, preserved_rng
 from lossatlas.objective import Objective
 
 if TYPE_CHECKING:

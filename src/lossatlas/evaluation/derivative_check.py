@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import DerivativeWarning, InputError
-from lossatlas.model.batches import Batches, copied, preserved_rng, refill, tensors_in
+from lossatlas.model.data.batches import Batches, copied, preserved_rng, refill, tensors_in
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.selfcheck import moved, some_of
 

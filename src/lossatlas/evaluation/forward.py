@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lossatlas.evaluation.points.tracing import Trace, Untraceable, trace
-from lossatlas.model.batches import copied, preserved_rng, seed_generators, tensors_in
+from lossatlas.model.data.batches import copied, preserved_rng, seed_generators, tensors_in
 from lossatlas.model.functional import FunctionalModel
 
 Watch = Callable[[fx.Node, Any], None]

@@ -16,7 +16,7 @@ from torch import Tensor
 from lossatlas.errors import DirectionError, InputError
 from lossatlas.geometry.axes import Axis, grid_axes, interval_about, one_per_axis, snapped
 from lossatlas.geometry.bases import FLAT
-from lossatlas.model.batches import tensor_bytes
+from lossatlas.model.data.batches import tensor_bytes
 from lossatlas.model.points import Points
 
 Chart = Literal["flat", "polar"]

@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lossatlas.model.fingerprints import bytes_of, equal, tensor_bytes
+from lossatlas.model.data.fingerprints import bytes_of, equal, tensor_bytes
 
 MOST = 2**28  # bytes
 

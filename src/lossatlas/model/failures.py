@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lossatlas.errors import InputError, LossAtlasError
-from lossatlas.model.batches import describe
+from lossatlas.model.data.batches import describe
 
 _LONGEST = 240  # characters of an exception's own text
 _OUTPUT_OBJECT = (

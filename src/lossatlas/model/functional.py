@@ -15,14 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.model.arithmetic import full_precision, one_path
-from lossatlas.model.batches import Batches, copied, digest, preserved_rng, seed_generators
+from lossatlas.model.data.batches import Batches, copied, digest, preserved_rng, seed_generators
 from lossatlas.model.failures import explain_failure, needs_gradients
 from lossatlas.model.gradients import called_with_gradients
-from lossatlas.model.measures import Supervised
+from lossatlas.model.loss.measures import Supervised
+from lossatlas.model.loss.steps import StepLoss
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.private import converted, private_copy
 from lossatlas.model.states import States
-from lossatlas.model.steps import StepLoss
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lossatlas.errors import InputError
-from lossatlas.model.containers import tensors_in
+from lossatlas.model.data.containers import tensors_in
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 

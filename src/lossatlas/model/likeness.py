@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import DataError, LossAtlasError
-from lossatlas.model.batches import copied, digest, preserved_rng
+from lossatlas.model.data.batches import copied, digest, preserved_rng
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.private import unwrapped
 

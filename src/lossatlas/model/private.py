@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import InputError
-from lossatlas.model.containers import cast_type
+from lossatlas.model.data.containers import cast_type
 from lossatlas.model.failures import explain_copy
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lossatlas.errors import InputError
-from lossatlas.model.batches import Batches, copied, preserved_rng
-from lossatlas.model.randomness import has_drawn
+from lossatlas.model.data.batches import Batches, copied, preserved_rng
+from lossatlas.model.data.randomness import has_drawn
 
 _STEP = "hand the model in instead: Objective.from_step(model, lambda model, batch: ..., batches)"
 _MOVED = 0.1  # the relative length of the move at which the model is compared with one that really has the parameters

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from lossatlas.errors import CheckpointError
 from lossatlas.model.belongings import Belongings, key_of, remember, remembered
 from lossatlas.model.checkpoints import state_of, without_wrappers
-from lossatlas.model.fingerprints import components, equal, tensor_bytes
+from lossatlas.model.data.fingerprints import components, equal, tensor_bytes
 from lossatlas.model.parameters import ParameterSpace
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lossatlas.errors import InputError
-from lossatlas.model.samples import Sample
+from lossatlas.model.loss.samples import Sample
 from lossatlas.objective import Objective
 from lossatlas.results.making import result
 

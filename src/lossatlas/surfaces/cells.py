@@ -11,8 +11,8 @@ from torch import Tensor
 from lossatlas.errors import InputError
 from lossatlas.evaluation.points.tuning import Evaluator
 from lossatlas.geometry.region import Region
-from lossatlas.model.samples import Sample
-from lossatlas.model.strata import Strata
+from lossatlas.model.data.strata import Strata
+from lossatlas.model.loss.samples import Sample
 from lossatlas.surfaces.interpolation import Floats, Pixels
 from lossatlas.surfaces.store import BLOCK, Store
 

@@ -17,8 +17,8 @@ from lossatlas.errors import InputError
 from lossatlas.evaluation.points.plans import Plan
 from lossatlas.evaluation.points.tuning import Evaluator
 from lossatlas.geometry.region import Region
-from lossatlas.model.samples import Sample
-from lossatlas.model.strata import Strata
+from lossatlas.model.data.strata import Strata
+from lossatlas.model.loss.samples import Sample
 from lossatlas.objective import Objective
 from lossatlas.surfaces.cells import Cells, Column, Row
 from lossatlas.surfaces.options import SurfaceOptions

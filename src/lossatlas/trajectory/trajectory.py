@@ -18,7 +18,7 @@ from torch import Tensor
 from lossatlas.errors import CheckpointError, InputError
 from lossatlas.geometry.region import Region
 from lossatlas.geometry.regions import plane
-from lossatlas.model.batches import tensor_bytes
+from lossatlas.model.data.batches import tensor_bytes
 from lossatlas.objective import Objective
 from lossatlas.results.making import result
 from lossatlas.trajectory.analysis import component_shares, snapshot_losses, snapshot_places

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lossatlas.errors import InputError
-from lossatlas.model.batches import preserved_rng, seed_generators
+from lossatlas.model.data.batches import preserved_rng, seed_generators
 
 
 @contextmanager

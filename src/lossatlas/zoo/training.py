@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lossatlas.errors import DataError, InputError, NonFiniteLoss
-from lossatlas.model.batches import digest
+from lossatlas.model.data.batches import digest
 from lossatlas.zoo import checkpoint
 from lossatlas.zoo.batches import Batches, Data, Pair, TensorBatches, count, make_batches
 from lossatlas.zoo.history import History

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossatlas.errors import DirectionError
 from lossatlas.evaluation.forward import Forward
-from lossatlas.model.batches import form, preserved_rng
+from lossatlas.model.data.batches import form, preserved_rng
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.objective import Objective, Source
 

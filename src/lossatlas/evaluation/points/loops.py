@@ -12,11 +12,11 @@ from lossatlas.evaluation.points import rewrites
 from lossatlas.evaluation.points.staging import Program
 from lossatlas.evaluation.points.tracing import POINT_PREFIX, Trace, Untraceable, trace
 from lossatlas.model.arithmetic import full_precision
-from lossatlas.model.batches import KEEP_BYTES, Batches, copied, form, preserved_rng, tensors_in
+from lossatlas.model.data.batches import KEEP_BYTES, Batches, copied, form, preserved_rng, tensors_in
+from lossatlas.model.data.randomness import has_drawn
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.parameters import Entry
 from lossatlas.model.points import Points, Weights
-from lossatlas.model.randomness import has_drawn
 
 REWRITES: dict[str, Callable[[Trace, rewrites.Frame], bool]] = {
     # In this order they are tried and applied: each sees what the ones before it left.

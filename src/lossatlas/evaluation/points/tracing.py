@@ -14,7 +14,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
 from lossatlas.errors import LossAtlasError
-from lossatlas.model.batches import tensors_in
+from lossatlas.model.data.batches import tensors_in
 
 _SHAPED_BY_VALUES = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "repeat_interleave"}
 # What an argument may be, other than a tensor: it becomes part of the graph.

@@ -13,10 +13,10 @@ from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.points.loops import REWRITES, Loop, OnThreads, PlainLoop, PreparedLoop
 from lossatlas.evaluation.points.plans import Findings, Outcome, Plan, Trial
 from lossatlas.evaluation.points.tracing import Trace
-from lossatlas.model.batches import Batches
+from lossatlas.model.data.batches import Batches
 from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.loss.samples import Sample, samples_of
 from lossatlas.model.points import Points, Weights
-from lossatlas.model.samples import Sample, samples_of
 
 AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative, of every mean
 ONE_THREAD = "one thread"

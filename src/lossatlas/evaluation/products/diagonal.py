@@ -21,9 +21,9 @@ from lossatlas.evaluation.products.linearised import Hessian
 from lossatlas.evaluation.products.piecewise import curved_by
 from lossatlas.evaluation.products.precision import InPrecision, cast, in_float64
 from lossatlas.model.arithmetic import full_precision
-from lossatlas.model.batches import Batches, copied, leading_size, preserved_rng, tensors_in
-from lossatlas.model.containers import mapped
-from lossatlas.model.cuts import every_second, has_rows
+from lossatlas.model.data.batches import Batches, copied, leading_size, preserved_rng, tensors_in
+from lossatlas.model.data.containers import mapped
+from lossatlas.model.data.cuts import every_second, has_rows
 from lossatlas.model.functional import FunctionalModel
 
 ENTRIES = 4  # of the largest ones that are verified

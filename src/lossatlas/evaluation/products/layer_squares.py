@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lossatlas.errors import LossAtlasError
-from lossatlas.model.batches import tensors_in
+from lossatlas.model.data.batches import tensors_in
 
 _EXAMPLES = 2**24  # numbers in a stack of examples' gradients
 

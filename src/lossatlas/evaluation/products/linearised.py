@@ -19,11 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.errors import InputError
 from lossatlas.model.arithmetic import full_precision
-from lossatlas.model.batches import preserved_rng
-from lossatlas.model.examples import examples_in
+from lossatlas.model.data.batches import preserved_rng
+from lossatlas.model.data.examples import examples_in
 from lossatlas.model.failures import explain_derivative
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.metrics import weight_key
+from lossatlas.model.loss.metrics import weight_key
 
 Map = Callable[[Tensor], Tensor]
 _WRAPPER = once_differentiable(lambda *_: None).__code__.co_filename

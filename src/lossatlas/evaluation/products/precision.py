@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import InputError
-from lossatlas.model.batches import copied
-from lossatlas.model.containers import cast_floats
+from lossatlas.model.data.batches import copied
+from lossatlas.model.data.containers import cast_floats
 from lossatlas.model.functional import FunctionalModel
 
 

@@ -13,8 +13,8 @@ from lossatlas.errors import DirectionError, InputError, NumericalError
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
 from lossatlas.evaluation.products.routes import Routes, guarded
 from lossatlas.model.arithmetic import full_precision
-from lossatlas.model.batches import describe
-from lossatlas.model.samples import Sample
+from lossatlas.model.data.batches import describe
+from lossatlas.model.loss.samples import Sample
 
 
 class Products:

@@ -16,10 +16,10 @@ from lossatlas.evaluation.points.tracing import Untraceable
 from lossatlas.evaluation.products.linearised import Linearised, Map
 from lossatlas.evaluation.products.staged import StagedProduct
 from lossatlas.model.arithmetic import full_precision
-from lossatlas.model.batches import copied, preserved_rng, tensors_in
-from lossatlas.model.batches import form as form_of
+from lossatlas.model.data.batches import copied, preserved_rng, tensors_in
+from lossatlas.model.data.batches import form as form_of
+from lossatlas.model.data.randomness import has_drawn
 from lossatlas.model.failures import explain_derivative
-from lossatlas.model.randomness import has_drawn
 
 # Bytes that autograd's graphs of all batches would keep: for less work than that, tracing takes longer than it saves.
 STAGED_FROM = 2**28

@@ -14,7 +14,7 @@ from lossatlas.evaluation.points.staging import Program
 from lossatlas.evaluation.points.tracing import POINT_PREFIX, Trace, Untraceable
 from lossatlas.evaluation.products.linearised import Linearised
 from lossatlas.evaluation.products.reuse import reuse_memory
-from lossatlas.model.batches import refill, tensors_in
+from lossatlas.model.data.batches import refill, tensors_in
 
 VECTOR = f"{POINT_PREFIX}vector"
 

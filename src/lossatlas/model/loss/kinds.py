@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lossatlas.model.containers import refill, tensors_in
-from lossatlas.model.criteria import Watch
-from lossatlas.model.reduction import quietly
+from lossatlas.model.data.containers import refill, tensors_in
+from lossatlas.model.loss.criteria import Watch
+from lossatlas.model.loss.reduction import quietly
 
 Kind = Literal["mean", "sum", "both", "neither"]
 Kinds = set[str] | None

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import DataError, InputError
-from lossatlas.model.batches import Batches, describe
-from lossatlas.model.criteria import Criterion, Watch, warn_of_broadcast
-from lossatlas.model.divisors import Divisor, shared_divisor, uneven_inside, weighted_values
-from lossatlas.model.forms import elsewhere, flat, per_example, places_at_outputs, places_at_targets
+from lossatlas.model.data.batches import Batches, describe
 from lossatlas.model.inputs import applied, require_one_way
-from lossatlas.model.kinds import Kind, Place, is_nearly_either, is_shared_mean, kind_of, places_at_parameters
-from lossatlas.model.metrics import Metric, automatic, checked, measured, weight_key
-from lossatlas.model.reduction import (
+from lossatlas.model.loss.criteria import Criterion, Watch, warn_of_broadcast
+from lossatlas.model.loss.divisors import Divisor, shared_divisor, uneven_inside, weighted_values
+from lossatlas.model.loss.forms import elsewhere, flat, per_example, places_at_outputs, places_at_targets
+from lossatlas.model.loss.kinds import Kind, Place, is_nearly_either, is_shared_mean, kind_of, places_at_parameters
+from lossatlas.model.loss.metrics import Metric, automatic, checked, measured, weight_key
+from lossatlas.model.loss.reduction import (
     CONTRAST,
     MEAN,
     STATED,
@@ -63,7 +63,7 @@ class Supervised:
     """``loss(model(inputs), targets)`` and metrics on batches ``(inputs, targets)``.
 
     The form with a value for each example is found once, by what it must reproduce: the loss that was given, on the
-    targets of every batch and at several outputs. ``model/reduction.py`` says of what a loss is a mean.
+    targets of every batch and at several outputs. ``model/loss/reduction.py`` says of what a loss is a mean.
     """
 
     def __init__(self, loss: Loss, metrics: Mapping[str, Metric] | Literal["auto"] | None) -> None:

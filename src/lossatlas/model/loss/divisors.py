@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DataError, InputError
-from lossatlas.model.batches import Batches
-from lossatlas.model.containers import leading_size, tensors_in
-from lossatlas.model.criteria import Criterion, Watch
-from lossatlas.model.examples import examples_of_targets
-from lossatlas.model.fingerprints import contents
-from lossatlas.model.reduction import proportional, sized
+from lossatlas.model.data.batches import Batches
+from lossatlas.model.data.containers import leading_size, tensors_in
+from lossatlas.model.data.examples import examples_of_targets
+from lossatlas.model.data.fingerprints import contents
+from lossatlas.model.loss.criteria import Criterion, Watch
+from lossatlas.model.loss.reduction import proportional, sized
 
 
 class Divisor:

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lossatlas.errors import DataError
-from lossatlas.model.containers import describe, leading_size
+from lossatlas.model.data.containers import describe, leading_size
 
 
 def examples_in(batch: Any) -> int:
-    """The number of examples of a batch by the rule of ``model/reduction.py``, without its loss.
+    """The number of examples of a batch by the rule of ``model/loss/reduction.py``, without its loss.
 
     >>> examples_in((torch.zeros(5, 3, 2), torch.zeros(3)))  # (time, examples, features) and a target an example
     3

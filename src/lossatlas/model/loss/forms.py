@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lossatlas.model.kinds import Kinds, Place, kinds_of, taker
-from lossatlas.model.reduction import quietly
+from lossatlas.model.loss.kinds import Kinds, Place, kinds_of, taker
+from lossatlas.model.loss.reduction import quietly
 
 Loss = Callable[[Any, Any], Tensor]
 _SLOW = "There is a performance drop"  # how PyTorch's warning of what vmap has no rule for begins

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from lossatlas.errors import DataError
-from lossatlas.model.containers import cast_type, copied, describe, leading_size, mapped, refill, tensors_in
-from lossatlas.model.cuts import reason_of_form, rows_are_examples, square
-from lossatlas.model.examples import examples_in
-from lossatlas.model.fingerprints import bytes_of, digest, form, tensor_bytes
-from lossatlas.model.passes import Passes
-from lossatlas.model.randomness import preserved_rng, seed_generators
-from lossatlas.model.sources import Limit, batches_of, checked_weight, require_values, source_of
+from lossatlas.model.data.containers import cast_type, copied, describe, leading_size, mapped, refill, tensors_in
+from lossatlas.model.data.cuts import reason_of_form, rows_are_examples, square
+from lossatlas.model.data.examples import examples_in
+from lossatlas.model.data.fingerprints import bytes_of, digest, form, tensor_bytes
+from lossatlas.model.data.passes import Passes
+from lossatlas.model.data.randomness import preserved_rng, seed_generators
+from lossatlas.model.data.sources import Limit, batches_of, checked_weight, require_values, source_of
 
 __all__ = [  # with what goes with batches everywhere
     "KEEP_BYTES",

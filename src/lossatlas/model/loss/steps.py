@@ -9,12 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import InputError
-from lossatlas.model.batches import Batches, tensors_in
-from lossatlas.model.criteria import Criterion, Watch, floating, warn_of_broadcast
-from lossatlas.model.divisors import Divisor, shared_divisor, uneven_inside
-from lossatlas.model.forms import flat
-from lossatlas.model.kinds import Kind, Place, is_nearly_either, is_shared_mean, kind_of, places_at_parameters, taker
-from lossatlas.model.reduction import (
+from lossatlas.model.data.batches import Batches, tensors_in
+from lossatlas.model.loss.criteria import Criterion, Watch, floating, warn_of_broadcast
+from lossatlas.model.loss.divisors import Divisor, shared_divisor, uneven_inside
+from lossatlas.model.loss.forms import flat
+from lossatlas.model.loss.kinds import (
+    Kind,
+    Place,
+    is_nearly_either,
+    is_shared_mean,
+    kind_of,
+    places_at_parameters,
+    taker,
+)
+from lossatlas.model.loss.reduction import (
     CONTRAST,
     MEAN,
     STATED,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DataError
-from lossatlas.model.containers import NAMED, OF_TORCH, PLAIN, is_array, is_named_tuple, reduced
+from lossatlas.model.data.containers import NAMED, OF_TORCH, PLAIN, is_array, is_named_tuple, reduced
 
 _VALUES = (b"<array ", b"<int ", b"<float ", b"<complex ", b"<str ", b"<bytes ", b"<bool ")
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from lossatlas.errors import DataError
-from lossatlas.model.containers import describe, tensors_in
-from lossatlas.model.fingerprints import holds_values
+from lossatlas.model.data.containers import describe, tensors_in
+from lossatlas.model.data.fingerprints import holds_values
 
 MAX_BATCHES = 10_000  # that a source without a length may give: small batches of an endless one come to it in seconds
 MAX_BYTES = 2**36  # and so many bytes, which large ones come to in minutes

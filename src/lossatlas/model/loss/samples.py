@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lossatlas.model.metrics import weight_key
+from lossatlas.model.loss.metrics import weight_key
 
 
 @dataclass(frozen=True)

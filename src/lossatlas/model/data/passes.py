@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lossatlas.errors import DataError
-from lossatlas.model.fingerprints import digest
-from lossatlas.model.randomness import preserved_rng
-from lossatlas.model.sources import FIXED, batches_of
+from lossatlas.model.data.fingerprints import digest
+from lossatlas.model.data.randomness import preserved_rng
+from lossatlas.model.data.sources import FIXED, batches_of
 
 _END = object()
 

@@ -41,11 +41,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lossatlas.errors import InputError, ReductionWarning
-from lossatlas.model.batches import Batches
-from lossatlas.model.containers import leading_size, refill, tensors_in
-from lossatlas.model.criteria import Watch, floating
-from lossatlas.model.examples import examples_of_targets, is_pair, is_time_first
-from lossatlas.model.randomness import has_drawn, seed_generators
+from lossatlas.model.data.batches import Batches
+from lossatlas.model.data.containers import leading_size, refill, tensors_in
+from lossatlas.model.data.examples import examples_of_targets, is_pair, is_time_first
+from lossatlas.model.data.randomness import has_drawn, seed_generators
+from lossatlas.model.loss.criteria import Watch, floating
 
 _CHOICES = "state weight=lambda batch: ..., what the batch's loss is a mean of, or return one value an example"
 MEAN, SUM, VALUES = "a mean over examples", "a sum, divided by the number of examples", "one value an example"

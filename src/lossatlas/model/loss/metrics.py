@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import InputError
-from lossatlas.model.criteria import BINARY, CLASSES, Criterion
-from lossatlas.model.forms import flat
+from lossatlas.model.loss.criteria import BINARY, CLASSES, Criterion
+from lossatlas.model.loss.forms import flat
 
 Result = Tensor | tuple[Tensor, Tensor]
 Metric = Callable[[Any, Any], Result]

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from lossatlas.errors import LossAtlasError
-from lossatlas.model.containers import copied, describe, leading_size, mapped, tensors_in
-from lossatlas.model.fingerprints import contents, form
-from lossatlas.model.randomness import has_drawn, preserved_rng
+from lossatlas.model.data.containers import copied, describe, leading_size, mapped, tensors_in
+from lossatlas.model.data.fingerprints import contents, form
+from lossatlas.model.data.randomness import has_drawn, preserved_rng
 
 MIXED = "the model's outputs on every second row of a batch are not those among all, so its rows depend on others"
 TOLERANCE = 1e-3  # of the largest output: sums of other lengths round differently, mixed rows differ by far more
