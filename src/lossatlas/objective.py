@@ -75,9 +75,9 @@ class Objective:
         needs larger ones.
     max_batches : more batches than this are refused, never left out; by default the data's own length, and for data
         without one 10 000 batches or 64 GiB, so that an endless loader is no endless wait.
-    check : once, on one batch: that the loss is a function of theta and nothing else, and, when a derivative is first
-        asked for, that gradient and curvature are those of the loss, by differences; what is not is refused.
-        ``"warn"``: of derivatives a ``DerivativeWarning`` instead. False: no checks.
+    check : once, on the first and the last batch: that the loss is a function of theta and nothing else, and, when a
+        derivative is first asked for, that gradient and curvature are those of the loss, by differences; what is not
+        is refused. ``"warn"``: of derivatives a ``DerivativeWarning`` instead. False: no checks.
     dtype, device : of the private copy and of every point; the model's own by default. On a GPU float32 is float32:
         TF32 is off while lossatlas evaluates.
     name : what the data are called in figures and reports.
