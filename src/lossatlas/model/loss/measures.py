@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import DataError, InputError
-from lossatlas.model.data.batches import Batches, describe
+from lossatlas.model.data.batches import Batches, copied, describe
 from lossatlas.model.inputs import applied, require_one_way
 from lossatlas.model.loss.criteria import Criterion, Watch, warn_of_broadcast
 from lossatlas.model.loss.divisors import Divisor, shared_divisor, uneven_inside, weighted_values
@@ -99,8 +99,9 @@ class Supervised:
         settle_layout(batches)
         n, batch = typical(batches, lambda one: self.plain(model, one))
         seen = _Seen(n, batch, self.outputs(model, batch))
+        before = copied((seen.outputs, seen.targets))  # a loss may write into them
         found = observed(lambda: self._loss(seen.outputs, seen.targets), model)
-        self._require_repeated(model, found, seen)
+        self._require_repeated(model, found, *before)
         warn_of_broadcast(found.watch)
         if found.value.ndim and (found.value.numel() > 1 or n == 1):
             self._settle_values(found.value, seen, batches)
@@ -155,12 +156,12 @@ class Supervised:
             raise InputError(f"The loss has shape {tuple(whole.shape)}: return a mean (0-d) or one value an example.")
         batches.settle(size=lambda batch: len(batch[1]), weigh=lambda batch: len(batch[1]))
 
-    def _require_repeated(self, model: nn.Module, found: Observed, seen: _Seen) -> None:
+    def _require_repeated(self, model: nn.Module, found: Observed, outputs: Any, targets: Any) -> None:
         """Called plainly, also at other outputs: what keeps something between calls shows before forms are tried."""
         with quietly():
             with contextlib.suppress(Exception):  # outside of the loss's domain
-                self._loss(next(elsewhere(seen.outputs), seen.outputs), seen.targets)
-            require_repeated(found.value, observed(lambda: self._loss(seen.outputs, seen.targets), model).value)
+                self._loss(*copied((next(elsewhere(outputs), outputs), targets)))
+            require_repeated(found.value, observed(lambda: self._loss(outputs, targets), model).value)
 
     def _settle_mean(self, model: nn.Module, found: Observed, seen: _Seen, batches: Batches) -> None:
         loss = _scalar(self._loss) if found.value.ndim else self._loss

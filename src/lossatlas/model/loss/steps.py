@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import InputError
-from lossatlas.model.data.batches import Batches, tensors_in
+from lossatlas.model.data.batches import Batches, copied, tensors_in
 from lossatlas.model.loss.criteria import Criterion, Watch, floating, warn_of_broadcast
 from lossatlas.model.loss.divisors import Divisor, shared_divisor, uneven_inside
 from lossatlas.model.loss.forms import flat
@@ -56,9 +56,10 @@ class StepLoss:
     def probe(self, model: nn.Module, batches: Batches) -> None:
         """Settle on what the loss of a batch is a mean of."""
         n, batch = typical(batches, lambda one: self._step(model, one))
+        before = copied(batch)  # a step may write into its batch
         seen = observed(lambda: self._step(model, batch), model)
         with quietly():
-            require_repeated(seen.value, observed(lambda: self._step(model, batch), model).value)
+            require_repeated(seen.value, observed(lambda: self._step(model, before), model).value)
         if self._compares_all(model, (n, batch), seen.watch):
             warn_of_broadcast(seen.watch)
         if seen.value.ndim and (seen.value.numel() > 1 or n == 1):
