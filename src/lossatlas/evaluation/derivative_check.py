@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -13,60 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import DerivativeWarning, InputError
-from lossatlas.model.data.batches import Batches, copied, preserved_rng, refill, tensors_in
+from lossatlas.evaluation.looked import Gradient, Looked, Product, few_of
+from lossatlas.model.data.batches import Batches, copied, preserved_rng
 from lossatlas.model.functional import FunctionalModel
-from lossatlas.model.selfcheck import moved, some_of
+from lossatlas.model.selfcheck import moved
 
 _SEEDS = (1_000_003, 1_000_033)  # of the directions: none that an estimate of curvature begins with
 _OFF = 1e-2  # of theta's norm
 _MOST = 200  # parameters that are looked at one by one
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-Gradient = Callable[[FunctionalModel, Tensor, Any, int], tuple[Tensor, Tensor]]
-Product = Callable[[FunctionalModel, Tensor, Any, int, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Looked:
-    """The mean loss over a few batches as a function of theta, with the gradient and products that are looked at."""
-
-    function: FunctionalModel
-    batches: list[Any]
-    of_batch: Gradient
-    product_of_batch: Product | None = None
-
-    def value(self, theta: Tensor) -> float:
-        with torch.no_grad(), preserved_rng(theta.device):
-            tensors = self.function.tensors(theta)
-            found = [self.function.measure(tensors, copied(b), i)["loss"] for i, b in enumerate(self.batches)]
-        return sum(float(one.double().mean()) for one in found) / len(found)
-
-    def slope(self, theta: Tensor, v: Tensor, h: float) -> float:
-        """(L(theta + h v) - L(theta - h v)) / 2h."""
-        return (self.value(theta + h * v) - self.value(theta - h * v)) / (2 * h)
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        found = [self.of_batch(self.function, theta, copied(b), i)[1] for i, b in enumerate(self.batches)]
-        return torch.stack(found).double().mean(0)
-
-    def bent(self, theta: Tensor, v: Tensor, h: float) -> Tensor:
-        """The gradient's difference, as the loss's above."""
-        return (self.gradient(theta + h * v) - self.gradient(theta - h * v)).cpu() / (2 * h)
-
-    def product(self, theta: Tensor, v: Tensor) -> Tensor:
-        assert self.product_of_batch is not None
-        found = [self.product_of_batch(self.function, theta, copied(b), i, v) for i, b in enumerate(self.batches)]
-        return torch.stack(found).double().mean(0).cpu()
-
-    def in_double(self) -> Looked:
-        """The same in float64, or as it is where the model, the loss or their data cannot be cast."""
-        try:
-            function = _in_double(self.function)
-            cast = [refill(b, iter([_double(t) for t in tensors_in(b)])) for b in self.batches]
-            double = replace(self, function=function, batches=cast)
-            double.value(function.point)
-        except Exception:  # told by the type that is compared in, whose tolerances are wider
-            return self
-        return double
 
 
 class DerivativeCheck:
@@ -88,11 +42,11 @@ class DerivativeCheck:
 
     def slope(self, function: FunctionalModel, gradient: Gradient) -> None:
         """``InputError`` where the gradient is not that of the value."""
-        self._once("gradient", Looked(function, some_of(self._batches), gradient), self._slope)
+        self._once("gradient", Looked(function, few_of(self._batches), gradient), self._slope)
 
     def curvature(self, function: FunctionalModel, gradient: Gradient, product: Product) -> None:
         """``InputError`` where H v is not the gradient's derivative."""
-        self._once("curvature", Looked(function, some_of(self._batches), gradient, product), self._curvature)
+        self._once("curvature", Looked(function, few_of(self._batches), gradient, product), self._curvature)
 
     def _once(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> None:
         if self._running:
@@ -151,7 +105,9 @@ class DerivativeCheck:
 
     def _tell(self, what: str, verdict: str, passes: int, looked: Looked) -> None:
         dtype, count = str(looked.function.point.dtype).removeprefix("torch."), len(looked.batches)
-        self._told.append(f"self-check of the {what}: {verdict}, {passes} passes over {count} batch(es) in {dtype}")
+        self._told.append(
+            f"self-check of the {what}: {verdict}, {passes} passes over examples of {count} batch(es) in {dtype}"
+        )
 
 
 _WAY_OUT = (
@@ -191,17 +147,6 @@ def _line(function: FunctionalModel, seed: int) -> tuple[Tensor, Tensor, list[fl
     steps = _STEPS if theta.dtype == torch.float64 else (3e-2, 1e-2, 3e-3, 1e-3)
     size = max(float(theta.norm()), 1e-3)
     return theta, v / v.norm(), [h * size for h in steps]
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def _in_double(function: FunctionalModel) -> FunctionalModel:
-    """The same function on a module and a loss module of its own in float64."""
-    if function.point.dtype == torch.float64:
-        return function
-    return function.cast(torch.float64)
 
 
 def _where(looked: Looked, theta: Tensor, g: Tensor) -> str:
