@@ -40,6 +40,11 @@ class DerivativeCheck:
         """What was found of the derivatives that differ, in words."""
         return [message for message in self._found.get(function.module, {}).values() if message]
 
+    def pass_on(self, module: nn.Module, part: nn.Module) -> None:
+        """What agrees for all of a module's parameters agrees for a part of them, which has a module of its own."""
+        known = self._found.get(module, {})
+        self._found[part] = {what: None for what, message in known.items() if message is None}
+
     def slope(self, function: FunctionalModel, gradient: Gradient) -> None:
         """``InputError`` where the gradient is not that of the value."""
         self._once("gradient", Looked(function, few_of(self._batches), gradient), self._slope)
@@ -51,7 +56,6 @@ class DerivativeCheck:
     def _once(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> None:
         if self._running:
             return
-        # Another selection of parameters, or policy, has a module of its own.
         found = self._found.setdefault(looked.function.module, {})
         if what not in found:
             found[what] = self._outcome(what, looked, compare)

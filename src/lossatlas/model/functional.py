@@ -142,6 +142,8 @@ class FunctionalModel(States):
         other.point = other.space.flatten(dict(other.module.named_parameters()))
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
         other._remember_own()
+        if self.derivatives is not None:
+            self.derivatives.pass_on(self.module, other.module)
         return other
 
     def probe(self, batches: Batches) -> None:
