@@ -50,8 +50,9 @@ def spectrum(
     ``eigenvalue_stderr``, the data-sampling error of v' H v at the converged v, from its values on the batches (NaN
     with a single batch). ``largest_gap``, the largest lambda_i - lambda_(i+1) at the top, and ``largest_gap_rank``, i.
 
-    ``trace`` with ``trace_stderr``: exact (0) where that is cheap (see ``trace``), else to ``trace_tol``;
-    ``attrs["trace_method"]`` says which, and ``attrs["trace_reason"]`` why it is not exact. All that
+    ``trace`` with ``trace_stderr`` and its 95 % interval, ``trace_low`` to ``trace_high``: exact (0) where that is
+    cheap (see ``trace``), else to ``trace_tol``; ``attrs["trace_method"]`` says which, ``attrs["trace_reason"]`` why it
+    is not exact, ``attrs["trace_probes"]`` how many probes it took. All that
     ``spectral_density`` gives, from ``probes`` directions orthogonal to the pairs, ``steps`` each; the pairs are atoms.
 
     ``trend=True``: over ``("n_examples", "replicate")``, ``trend_eigenvalue``, the largest eigenvalue on random
@@ -129,6 +130,7 @@ def spectrum(
         converged=int(pairs.converged.all()),
         trace_method=found.method,
         trace_reason=found.reason or None,
+        trace_probes=found.probes,
         route=operator.explain(),
         loss=objective.value() if vectors else None,
         seed=seed,
@@ -198,7 +200,7 @@ def _with_density(
         base = float(known.values.sum())
         found = estimated(operator, known.vectors, base, moments, 0, tol, TRACE_PRODUCTS, seed + 2)
         found = found.because(exact.reason)
-    density = density.assign(trace=found.value, trace_stderr=found.stderr)
+    density = density.assign(_trace_variables(found))
     return dataset.merge(density).assign_attrs(density.attrs), found, sum(len(rule.nodes) for rule in fresh)
 
 
@@ -210,16 +212,19 @@ def _all_known(dataset: xr.Dataset, known: Eigenpairs, operator: Operator) -> tu
         every = np.append(every, trace - every.sum())
     rounding = 16 * torch.finfo(operator.dtype).eps * float(np.abs(every).max())
     below = float((every < -rounding).mean())
-    added = {
-        "trace": trace,
-        "trace_stderr": 0.0,
+    found = TraceEstimate(trace, 0.0, trace, trace, operator.n, COLUMNS)
+    added = _trace_variables(found) | {
         "frobenius_norm": float(np.linalg.norm(every)),
         "frobenius_norm_stderr": 0.0,
         "negative_mass": below,
         "negative_mass_low": below,
         "negative_mass_high": below,
     }
-    return dataset.assign(added), TraceEstimate(trace, 0.0, trace, trace, operator.n, COLUMNS), 0
+    return dataset.assign(added), found, 0
+
+
+def _trace_variables(found: TraceEstimate) -> dict[str, float]:
+    return {"trace": found.value, "trace_stderr": found.stderr, "trace_low": found.low, "trace_high": found.high}
 
 
 def _vectors(objective: Objective, pairs: Eigenpairs, k: int) -> dict[str, xr.Variable]:

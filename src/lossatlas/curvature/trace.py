@@ -16,7 +16,7 @@ from lossatlas.curvature.operators import Operator
 from lossatlas.errors import ConvergenceWarning, InputError, NumericalError
 
 SMALL = 64  # up to this size all columns are multiplied
-ROUND = 10  # probes between two looks at the error
+ROUND = 10  # probes at a time, and at least in the first stage
 SHORT, LONG = 20, 60  # vectors of the Krylov space; the long one where many probes would be needed with the short
 EXACT = "exact: "
 BACKWARD, COLUMNS = f"{EXACT}a backward pass for each output", f"{EXACT}all columns"
@@ -26,8 +26,8 @@ BACKWARD, COLUMNS = f"{EXACT}a backward pass for each output", f"{EXACT}all colu
 class TraceEstimate:
     """tr A with its standard error (0 where it is exact) and 95 % interval.
 
-    ``products`` were used, and ``method`` tells how it was found. ``reason``, a sentence, tells why it is not exact;
-    it is empty where it is.
+    ``products`` were used, and ``method`` tells how it was found, from how many ``probes`` (0 where it is exact).
+    ``reason``, a sentence, tells why it is not exact; it is empty where it is.
     """
 
     value: float
@@ -37,6 +37,7 @@ class TraceEstimate:
     products: int
     method: str
     reason: str = ""
+    probes: int = 0
 
     def because(self, reason: str) -> TraceEstimate:
         """The same, with ``reason`` where it is not exact."""
@@ -66,8 +67,10 @@ def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, se
     estimate would take as many products.
 
     Otherwise tr A = tr T + tr (I - V'V) A (I - V'V): V and T from a Krylov space of m vectors, which holds the large
-    eigenvalues, and the rest by z' A z for random directions z orthogonal to it, of length sqrt(n - m). The interval is
-    Student's. It stops on the standard error.
+    eigenvalues, and the rest by z' A z for random directions z orthogonal to it, of length sqrt(n - m). The spread s_0
+    of the first N_0 >= 10 says how many are drawn in all, N, for the standard error; it goes on if that is missed. The
+    95 % interval is +-t_(N_0 - 1) s_0 / sqrt(N), which holds although the number was chosen by the spread, and never
+    smaller than Student's of all N.
 
     Parameters
     ----------
@@ -86,7 +89,8 @@ def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, se
     NumericalError : products, or the loss's derivatives, hold NaN or infinite numbers.
 
     Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix"; Meyer, Musco, Musco &
-    Woodruff 2021, "Hutch++" (deflation); Dangel et al. 2020, "BackPACK" (exact).
+    Woodruff 2021, "Hutch++" (deflation); Stein 1945, "A two-sample test for a linear hypothesis whose power is
+    independent of the variance" (the interval); Dangel et al. 2020, "BackPACK" (exact).
 
     Examples
     --------
@@ -137,20 +141,29 @@ def estimated(
     Where that would be as many as there are columns, from all of them.
     """
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-    while True:
-        needed = _needed(base, samples, tol) - len(samples)
+    if (missing := ROUND - len(samples)) > 0:  # a few that agree by chance would end it
+        samples = np.concatenate([samples, rest_samples(operator, basis, missing, generator)])
+        spent += missing
+    first = samples
+    while (needed := math.ceil(_needed(base, samples, tol)) - len(samples)) > 0:
         if operator.n <= min(needed, max_products - spent):
             return _exact(float(_columns(operator).sum()), spent + operator.n, COLUMNS)
-        if needed <= 0 or spent + ROUND > max_products:
+        rounds = min(-(-needed // ROUND), (max_products - spent) // ROUND)
+        if not rounds:
             break
-        samples = np.concatenate([samples, rest_samples(operator, basis, ROUND, generator)])
-        spent += ROUND
+        more = [rest_samples(operator, basis, ROUND, generator) for _ in range(rounds)]
+        samples, spent = np.concatenate([samples, *more]), spent + rounds * ROUND
     value, stderr = base + float(samples.mean()), float(samples.std(ddof=1)) / math.sqrt(len(samples))
-    half = float(t.ppf(0.975, len(samples) - 1)) * stderr
+    half = max(_half_width(first, len(samples)), _half_width(samples, len(samples)))
     if stderr > tol * abs(value):
         _warn(f"The trace is {value:.4g} with a standard error of {stderr:.2g}", tol, spent, stacklevel=4)
     method = f"estimate: {len(samples)} probes orthogonal to {len(basis)} vectors"
-    return TraceEstimate(value, stderr, value - half, value + half, spent, method)
+    return TraceEstimate(value, stderr, value - half, value + half, spent, method, probes=len(samples))
+
+
+def _half_width(known: Floats, count: int) -> float:
+    """Of the 95 % interval of a mean of ``count``, by the spread of those that decided on their number."""
+    return float(t.ppf(0.975, len(known) - 1) * known.std(ddof=1)) / math.sqrt(count)
 
 
 def _needed(base: float, samples: Floats, tol: float) -> float:

@@ -92,6 +92,8 @@ SPECTRUM = Kind(
         },
         optional=_DENSITY
         | {
+            "trace_low": (),
+            "trace_high": (),
             "largest_gap": (),
             "largest_gap_rank": (),
             "n_examples": ("n_examples",),
@@ -109,7 +111,7 @@ SPECTRUM = Kind(
         attrs=(*OBJECTIVE, "tol", "converged", "products", "products_eigenpairs", "trace_method", "seed"),
         optional_attrs=(
             *COMMON,
-            *("steps", "probes", "smoothing", "loss", "parameters", "route", "trace_reason"),
+            *("steps", "probes", "smoothing", "loss", "parameters", "route", "trace_reason", "trace_probes"),
             *("products_density", "products_trace", "products_errors", "products_trend", "products_layers"),
         ),
     ),
