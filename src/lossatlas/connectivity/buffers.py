@@ -204,7 +204,7 @@ def _own_loss(objective: Objective, end: Tensor, rest: Tensors) -> Sample:
     if objective.function.norms:
         objective = objective.with_batch_norm("frozen")
     function = objective.function
-    own = function.own_tensors()
+    own = function.own_buffers()
     given = {f"model.{name}": one.to(own.get(f"model.{name}", end), copy=True) for name, one in rest.items()}
     tensors = function.named(end.to(objective.point)) | own | given
     return samples_of(measured_with(function, objective.batches, tensors), objective.batches.weights)["loss"]

@@ -84,6 +84,7 @@ class DerivativeCheck:
             lambda h: torch.tensor([looked.slope(theta, v, h)], dtype=torch.float64),
             steps,
             float(g.norm()) / len(g) ** 0.5,
+            theta.dtype,
         )
         self._tell("gradient", verdict, 2 * tried + 1, looked)
         if verdict != "differs":
@@ -97,7 +98,7 @@ class DerivativeCheck:
         theta, v, steps = _line(looked.function, _SEEDS[1])
         bent = looked.product(theta, v)
         noise = 1e-6 * float(looked.gradient(theta).norm())
-        verdict, found, tried = _compared(bent, lambda h: looked.bent(theta, v, h), steps, noise)
+        verdict, found, tried = _compared(bent, lambda h: looked.bent(theta, v, h), steps, noise, theta.dtype)
         self._tell("curvature", verdict, 2 * tried + 2, looked)
         if verdict != "differs":
             return None
@@ -122,14 +123,14 @@ _WAY_OUT = (
 
 
 def _compared(
-    given: Tensor, difference: Callable[[float], Tensor], steps: Sequence[float], scale: float
+    given: Tensor, difference: Callable[[float], Tensor], steps: Sequence[float], scale: float, dtype: torch.dtype
 ) -> tuple[Literal["agrees", "differs", "undecided"], Tensor, int]:
     """A verdict on ``given`` by differences, one of these, and how many there were: no more once one agrees.
 
     ``differs`` only where neighbouring steps agree with each other far better than any does with ``given``. Neither
     does, where kinks or rounding decide.
     """
-    tolerance = 1e-4 if len(steps) == len(_STEPS) else 2e-2
+    tolerance = 1e-4 if dtype == torch.float64 else 2e-2
     found: dict[float, Tensor] = {}
     for h in (steps[len(steps) // 2], *steps):
         found[h] = difference(h) if h not in found else found[h]

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.model.arithmetic import full_precision, one_path
+from lossatlas.model.bound import Bound
 from lossatlas.model.data.batches import Batches, copied, digest, preserved_rng, seed_generators
 from lossatlas.model.failures import explain_failure, needs_gradients
 from lossatlas.model.gradients import called_with_gradients
@@ -68,8 +69,8 @@ class FunctionalModel(States):
         for module in self.module.modules():
             if isinstance(module, nn.Embedding | nn.EmbeddingBag):
                 module.sparse = False  # of the gradient's layout, of which theta has one
-        self._bound = _Bound(self.module, self._measure)
-        self._outputs = _Bound(self.module, self._measure.outputs) if isinstance(self._measure, Supervised) else None
+        self._bound = Bound(self.module, self._measure)
+        self._outputs = Bound(self.module, self._measure.outputs) if isinstance(self._measure, Supervised) else None
         self.norms = [m for m in self.module.modules() if isinstance(m, BatchNorm)]
 
     def set_batch_norm(self, policy: BatchNormPolicy, count: int | None, data: Batches) -> None:
@@ -123,7 +124,7 @@ class FunctionalModel(States):
         """What ``measure`` yields, by a plain call with a module that holds its own parameters."""
         for entry in self.space if self.differentiates else ():
             module.get_parameter(entry.name).requires_grad_()
-        measured: dict[str, Tensor] = self._run(_Bound(module, self._measure), {}, batch, index)
+        measured: dict[str, Tensor] = self._run(Bound(module, self._measure), {}, batch, index)
         return measured
 
     def at(self, theta: Tensor) -> FunctionalModel:
@@ -159,10 +160,10 @@ class FunctionalModel(States):
             raise explain_failure(error, next(iter(batches))) from error
 
     def _probe(self, batches: Batches) -> None:
-        probing = _Bound(self.module, self._measure.probe)
+        probing = Bound(self.module, self._measure.probe)
         modes = [module.training for module in self.module.modules()]
         with torch.no_grad(), preserved_rng(self.point.device):
-            at, buffers = self.point.clone(), self._own_buffers()
+            at, buffers = self.point.clone(), self.own_buffers()
             self._call(probing, self.named(at) | buffers, batches)
         if modes != [module.training for module in self.module.modules()]:
             raise InputError(
@@ -174,13 +175,13 @@ class FunctionalModel(States):
     def _written(self, at: Tensor, buffers: dict[str, Tensor]) -> frozenset[str]:
         """max_norm=, clipping by hand (which no version counts), queues and running means that are kept in eval too."""
         fixed = {f"model.{name}" for name in self.statistics}
-        same = {name: digest(one) == digest(buffers[name]) for name, one in self._own_buffers().items()}
+        same = {name: digest(one) == digest(buffers[name]) for name, one in self.own_buffers().items()}
         parameters = self.named(at) if at._version or not at.equal(self.point) else {}
         return frozenset([*parameters, *(name for name, equal in same.items() if not (equal or name in fixed))])
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]:
         """What one pass at ``theta`` uses: views into theta, and fresh buffers with the statistics of the policy."""
-        tensors = self.named(theta) | self._own_buffers()
+        tensors = self.named(theta) | self.own_buffers()
         if self.moved is not None:
             tensors |= self.moved(tensors, theta)
         return self._recomputed(tensors) if self.recomputes else tensors
@@ -227,7 +228,7 @@ class FunctionalModel(States):
 
     def given(self, tensors: dict[str, Tensor], batch: Any, index: int) -> Tensor:
         """What the loss or step itself returns, before it is taken apart into examples."""
-        loss: Tensor = self._run(_Bound(self.module, self._measure.plain), tensors, batch, index)
+        loss: Tensor = self._run(Bound(self.module, self._measure.plain), tensors, batch, index)
         return loss
 
     def module_from(self, model: nn.Module, theta: Tensor) -> nn.Module:
@@ -242,7 +243,7 @@ class FunctionalModel(States):
                 own.copy_(tensors.get(f"model.{name}", own))
         return other.module
 
-    def _run(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:
+    def _run(self, bound: Bound, tensors: dict[str, Tensor], batch: Any, index: int) -> Any:
         # A model that draws random numbers draws the same ones for a batch at every point: L stays a function.
         seed_generators(index, self.point.device)
         # What a call writes into starts anew for each batch, so that theta stays as it is and no order matters.
@@ -259,7 +260,7 @@ class FunctionalModel(States):
         except Exception as error:
             raise explain_failure(error, batch) from error
 
-    def _call(self, bound: _Bound, tensors: dict[str, Tensor], batch: Any) -> Any:
+    def _call(self, bound: Bound, tensors: dict[str, Tensor], batch: Any) -> Any:
         if not self.differentiates:
             return functional_call(bound, tensors, (batch,))
         own = batch if isinstance(batch, Batches) else copied(batch)  # inputs may be made leaves in place
@@ -302,18 +303,6 @@ class FunctionalModel(States):
             for index, batch in enumerate(itertools.islice(self.norm_data, self.norm_count)):
                 self.measure(tensors, batch, index)
         return tensors
-
-
-class _Bound(nn.Module):
-    """Model and measure as one module, so that ``functional_call`` reaches whatever a step does with the model."""
-
-    def __init__(self, model: nn.Module, measure: Callable[[nn.Module, Any], Any]) -> None:
-        super().__init__()
-        self.model = model
-        self._measure = measure
-
-    def forward(self, batch: Any) -> Any:
-        return self._measure(self.model, batch)
 
 
 @contextmanager

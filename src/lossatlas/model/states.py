@@ -96,7 +96,7 @@ class States:
 
     def tensors_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What one pass uses that takes parameters and buffers from ``state``, as ``tensors`` does from theta."""
-        fresh = self._own_buffers() | dict(self.module.named_parameters(prefix="model"))
+        fresh = self.own_buffers() | dict(self.module.named_parameters(prefix="model"))
         return fresh | {f"model.{name}": tensor.clone() for name, tensor in state.items()}
 
     def state_dict(self, theta: Tensor) -> dict[str, Tensor]:
@@ -134,12 +134,8 @@ class States:
         own = self.buffers_besides_norms()
         return [name for name, buffer in own.items() if name in state and not equal(state[name], buffer)]
 
-    def own_tensors(self) -> dict[str, Tensor]:
-        """Fresh copies of the buffers of the model's own, by the names that ``measure`` takes."""
-        return self._own_buffers()
-
-    def _own_buffers(self) -> dict[str, Tensor]:
-        # Copies, so that nothing a forward call writes outlives its pass.
+    def own_buffers(self) -> dict[str, Tensor]:
+        """Copies of the model's buffers by the names that ``measure`` takes: nothing written outlives its pass."""
         return {f"model.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
 
 

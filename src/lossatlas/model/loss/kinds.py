@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lossatlas.model.bound import Bound
 from lossatlas.model.data.containers import refill, tensors_in
 from lossatlas.model.loss.criteria import Watch
 from lossatlas.model.loss.reduction import quietly
@@ -168,7 +169,7 @@ def places_at_parameters(
     model: nn.Module, step: Callable[[nn.Module, Any], Tensor], pieces: Iterable[tuple[int, Any]]
 ) -> list[Place]:
     """A step on parts of these batches, at the model's parameters and at moved ones; none where they cannot be cut."""
-    run, at, places = _Step(model, step), [_moved(model, scale) for scale in (0.0, 0.3)], []
+    run, at, places = Bound(model, step), [_moved(model, scale) for scale in (0.0, 0.3)], []
     for n, batch in pieces:
         first, taken = next(iter(tensors_in(batch)), None), taker(batch, n)
         if taken is not None and first is not None and len(first) == n:
@@ -184,18 +185,6 @@ def is_nearly_either(places: Sequence[Place]) -> bool:
 def _called(run: nn.Module, tensors: dict[str, Tensor], taken: Callable[[Tensor], Any], which: Tensor) -> Tensor:
     value: Tensor = functional_call(run, tensors, (taken(which),))
     return value
-
-
-class _Step(nn.Module):
-    """A step as a module, whose parameters ``functional_call`` can replace."""
-
-    def __init__(self, model: nn.Module, step: Callable[[nn.Module, Any], Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._step = step
-
-    def forward(self, batch: Any) -> Tensor:
-        return self._step(self.model, batch)
 
 
 def _moved(model: nn.Module, scale: float) -> dict[str, Tensor]:
