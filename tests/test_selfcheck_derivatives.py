@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles.truth_models import Swish
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -14,19 +15,6 @@ import lossatlas as la
 from lossatlas.errors import DerivativeWarning, InputError
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
-
-
-class Swish(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        s = torch.sigmoid(x)
-        ctx.save_for_backward(x, s)
-        return x * s
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        x, s = ctx.saved_tensors
-        return g * (s + x * s * (1 - s))
 
 
 class Curved(nn.Module):

@@ -419,7 +419,7 @@ class Objective:
         return evaluator
 
     def explain(self) -> str:
-        """How points were last evaluated: what was chosen, and what was measured for the choice; what the loss is."""
+        """How points were last evaluated and why so, what the self-checks found, and of what the loss is a mean."""
         return "\n".join([*self._explanation, f"loss: {self.function.reduction}"])
 
     # Derivatives
