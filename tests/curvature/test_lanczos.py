@@ -70,7 +70,7 @@ def test_the_true_residual_is_never_above_the_one_that_is_reported(name, which, 
         assert pairs.vectors.shape == (2 * k if which == "both" else k, n)
         assert (true_residuals(matrix, pairs) <= pairs.residuals).all()
         assert pairs.converged.all()
-        assert pairs.products <= n
+        assert pairs.products <= n + len(pairs.values)
         np.testing.assert_allclose(pairs.vectors.double().norm(dim=1), 1, rtol=1e-6)
         half = pairs.vectors[:k].double()
         off = (half @ half.T - torch.eye(k, dtype=torch.float64)).abs().max()
@@ -153,7 +153,7 @@ def test_repeated_eigenvalues_are_all_found_when_the_krylov_space_is_exhausted(n
     values = SPECTRA[name]
     pairs = la.top_eigenpairs(operator(symmetric(values)[0]), 5, which=which)
     np.testing.assert_allclose(pairs.values, expected(values, 5, which), atol=1e-12)
-    assert pairs.products <= 12
+    assert pairs.products <= 17
 
 
 def test_all_eigenvalues_of_a_matrix_with_repeated_ones():
@@ -169,7 +169,7 @@ def test_equal_eigenvalues_are_found_by_a_second_look(block):
     pairs = la.top_eigenpairs(operator(matrix), 4, tol=1e-3, block=block)
     np.testing.assert_allclose(pairs.values, [5, 5, 5, 1], rtol=1e-3)
     assert (true_residuals(matrix, pairs) <= pairs.residuals).all()
-    assert pairs.products <= 44
+    assert pairs.products <= 48
 
 
 @pytest.mark.parametrize("start", ["the top one", "both top ones", "another one", "nearly the top one"])
@@ -220,7 +220,7 @@ def test_with_little_memory_max_products_may_exceed_the_size_of_the_matrix():
 def test_a_floor_lets_the_end_that_is_zero_converge():
     values = torch.cat([torch.zeros(100), torch.linspace(0.5, 10, 100)]).double()
     with pytest.warns(ConvergenceWarning):
-        la.top_eigenpairs(operator(symmetric(values)[0]), 2, which="smallest", tol=1e-3, max_products=60)
+        la.top_eigenpairs(operator(symmetric(values)[0]), 2, which="smallest", tol=1e-3, max_products=40)
     pairs = la.top_eigenpairs(
         operator(symmetric(values)[0]), 2, which="smallest", tol=1e-3, floor=1e-4, max_products=60
     )
@@ -258,7 +258,7 @@ def test_a_tolerance_below_the_resolution_of_the_type_is_said_and_corrected():
 def test_a_warning_about_an_eigenvalue_of_zero_is_no_division_by_zero():
     matrix = symmetric(torch.cat([torch.zeros(30), torch.linspace(0, 1, 30)]))[0]
     with pytest.warns(ConvergenceWarning), np.errstate(all="raise"):
-        la.top_eigenpairs(operator(matrix), 3, which="smallest", tol=1e-12, max_products=5)
+        la.top_eigenpairs(operator(matrix), 3, which="smallest", tol=1e-12, max_products=8)
 
 
 def test_products_are_counted_and_stop_as_soon_as_the_tolerance_is_met():
@@ -318,8 +318,8 @@ def test_impossible_questions_are_refused():
         (lambda: la.top_eigenpairs(matrix, 1, start=torch.zeros(4)), "none of them zero"),
         (lambda: la.top_eigenpairs(matrix, 1, start=torch.full((4,), float("nan"))), "finite"),
         (lambda: la.top_eigenpairs(matrix, 1, start=torch.ones(3)), "\\(4,\\)"),
-        (lambda: la.top_eigenpairs(matrix, 3, max_products=2), "at least 3"),
-        (lambda: la.top_eigenpairs(matrix, 3, max_products=0), "at least 3"),
+        (lambda: la.top_eigenpairs(matrix, 3, max_products=2), "at least 6"),
+        (lambda: la.top_eigenpairs(matrix, 3, max_products=0), "at least 6"),
     ):
         with pytest.raises(InputError, match=words):
             ask()

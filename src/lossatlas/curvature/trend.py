@@ -11,7 +11,7 @@ import xarray as xr
 
 from lossatlas.curvature.lanczos import Eigenpairs, search
 from lossatlas.curvature.operators import hessian
-from lossatlas.curvature.progress import Bar, counted
+from lossatlas.curvature.progress import Budget
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-2  # of the solver, far below the spread of the subsets
 
 
 def trend_variables(
-    objective: Objective, pairs: Eigenpairs, seed: int, bar: Bar
+    objective: Objective, pairs: Eigenpairs, seed: int, budget: Budget
 ) -> tuple[dict[str, xr.Variable], int, str]:
     """Variables over ``("n_examples", "replicate")``, products in units of the whole data, and a note or ``""``.
 
@@ -36,20 +36,19 @@ def trend_variables(
     spent = 0.0
     for row, size in enumerate(sizes):
         for column in range(min(REPLICATES, n // size)):
+            if budget.left() < 2:
+                return {}, round(spent), f"No trend over the number of examples: {budget.describe()} left none for it."
             try:
                 part = objective.examples(order[column * size : (column + 1) * size])
             except InputError as reason:
                 return {}, 0, f"No trend over the number of examples: {reason}"
-            operator = counted(hessian(part), bar)
+            operator = budget.counted(hessian(part), size / n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
                 found = search(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, seed=seed).pairs
             values[row, column] = float(found.values[0])
-            assert operator.products is not None
-            stderrs[row, column] = math.hypot(
-                operator.products.forms(found.vectors)[0].stderr, float(found.residuals[0])
-            )
-            spent += (found.products + 1) * size / n
+            stderrs[row, column] = math.hypot(float(found.stderrs[0]), float(found.residuals[0]))
+            spent += found.products * size / n
     over = ("n_examples", "replicate")
     return (
         {

@@ -1,0 +1,163 @@
+"""Gauss quadrature of the spectrum as a random vector sees it, with bounds that hold, and the law of such vectors.
+
+A random unit vector z in R^N gives each eigenvalue the mass (z' v_i)^2. Lanczos from z gives nodes and weights with the
+same first moments as these masses, and with them bounds on the mass below any number (Golub & Meurant 2010, "Matrices,
+Moments and Quadrature", chapters 3 and 6). The mass of z on r eigenvalues has the beta distribution B(r/2, (N - r)/2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import eigh_tridiagonal, solve_banded
+from scipy.special import betainc
+
+from lossatlas.curvature.krylov import Floats
+
+AT_ZERO = 1e-3  # how near to 0, against its distance to other nodes, a node stands for eigenvalues that are 0
+HALVINGS = 60  # of the interval in which a share lies
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Nodes theta_j and weights w_j of one vector: sum_j w_j f(theta_j) estimates the mean of f over the eigenvalues.
+
+    ``diagonal`` and ``off_diagonal`` are those of the tridiagonal matrix, ``beyond`` its next off-diagonal entry; where
+    that is 0 the nodes are the eigenvalues themselves, to within ``rounding``.
+    """
+
+    diagonal: Floats
+    off_diagonal: Floats
+    beyond: float
+    rounding: float
+
+    @cached_property
+    def _eigen(self) -> tuple[Floats, Floats]:
+        return _eigen(self.diagonal, self.off_diagonal)
+
+    @property
+    def exact(self) -> bool:
+        return self.beyond == 0
+
+    @property
+    def nodes(self) -> Floats:
+        return self._eigen[0]
+
+    @cached_property
+    def weights(self) -> Floats:
+        squares: Floats = self._eigen[1][0] ** 2
+        return squares
+
+    @property
+    def shorter(self) -> Rule:
+        """That of three quarters of the steps: what changes from it to this one tells the error of the quadrature."""
+        off_diagonal = np.append(self.off_diagonal, self.beyond)
+        steps = max(1, 3 * len(self.diagonal) // 4)
+        return Rule(self.diagonal[:steps], off_diagonal[: steps - 1], float(off_diagonal[steps - 1]), self.rounding)
+
+    def mean(self, f: Callable[[Floats], Floats]) -> float:
+        """sum_j w_j f(theta_j)."""
+        return float(self.weights @ f(self.nodes))
+
+    def mass_below(self, x: float) -> tuple[float, float]:
+        """Between what bounds the mass of the numbers below x lies; that of x itself is in the second only."""
+        nodes, weights = self._through(x)
+        close = self.rounding
+        return float(weights[nodes < x - close].sum()), float(weights[nodes <= x + close].sum())
+
+    def _through(self, x: float) -> tuple[Floats, Floats]:
+        """Nodes and weights of the rule with one node more, at x (Gauss-Radau; Golub 1973)."""
+        if self.exact:
+            return self.nodes, self.weights
+        last = np.zeros(len(self.diagonal))
+        last[-1] = self.beyond**2
+        banded = np.zeros((3, len(last)))
+        # Moved by less than rounding: where x is a node already, there is no such rule.
+        banded[1] = self.diagonal - x + self.rounding / 16
+        banded[0, 1:], banded[2, :-1] = self.off_diagonal, self.off_diagonal
+        added = x + solve_banded((1, 1), banded, last)[-1]
+        nodes, vectors = _eigen(np.append(self.diagonal, added), np.append(self.off_diagonal, self.beyond))
+        return nodes, vectors[0] ** 2
+
+    @cached_property
+    def below_zero(self) -> tuple[float, float]:
+        """Between what bounds the mass below 0 lies. What lies within rounding of 0 is no part of it."""
+        if self.exact:
+            mass = float(self.weights[self.nodes < -self.rounding].sum())
+            return mass, mass
+        nodes, weights = self._through(0.0)
+        small = np.abs(nodes) <= self.rounding
+        low = float(weights[(nodes < 0) & ~small].sum())
+        return low, low + max(0.0, float(weights[small].sum()) - self._zeros())
+
+    def _zeros(self) -> float:
+        """The mass of a node that lies at 0, and is as sharp, against the distance of its neighbours: eigenvalues 0."""
+        if len(self.nodes) < 2:
+            return 0.0
+        nearest = int(np.abs(self.nodes).argmin())
+        apart = np.abs(np.delete(self.nodes, nearest) - self.nodes[nearest]).min()
+        residual = abs(self.beyond * self._eigen[1][-1, nearest]) + self.rounding
+        # The values that a node stands for are residual^2 / distance from it, in the mean.
+        spread = abs(self.nodes[nearest]) + residual**2 / max(apart, np.finfo(float).tiny)
+        return float(self.weights[nearest]) if spread <= AT_ZERO * apart else 0.0
+
+    @cached_property
+    def distance(self) -> float:
+        """A bound on the Wasserstein-1 distance of the rule from the masses that it stands for: int |F - F_m| dx.
+
+        Between two nodes F lies within one weight of F_m, the larger of theirs (Chebyshev, Markov & Stieltjes).
+        """
+        if self.exact:
+            return 0.0
+        larger = np.maximum(self.weights[1:], self.weights[:-1])
+        return float(np.diff(self.nodes) @ larger)
+
+
+def _eigen(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Floats]:
+    values, vectors = eigh_tridiagonal(diagonal, off_diagonal)
+    return np.asarray(values, dtype=float), np.asarray(vectors, dtype=float)
+
+
+def sampling_distance(rules: Sequence[Rule], count: int) -> float:
+    """int sd(F(x)) dx over the mean F of the rules: how far so many random vectors are from all ``count`` eigenvalues.
+
+    Var F(x) = 2 F (1 - F) / (N + 2) for one vector.
+    """
+    nodes = np.concatenate([rule.nodes for rule in rules])
+    order = nodes.argsort()
+    mass = np.cumsum(np.concatenate([rule.weights for rule in rules])[order])[:-1] / len(rules)
+    spread = np.sqrt(2 * (mass * (1 - mass)).clip(0) / (len(rules) * (count + 2)))
+    return float(np.diff(nodes[order]) @ spread)
+
+
+def mean_and_stderr(rules: Sequence[Rule], f: Callable[[Floats], Floats], count: int) -> tuple[float, float]:
+    """The mean of f over ``count`` eigenvalues, and its error: the law of the vectors, and what the last steps changed.
+
+    Var z' f(A) z = 2 Var(f) / (N + 2) for a random unit vector, with Var(f) over the eigenvalues.
+    """
+    mean = float(np.mean([rule.mean(f) for rule in rules]))
+    square = float(np.mean([rule.mean(lambda x: (f(x) - mean) ** 2) for rule in rules]))
+    changed = float(np.mean([0.0 if rule.exact else rule.mean(f) - rule.shorter.mean(f) for rule in rules]))
+    return mean, float(np.hypot(np.sqrt(2 * square / (len(rules) * (count + 2))), changed))
+
+
+def share_interval(low: Floats, high: Floats, count: int, vectors: int) -> tuple[Floats, Floats]:
+    """The 95 % interval of the share of ``count`` eigenvalues whose mean mass over ``vectors`` is in [low, high].
+
+    The mean of m masses has nearly the distribution B(m r/2, m (N - r)/2).
+    """
+    return _share(low, 0.975, count * vectors), _share(high, 0.025, count * vectors)
+
+
+def _share(mass: Floats, level: float, degrees: int) -> Floats:
+    """The share q at which P(B(q d/2, (1 - q) d/2) <= mass) is ``level``: it falls with q."""
+    inner, outer = np.zeros_like(mass), np.ones_like(mass)
+    tiny = np.finfo(float).tiny
+    for _ in range(HALVINGS):
+        middle = (inner + outer) / 2
+        chance = betainc((middle * degrees / 2).clip(tiny), ((1 - middle) * degrees / 2).clip(tiny), mass.clip(0, 1))
+        inner, outer = np.where(chance > level, middle, inner), np.where(chance > level, outer, middle)
+    return (inner + outer) / 2
