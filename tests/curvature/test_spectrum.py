@@ -82,7 +82,9 @@ def test_the_residual_is_measured():
         vectors = torch.from_numpy(found["eigenvector"].to_numpy()).double().reshape(6, -1)
         values = torch.from_numpy(found["eigenvalue"].to_numpy()).reshape(6, 1)
         truth = (vectors @ dense - values * vectors).norm(dim=1)
-        np.testing.assert_allclose(found["residual"].to_numpy().ravel(), truth, rtol=1e-2, atol=2e-6 * float(values[0]))
+        residual = found["residual"].to_numpy().ravel()
+        assert (truth.numpy() <= residual).all()
+        np.testing.assert_allclose(residual, truth, rtol=1e-2, atol=8e-6 * float(values[0]))
 
 
 def test_the_data_sampling_error_of_an_eigenvalue_is_that_of_batch_curvatures():
@@ -176,7 +178,7 @@ def test_the_seed_decides_and_memory_does_not():
     member = BY_NAME["mlp-tanh"]
     o = member.objective(torch.float64)
     first, again, other, forgetful = (
-        la.spectrum(o, 2, tol=1e-8, steps=10, probes=3, **given)
+        la.spectrum(o, 2, tol=1e-8, steps=10, probes=3, density_tol=1.0, **given)
         for given in (dict(), dict(), dict(seed=5), dict(max_memory=0))
     )
     xr.testing.assert_identical(first.drop_attrs(), again.drop_attrs())
@@ -211,9 +213,11 @@ def test_bad_input_is_refused():
         (dict(tol=-1.0), "positive"),
         (dict(trace_tol=0.0), "positive"),
         (dict(trace_tol=-1.0), "positive"),
-        (dict(probes=1), "at least 2"),
+        (dict(density_tol=0.0), "positive"),
+        (dict(max_seconds=0.0), "positive"),
+        (dict(probes=0), "1 probe"),
         (dict(steps=1), "at least 2"),
-        (dict(max_products=3), "at least 4"),
+        (dict(max_products=3), "at least 8"),
         (dict(max_memory=-1), "max_memory"),
     ):
         with pytest.raises(InputError, match=words):
@@ -358,9 +362,10 @@ def test_a_spectrum_that_misses_its_tolerance_says_so():
     member = MEMBERS[1]
     o = Objective(member.make(torch.float64), member.loss, member.data(torch.float64))
     with pytest.warns(ConvergenceWarning, match="max_products"):
-        found = la.spectrum(o, 2, tol=1e-9, max_products=5, trend=False, steps=5)
+        found = la.spectrum(o, 2, tol=1e-9, max_products=9, trend=False, trace=False, density=False)
     assert found.attrs["converged"] == 0
     assert found.attrs["products_eigenpairs"] == 5
+    assert found.attrs["products"] == 9
     assert found.attrs["tol"] == 1e-9
     dense = plain.hessian(member.make(torch.float64), member.loss, member.data(torch.float64))
     nearest = np.abs(found["eigenvalue"].to_numpy()[..., None] - np.linalg.eigvalsh(dense)).min(-1)

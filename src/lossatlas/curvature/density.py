@@ -50,7 +50,7 @@ class Beyond:
 
     @property
     def error(self) -> float:
-        """A bound on int |F - F_n| dx, for the cumulative spectrum F, as a share of the width: quadrature and twice
+        """Of int |F - F_n| dx, for the cumulative spectrum F, as a share of the width: that of the quadrature, and twice
         the standard error of the probes.
         """
         if not self.rules or not self.extent:
@@ -87,7 +87,7 @@ def spectral_density(
 
     Two errors are in every interval: that of the random directions, whose mass on r of N eigenvalues has the beta
     distribution B(r/2, (N - r)/2), and that of the quadrature, by the bounds of the Gauss-Radau rules on the mass below
-    a number. ``density_error`` bounds the Wasserstein-1 distance int |F - F_n| dx of the cumulative spectrum, as a
+    a number. ``density_error`` is that of the Wasserstein-1 distance int |F - F_n| dx of the cumulative spectrum, as a
     share of the spectrum's width: the quadrature, and twice the standard error of the directions.
 
     Returns
