@@ -67,7 +67,7 @@ def results() -> dict[str, xr.Dataset]:
 def _results() -> Iterator[tuple[str, xr.Dataset]]:
     for label in "AB":
         yield f"history {label}", trained(label).history
-        yield f"spectrum {label}", la.spectrum(trained(label).train, 2, steps=10, probes=2, progress=False)
+        yield f"spectrum {label}", la.spectrum(trained(label).train, 2, density_tol=0.1, progress=False)
         yield f"robustness {label}", la.robustness(trained(label).test, (0, 0.1, 0.5), draws=2, progress=False)
     yield from _surfaces(trained("A"))
     yield from _curvature(trained("A"))

@@ -50,12 +50,10 @@ class Beyond:
 
     @property
     def error(self) -> float:
-        """Of int |F - F_n| dx, for the cumulative spectrum F, as a share of the width: that of the quadrature, and twice
-        the standard error of the probes.
-        """
+        """Of int |F - F_n| dx, for the cumulative spectrum F, as a share of the width: quadrature and probes."""
         if not self.rules or not self.extent:
             return 0.0
-        return (self.quadrature + 2 * self.sampling) / self.extent
+        return (self.quadrature + self.sampling) / self.extent
 
     @property
     def quadrature(self) -> float:
@@ -66,8 +64,8 @@ class Beyond:
         return self.rest / self.n * sampling_distance(self.rules, self.rest)
 
     def probes_for(self, tol: float) -> float:
-        """How many probes, as long as these, make twice the standard error a half of ``tol``."""
-        return len(self.rules) * (2 * self.sampling / max(tol / 2 * self.extent, 1e-300)) ** 2
+        """How many probes, as long as these, make their error a half of ``tol``."""
+        return len(self.rules) * (self.sampling / max(tol / 2 * self.extent, 1e-300)) ** 2
 
 
 def spectral_density(
@@ -88,7 +86,7 @@ def spectral_density(
     Two errors are in every interval: that of the random directions, whose mass on r of N eigenvalues has the beta
     distribution B(r/2, (N - r)/2), and that of the quadrature, by the bounds of the Gauss-Radau rules on the mass below
     a number. ``density_error`` is that of the Wasserstein-1 distance int |F - F_n| dx of the cumulative spectrum, as a
-    share of the spectrum's width: the quadrature, and twice the standard error of the directions.
+    share of the spectrum's width: the quadrature's, and the ends of the directions' 95 % intervals.
 
     Returns
     -------
@@ -178,32 +176,26 @@ def _rule(space: KrylovSpace) -> Rule:
 
 
 def search_rule(found: Found) -> Rule | None:
-    """The rule of the random vector that a search began with, without the pairs that it found; None if it is too short.
+    """The rule of the random vector that a search began with, without the pairs that it found; None if it is none.
 
     The pairs are invariant, so what is left of the space, orthogonal to them, is the Krylov space of what is left of
     the vector: its Ritz values are the nodes.
     """
-    space = found.space
-    whole = space.size == space.dimension
-    left = np.setdiff1d(np.arange(space.size), found.chosen)
-    steps = found.steps - (space.size - len(left))
-    if steps < 2:
+    run, space = found.run, found.space
+    if run is None or len(run.values) - len(set(run.chosen)) < 2:
         return None
-    nodes, vectors, _ = space.ritz()
     # A simple eigenvector takes 1/n of a random vector; one of many equal ones takes all that it has in their span.
-    if (vectors[0, found.chosen] ** 2).max() > 16 / space.dimension:
+    if (run.components[run.chosen] ** 2).max() > 16 / space.dimension:
         return None
-    values = torch.from_numpy(nodes[left])
-    # Lanczos on the diagonal matrix of the nodes gives the tridiagonal one; the steps of other vectors are cut off.
+    left = np.setdiff1d(np.arange(len(run.values)), run.chosen)
+    values = torch.from_numpy(run.values[left])
+    # Lanczos on the diagonal matrix of the nodes gives the tridiagonal one.
     inner = Operator(len(left), lambda rows: rows * values, torch.float64, torch.device("cpu"))
-    most = len(left) if whole else min(steps, len(left) - 1)
-    again = KrylovSpace(inner, most, torch.Generator(), scale=float(np.abs(nodes).max()))
-    again.start(torch.from_numpy(vectors[0, left]))
-    while again.size < most and not again.exhausted:
+    again = KrylovSpace(inner, len(left), torch.Generator(), scale=float(np.abs(run.values).max()))
+    again.start(torch.from_numpy(run.components[left]))
+    while again.size < len(left) and not again.exhausted:
         again.extend()
-    diagonal, off_diagonal = again.tridiagonal()
-    ended = whole and (again.exhausted or again.size == len(left))
-    return Rule(diagonal, off_diagonal, 0.0 if ended else again.beyond, space.rounding)
+    return Rule(*again.tridiagonal(), float(np.linalg.norm(run.leading_out[:, left])), space.rounding)
 
 
 def density_to_tolerance(
@@ -219,7 +211,7 @@ def density_to_tolerance(
     pairs = _distinct(run.pairs)
     n, atoms = operator.n, pairs.values.numpy()
     rest = n - len(atoms)
-    if run.space.size == n or rest < 2:
+    if run.space.size == n or rest < 2:  # all that there is
         return _completed(run.space)
     first, rules = search_rule(run), list[Rule]()
     steps, probes = min(least[0], rest), least[1]
@@ -235,15 +227,17 @@ def density_to_tolerance(
     while True:
         found = Beyond(n, atoms, rules)
         missing = math.ceil(max(probes, found.probes_for(tol) if rules else 1)) - len(rules)
-        if missing <= 0:
+        if missing <= 0 and fine(rules[-1]):
             return found
         each = max((len(rule.nodes) for rule in rules), default=max(steps, STEPS))
-        if missing * each >= n - run.space.size and n <= WHOLE:
-            return _completed(run.space) if budget.left() >= n - run.space.size else _as_it_is(found, first)
-        if budget.left() < each:
+        left = n - run.space.size
+        coarse = bool(rules) and not fine(rules[-1])  # more such probes would not help
+        if (coarse or missing * each >= left) and n <= WHOLE and budget.left() >= left:
+            return _completed(run.space)
+        if coarse or budget.left() < each:
             return _as_it_is(found, first)
         budget.expect(missing * each)
-        most = int(min(rest, LONGEST, budget.left()))
+        most = int(min(rest, LONGEST, budget.left(), left if n <= WHOLE else rest))
         rules.append(prober.rule(int(seeds.spawn(1)[0].generate_state(1)[0]), steps, most, fine))
 
 

@@ -79,6 +79,12 @@ class KrylovSpace:
         """|T|, by its largest row sum."""
         return float(np.linalg.norm(self._T[: self.size, : self.size], ord=np.inf)) if self.size else 0.0
 
+    def extent_of_last(self, count: int) -> tuple[float, float]:
+        """The least and the largest Ritz value of the last so many vectors of the basis."""
+        inner = slice(self.size - count, self.size)
+        values = np.linalg.eigvalsh(self._T[inner, inner])
+        return float(values[0]), float(values[-1])
+
     @property
     def asymmetry(self) -> float:
         """The largest |u' A z - z' A u| over unit vectors u, z of the space: 0 but for errors of the products.
@@ -156,9 +162,13 @@ class KrylovSpace:
         """Ritz values (ascending), their coordinates in the basis (columns), and residuals |C s| + rounding."""
         m = self.size
         values, weights = eigh(self._T[:m, :m])
-        leading_out = np.array([row[:m] for row in self._C]).reshape(-1, m)
-        residuals: Floats = np.linalg.norm(leading_out @ weights, axis=0) + self.rounding
+        residuals: Floats = np.linalg.norm(self.leading_out(weights), axis=0) + self.rounding
         return values, weights, residuals
+
+    def leading_out(self, weights: Floats) -> Floats:
+        """C s for vectors with these coordinates in the basis (columns): a row for each pending vector."""
+        rows: Floats = np.array([row[: self.size] for row in self._C]).reshape(-1, self.size)
+        return rows @ weights
 
     def combine(self, weights: Floats) -> Tensor:
         """The unit vectors ``(k, n)`` with these coordinates in the basis (columns)."""

@@ -21,7 +21,8 @@ from lossatlas.errors import ConvergenceWarning, DirectionError, InputError
 from lossatlas.evaluation.products.products import free_bytes
 
 Which = Literal["largest", "smallest", "magnitude", "both"]
-SECOND_LOOK = 8  # products from a fresh vector, after convergence, that look for what the first ones cannot see
+SECOND_LOOK = 8  # products from a fresh vector, at most, that look for what the first ones cannot see
+FAINT = 0.004  # of a random vector's mean squared component along an eigenvector: it has less with a chance of 5 %
 
 # Of ascending values, the indices of the k (of each end) that are asked for, the outermost first.
 _ORDERS: dict[Which, Callable[[Floats, int], NDArray[np.intp]]] = {
@@ -73,8 +74,8 @@ def top_eigenpairs(
     never because two iterates agree. Values and residuals are then measured, by one product more with each vector: a
     matrix whose products are less symmetric than the tolerance (rounding in float32, a wrong derivative) gives a
     ``ConvergenceWarning`` with the remedy. From one vector a Krylov space shows one of several equal eigenvalues, so
-    then a fresh random vector is followed for 8 products; if it brings another pair that was asked for, the search
-    goes on.
+    then a fresh random vector is followed until another pair that was asked for would show, for 8 products at most; if
+    there is one, the search goes on.
 
     Parameters
     ----------
@@ -123,17 +124,28 @@ def top_eigenpairs(
 
 
 @dataclass(frozen=True)
-class Found:
-    """Eigenpairs, the space that they come from, and which of its Ritz pairs they are.
+class Run:
+    """Of the space that grew from one random vector: Ritz values, that vector's components along the Ritz vectors, how
+    A leads out of each, and which ones are the pairs.
+    """
 
-    ``steps`` were taken from the first random vector alone; 0 where the space is not one that grew from one vector.
+    values: Floats
+    components: Floats
+    leading_out: Floats
+    chosen: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Eigenpairs, the space that they come from, and the run of its first vector.
+
+    There is no ``run`` where the space did not grow from one random vector, or another one found more of the pairs.
     ``missing`` is about how many products more would reach the tolerance; 0 where it was reached.
     """
 
     pairs: Eigenpairs
     space: KrylovSpace
-    chosen: NDArray[np.intp]
-    steps: int
+    run: Run | None
     missing: float
 
 
@@ -176,7 +188,8 @@ def search(
     space = KrylovSpace(operator, capacity, torch.Generator().manual_seed(seed))
     for vector in _starts(operator, start, block, seed):
         space.start(vector)
-    wanted = _PairSearch(operator, space, which, k, count, (tol, floor), limit, look, budget, share)
+    one = block == 1 and start is None
+    wanted = _PairSearch(operator, space, which, k, count, (tol, floor), limit, look, budget, share, one)
     return wanted.run()
 
 
@@ -195,17 +208,20 @@ class _PairSearch:
         look: bool,
         budget: Budget | None,
         share: float,
+        one: bool,
     ) -> None:
         self.operator, self.space, self.which, self.k, self.count = operator, space, which, k, count
         self.select = _ORDERS[which]
         self.tol, self.floor = tolerances
         self.limit, self.look, self.budget, self.share = limit, look, budget, share
+        self._one = one  # whether the space grows from one random vector
         self._largest = 0.0  # |Ritz value| of the space
         self._worst: list[tuple[int, float]] = []  # products, and the largest residual as a multiple of its tolerance
 
     def run(self) -> Found:
         seen: Floats | None = None  # their values when the last look began
-        since = steps = 0
+        since = 0
+        first: Run | None = None
         while True:
             self._grow(newest=seen is not None)
             if self.space.size < self.count or not self._due():
@@ -220,16 +236,20 @@ class _PairSearch:
             if not converged.all():
                 continue
             if seen is None or (np.abs(values[chosen] - seen) > allowed).any():
-                seen, since, steps = values[chosen], self.space.products, steps or self.space.size
+                first = self._run(values, weights, chosen) if seen is None else None
+                seen, since = values[chosen], self.space.products
                 self.space.start()
-            elif self.space.products - since >= SECOND_LOOK or self.space.exhausted:
+            elif self.space.exhausted or self._looked(self.space.products - since, values[chosen]):
                 break
-        if self.space.products > self.space.size:  # it was restarted
-            steps = 0
-        elif seen is None:
-            steps = self.space.size
+        if seen is None:
+            first = self._run(values, weights, chosen)
         pairs = self._certified(weights[:, chosen], bool(converged.all()))
-        return Found(pairs, self.space, chosen, steps, self._missing())
+        return Found(pairs, self.space, first, self._missing())
+
+    def _run(self, values: Floats, weights: Floats, chosen: NDArray[np.intp]) -> Run | None:
+        if not self._one or self.space.products > self.space.size:  # it was restarted
+            return None
+        return Run(values, weights[0], self.space.leading_out(weights), chosen)
 
     def _allowed(self, values: Floats) -> Floats:
         """The residuals that are small enough."""
@@ -266,6 +286,22 @@ class _PairSearch:
         top, bottom = (values, values[:0]) if self.which != "both" else (values[: self.k], values[self.k :])
         key = {"smallest": top, "magnitude": -np.abs(top)}.get(self.which, -top)
         return np.concatenate([key.argsort(kind="stable"), len(top) + bottom.argsort(kind="stable")])
+
+    def _looked(self, products: int, values: Floats) -> bool:
+        """Whether the look has lasted long enough for an eigenvector at the innermost value that is wanted to show.
+
+        A vector followed for m products has grown by T_(m - 1)(x), Chebyshev's polynomial, along it, with x its
+        distance from the middle of what the look sees else, over half of the width of that (Parlett 1998, 12.4).
+        """
+        if products >= SECOND_LOOK:
+            return True
+        low, high = self.space.extent_of_last(min(products, self.space.size))
+        middle, half = (low + high) / 2, max((high - low) / 2, self.space.rounding)
+        above, below = values[: self.k].min() - middle, middle - values[-self.k :].max()
+        apart = {"largest": above, "smallest": below, "magnitude": np.abs(values).min() - abs(middle)}
+        x = apart.get(self.which, min(above, below)) / half
+        grown = np.cosh(min((products - 1) * np.arccosh(max(x, 1.0)), 300.0))
+        return bool(FAINT * grown**2 >= self.space.dimension)
 
     def _tell(self, worst: float) -> None:
         """The bar about how many products are to come."""

@@ -125,15 +125,14 @@ def _eigen(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Floats]:
 
 
 def sampling_distance(rules: Sequence[Rule], count: int) -> float:
-    """int sd(F(x)) dx over the mean F of the rules: how far so many random vectors are from all ``count`` eigenvalues.
-
-    Var F(x) = 2 F (1 - F) / (N + 2) for one vector.
+    """How far so many random vectors may be from all ``count`` eigenvalues: int |F - F_n| dx, with F the mean of the
+    rules' masses below x, at the ends of the 95 % interval of each F_n(x).
     """
     nodes = np.concatenate([rule.nodes for rule in rules])
     order = nodes.argsort()
     mass = np.cumsum(np.concatenate([rule.weights for rule in rules])[order])[:-1] / len(rules)
-    spread = np.sqrt(2 * (mass * (1 - mass)).clip(0) / (len(rules) * (count + 2)))
-    return float(np.diff(nodes[order]) @ spread)
+    low, high = share_interval(mass, mass, count, len(rules))
+    return float(np.diff(nodes[order]) @ np.maximum(mass - low, high - mass))
 
 
 def mean_and_stderr(rules: Sequence[Rule], f: Callable[[Floats], Floats], count: int) -> tuple[float, float]:
