@@ -347,3 +347,35 @@ def test_power_iteration_converges_to_the_largest_magnitude_or_to_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (la.power_iteration(operator(torch.zeros(3, 3)), steps=3)["eigenvalue"] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("which", WHICH)
+def test_products_that_are_not_symmetric_are_a_floor_under_every_residual(which, dtype):
+    """0.1 % of the norm, as products of a wrong derivative are, on any network: no residual may claim to be smaller."""
+    symmetric_part = symmetric(SPECTRA["indefinite"])[0]
+    n = len(symmetric_part)
+    draw = torch.randn(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    skew = (draw - draw.T) * (1e-3 * torch.linalg.matrix_norm(symmetric_part, 2) / torch.linalg.matrix_norm(draw, 2))
+    matrix = (symmetric_part + skew).to(dtype)
+    a = Operator(n, lambda rows: rows @ matrix.T, dtype, matrix.device)
+    remedy = "check the derivatives" if dtype == torch.float64 else "float64"
+    with pytest.warns(ConvergenceWarning, match=f"symmetric to .* only.*{remedy}"):
+        pairs = la.top_eigenpairs(a, 3, which=which, tol=1e-5)
+    vectors = pairs.vectors.double()
+    measured = (vectors @ matrix.double().T - pairs.values[:, None] * vectors).norm(dim=1)
+    assert (measured <= pairs.residuals).all()
+    assert not pairs.converged.any()
+    off = symmetric_part - matrix.double()
+    assert 0.1 * torch.linalg.matrix_norm(off, 2) <= pairs.asymmetry <= 2.001 * torch.linalg.matrix_norm(off, 2)
+    truth = torch.linalg.eigvalsh(symmetric_part)
+    nearest = (pairs.values[:, None] - truth).abs().min(dim=1).values
+    assert (nearest <= pairs.residuals + 1e-5 * truth.abs().max()).all()
+    np.testing.assert_allclose(pairs.values, ((vectors @ matrix.double().T) * vectors).sum(1), rtol=1e-5, atol=1e-5)
+
+
+def test_an_objective_in_the_place_of_an_operator_is_refused_with_the_remedy():
+    o = la.Objective(torch.nn.Linear(2, 1), torch.nn.functional.mse_loss, (torch.eye(2), torch.zeros(2, 1)))
+    for verb in (la.top_eigenpairs, la.trace, la.diagonal, la.spectral_density, la.power_iteration):
+        with pytest.raises(InputError, match=r"of the type Objective: give la.hessian\(objective\)"):
+            verb(o)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from measured import data, trained
 from oracles import plain
 from oracles.members import BATCH, BY_NAME, MEMBERS, N
 from oracles.quadratic import quadratic, symmetric
@@ -426,3 +429,51 @@ def test_on_digits_the_ten_leading_eigenvalues_match_the_dense_hessian_to_1e_8(d
     residuals = (pairs.vectors @ dense - pairs.values[:, None] * pairs.vectors).norm(dim=1)
     assert (residuals <= pairs.residuals).all()
     assert pairs.products < 300
+
+
+@pytest.mark.parametrize("limit", [8, 30, 80, 300])
+def test_a_limit_holds_for_the_whole_and_what_is_missing_is_said(limit):
+    o = trained("A").train
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ConvergenceWarning)
+        found = la.spectrum(o, 2, tol=1e-4, density_tol=1e-3, layers=True, max_products=limit, progress=False)
+    assert found.attrs["products"] <= limit
+    dense = trained_hessian()
+    nearest = np.abs(found["eigenvalue"].to_numpy()[..., None] - np.linalg.eigvalsh(dense)).min(-1)
+    assert (nearest <= found["residual"].to_numpy()).all()
+    assert found.attrs["converged"] or "The pairs did not reach tol within max_products" in found.attrs["note"]
+    for name, note in (("histogram", "No density"), ("trend_eigenvalue", "No trend"), ("layer_size", "No spectra of")):
+        assert name in found or note in found.attrs["note"]
+    if "density_error" in found and float(found["density_error"]) > 1e-3:
+        assert "products more" in found.attrs["note"]
+        assert any("density_tol=0.001" in str(one.message) for one in warned)
+    assert abs(float(found["trace"]) - float(dense.trace())) <= 1e-4 * float(dense.trace())
+
+
+def test_seconds_are_a_limit_too():
+    o = trained("A").train
+    with pytest.warns(ConvergenceWarning):
+        found = la.spectrum(o, 2, tol=1e-6, max_seconds=1e-6, layers=True, progress=False)
+    assert found.attrs["products"] <= 8 + 2  # pairs of any quality, measured, and two directions for the norm
+    assert "within max_seconds=1e-06" in found.attrs["note"]
+
+
+def test_trace_and_density_can_be_left_out():
+    o = trained("A").train
+    whole, pairs = la.spectrum(o, 2), la.spectrum(o, 2, trace=False, density=False, trend=False)
+    np.testing.assert_array_equal(whole["eigenvalue"], pairs["eigenvalue"])
+    assert set(pairs.data_vars) == {
+        "eigenvalue", "residual", "eigenvalue_stderr", "largest_gap", "largest_gap_rank"
+    }  # fmt: skip
+    assert pairs.attrs["products"] == pairs.attrs["products_eigenpairs"] + 4
+    alone = la.spectrum(o, 2, trace=False, trend=False)
+    assert "trace" not in alone
+    assert "histogram" in alone
+
+
+@functools.cache
+def trained_hessian() -> Tensor:
+    """Of network A on its training data, dense and in float64."""
+    model = plain.at(la.zoo.mlp(widths=(6,)), trained("A").train.point).double()
+    inputs, targets = data()[0]
+    return plain.hessian(model, F.cross_entropy, (inputs.double(), targets))

@@ -178,24 +178,15 @@ def _rule(space: KrylovSpace) -> Rule:
 def search_rule(found: Found) -> Rule | None:
     """The rule of the random vector that a search began with, without the pairs that it found; None if it is none.
 
-    The pairs are invariant, so what is left of the space, orthogonal to them, is the Krylov space of what is left of
-    the vector: its Ritz values are the nodes.
+    It is that of the whole vector, since the pairs are found to a tolerance only, less the mass that it has on them.
     """
     run, space = found.run, found.space
-    if run is None or len(run.values) - len(set(run.chosen)) < 2:
+    if run is None:
         return None
+    rule = Rule(run.diagonal, run.off_diagonal, run.beyond, space.rounding, np.unique(run.chosen))
     # A simple eigenvector takes 1/n of a random vector; one of many equal ones takes all that it has in their span.
-    if (run.components[run.chosen] ** 2).max() > 16 / space.dimension:
-        return None
-    left = np.setdiff1d(np.arange(len(run.values)), run.chosen)
-    values = torch.from_numpy(run.values[left])
-    # Lanczos on the diagonal matrix of the nodes gives the tridiagonal one.
-    inner = Operator(len(left), lambda rows: rows * values, torch.float64, torch.device("cpu"))
-    again = KrylovSpace(inner, len(left), torch.Generator(), scale=float(np.abs(run.values).max()))
-    again.start(torch.from_numpy(run.components[left]))
-    while again.size < len(left) and not again.exhausted:
-        again.extend()
-    return Rule(*again.tridiagonal(), float(np.linalg.norm(run.leading_out[:, left])), space.rounding)
+    alone = float(rule.taken_masses.max()) <= 16 / space.dimension
+    return rule if rule.taken.size < len(run.diagonal) - 1 and alone else None
 
 
 def density_to_tolerance(
@@ -269,13 +260,14 @@ def density_dataset(found: Beyond) -> xr.Dataset:
     attrs = {"smoothing": smoothing(found.rules, found.atoms)}
     if not found.rules:
         return xr.Dataset(variables, attrs=attrs | {"steps": 0, "probes": 0})
-    variables |= {
-        "node": _padded([rule.nodes for rule in found.rules]),
-        "weight": _padded([rule.weights for rule in found.rules]),
-        "diagonal": _padded([rule.diagonal for rule in found.rules]),
-        "off_diagonal": _padded([np.append(rule.off_diagonal, np.nan) for rule in found.rules]),
+    longest = max(len(rule.diagonal) for rule in found.rules)
+    columns = {
+        "node": [rule.nodes for rule in found.rules],
+        "weight": [rule.weights for rule in found.rules],
+        "diagonal": [rule.diagonal for rule in found.rules],
+        "off_diagonal": [rule.off_diagonal for rule in found.rules],
     }
-    longest = max(len(rule.nodes) for rule in found.rules)
+    variables |= {name: _padded(rows, longest) for name, rows in columns.items()}
     coords = {"probe": np.arange(1, len(found.rules) + 1), "step": np.arange(1, longest + 1)}
     return xr.Dataset(variables, coords=coords, attrs=attrs | {"steps": longest, "probes": len(found.rules)})
 
@@ -339,7 +331,6 @@ def numbers(**values: float) -> dict[str, xr.Variable]:
     return {name: xr.Variable((), value) for name, value in values.items()}
 
 
-def _padded(rows: list[Floats]) -> xr.Variable:
-    longest = max(map(len, rows))
+def _padded(rows: list[Floats], longest: int) -> xr.Variable:
     stacked = [np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows]
     return xr.Variable(("probe", "step"), np.array(stacked))

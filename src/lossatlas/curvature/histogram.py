@@ -56,13 +56,17 @@ def _means(rules: Sequence[Rule], grid: Floats, width: float, count: int) -> tup
     each = [(_kernels(grid, rule.nodes, width), rule.weights) for rule in rules]
     mean = np.mean([kernels @ weights for kernels, weights in each], axis=0)
     square = np.mean([(kernels - mean[:, None]) ** 2 @ weights for kernels, weights in each], axis=0)
-    last = [
-        kernels @ weights - _kernels(grid, rule.shorter.nodes, width) @ rule.shorter.weights
-        for rule, (kernels, weights) in zip(rules, each, strict=True)
-        if not rule.exact
-    ]
-    changed = np.sum(last, axis=0) / len(rules) if last else np.zeros_like(mean)
+    changed = np.mean([_change(rule, grid, width) for rule in rules], axis=0)
     return mean, np.hypot(np.sqrt(2 * square / (len(rules) * (count + 2))), changed)
+
+
+def _change(rule: Rule, grid: Floats, width: float) -> Floats:
+    """As ``Rule.change`` of the kernel at each place of the grid."""
+    if rule.exact:
+        return np.zeros_like(grid)
+    whole, shorter = (_kernels(grid, each.nodes, width) @ each.weights for each in (rule.whole, rule.shorter))
+    change: Floats = (whole - shorter) / (1 - float(rule.taken_masses.sum()))
+    return change
 
 
 def histogram(rules: Sequence[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:

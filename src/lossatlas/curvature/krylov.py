@@ -162,13 +162,9 @@ class KrylovSpace:
         """Ritz values (ascending), their coordinates in the basis (columns), and residuals |C s| + rounding."""
         m = self.size
         values, weights = eigh(self._T[:m, :m])
-        residuals: Floats = np.linalg.norm(self.leading_out(weights), axis=0) + self.rounding
+        leading_out = np.array([row[:m] for row in self._C]).reshape(-1, m)
+        residuals: Floats = np.linalg.norm(leading_out @ weights, axis=0) + self.rounding
         return values, weights, residuals
-
-    def leading_out(self, weights: Floats) -> Floats:
-        """C s for vectors with these coordinates in the basis (columns): a row for each pending vector."""
-        rows: Floats = np.array([row[: self.size] for row in self._C]).reshape(-1, self.size)
-        return rows @ weights
 
     def combine(self, weights: Floats) -> Tensor:
         """The unit vectors ``(k, n)`` with these coordinates in the basis (columns)."""

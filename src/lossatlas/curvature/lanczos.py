@@ -125,13 +125,13 @@ def top_eigenpairs(
 
 @dataclass(frozen=True)
 class Run:
-    """Of the space that grew from one random vector: Ritz values, that vector's components along the Ritz vectors, how
-    A leads out of each, and which ones are the pairs.
+    """Of the space that grew from one random vector: the tridiagonal matrix, its next off-diagonal entry, and which of
+    its eigenvalues, in ascending order, are those of the pairs.
     """
 
-    values: Floats
-    components: Floats
-    leading_out: Floats
+    diagonal: Floats
+    off_diagonal: Floats
+    beyond: float
     chosen: NDArray[np.intp]
 
 
@@ -236,20 +236,20 @@ class _PairSearch:
             if not converged.all():
                 continue
             if seen is None or (np.abs(values[chosen] - seen) > allowed).any():
-                first = self._run(values, weights, chosen) if seen is None else None
+                first = self._run(chosen) if seen is None else None
                 seen, since = values[chosen], self.space.products
                 self.space.start()
             elif self.space.exhausted or self._looked(self.space.products - since, values[chosen]):
                 break
         if seen is None:
-            first = self._run(values, weights, chosen)
+            first = self._run(chosen)
         pairs = self._certified(weights[:, chosen], bool(converged.all()))
         return Found(pairs, self.space, first, self._missing())
 
-    def _run(self, values: Floats, weights: Floats, chosen: NDArray[np.intp]) -> Run | None:
+    def _run(self, chosen: NDArray[np.intp]) -> Run | None:
         if not self._one or self.space.products > self.space.size:  # it was restarted
             return None
-        return Run(values, weights[0], self.space.leading_out(weights), chosen)
+        return Run(*self.space.tridiagonal(), self.space.beyond, chosen)
 
     def _allowed(self, values: Floats) -> Floats:
         """The residuals that are small enough."""

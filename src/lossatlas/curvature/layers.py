@@ -37,9 +37,12 @@ def layer_variables(
         operator = budget.counted(hessian(part))
         kept = min(k, part.n_parameters)
         pairs = search(operator, kept, which="both", tol=tol, floor=tol, budget=budget, share=SHARE, seed=seed).pairs
+        if budget.left() < LEAST:
+            spent += pairs.products
+            return {}, spent, f"No spectra of the layers: {budget.describe()} left too little for them."
         values[row, :, :kept] = pairs.values.reshape(2, kept).numpy()
         residuals[row, :, :kept] = pairs.residuals.reshape(2, kept).numpy()
-        traces.append(trace(operator, max_products=int(min(1000, max(budget.left(), LEAST))), seed=seed))
+        traces.append(trace(operator, max_products=int(min(1000, budget.left())), seed=seed))
         sizes.append(part.n_parameters)
         spent += pairs.products + traces[-1].products
     over = ("layer", "end", "rank")

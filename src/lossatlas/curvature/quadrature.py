@@ -8,10 +8,11 @@ Moments and Quadrature", chapters 3 and 6). The mass of z on r eigenvalues has t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal, solve_banded
 from scipy.special import betainc
 from scipy.stats import wasserstein_distance
@@ -22,39 +23,55 @@ AT_ZERO = 1e-3  # how near to 0, against its distance to other nodes, a node sta
 HALVINGS = 60  # of the interval in which a share lies
 
 
+NONE = np.zeros(0, dtype=np.intp)
+
+
 @dataclass(frozen=True)
 class Rule:
     """Nodes theta_j and weights w_j of one vector: sum_j w_j f(theta_j) estimates the mean of f over the eigenvalues.
 
     ``diagonal`` and ``off_diagonal`` are those of the tridiagonal matrix, ``beyond`` its next off-diagonal entry; where
-    that is 0 the nodes are the eigenvalues themselves, to within ``rounding``.
+    that is 0 the nodes are the eigenvalues themselves, to within ``rounding``. ``taken`` are the indices, in ascending
+    order, of nodes that are known eigenvalues: they and their masses are no part of the rule, whose weights sum to 1.
     """
 
     diagonal: Floats
     off_diagonal: Floats
     beyond: float
     rounding: float
-
-    @cached_property
-    def _eigen(self) -> tuple[Floats, Floats]:
-        return _eigen(self.diagonal, self.off_diagonal)
+    taken: NDArray[np.intp] = field(default_factory=lambda: NONE)
 
     @property
     def exact(self) -> bool:
         return self.beyond == 0
 
-    @property
+    @cached_property
+    def _eigen(self) -> tuple[Floats, Floats]:
+        return _eigen(self.diagonal, self.off_diagonal)
+
+    @cached_property
     def nodes(self) -> Floats:
-        return self._eigen[0]
+        return np.delete(self._eigen[0], self.taken)
 
     @cached_property
     def weights(self) -> Floats:
-        squares: Floats = self._eigen[1][0] ** 2
-        return squares
+        squares: Floats = np.delete(self._eigen[1][0] ** 2, self.taken)
+        return squares / float(squares.sum())
+
+    @property
+    def taken_masses(self) -> Floats:
+        """Of the known eigenvalues, as the vector has them."""
+        masses: Floats = self._eigen[1][0, self.taken] ** 2
+        return masses
+
+    @property
+    def whole(self) -> Rule:
+        """With the known eigenvalues."""
+        return replace(self, taken=NONE)
 
     @property
     def shorter(self) -> Rule:
-        """That of three quarters of the steps: what changes from it to this one tells the error of the quadrature."""
+        """That of three quarters of the steps, with the known eigenvalues."""
         off_diagonal = np.append(self.off_diagonal, self.beyond)
         steps = max(1, 3 * len(self.diagonal) // 4)
         return Rule(self.diagonal[:steps], off_diagonal[: steps - 1], float(off_diagonal[steps - 1]), self.rounding)
@@ -63,16 +80,28 @@ class Rule:
         """sum_j w_j f(theta_j)."""
         return float(self.weights @ f(self.nodes))
 
+    def change(self, f: Callable[[Floats], Floats]) -> float:
+        """How much the last quarter of the steps changes that mean: it tells the error of the quadrature."""
+        if self.exact:
+            return 0.0
+        return (self.whole.mean(f) - self.shorter.mean(f)) / (1 - float(self.taken_masses.sum()))
+
     def mass_below(self, x: float) -> tuple[float, float]:
         """Between what bounds the mass of the numbers below x lies; that of x itself is in the second only."""
         nodes, weights = self._through(x)
         close = self.rounding
-        return float(weights[nodes < x - close].sum()), float(weights[nodes <= x + close].sum())
+        return self._left(float(weights[nodes < x - close].sum()), float(weights[nodes <= x + close].sum()), x)
+
+    def _left(self, low: float, high: float, x: float) -> tuple[float, float]:
+        """Bounds on the mass below x, without that of the known eigenvalues."""
+        masses = self.taken_masses
+        below, left = float(masses[self._eigen[0][self.taken] < x].sum()), 1 - float(masses.sum())
+        return min(max((low - below) / left, 0.0), 1.0), min(max((high - below) / left, 0.0), 1.0)
 
     def _through(self, x: float) -> tuple[Floats, Floats]:
         """Nodes and weights of the rule with one node more, at x (Gauss-Radau; Golub 1973)."""
         if self.exact:
-            return self.nodes, self.weights
+            return self._eigen[0], self._eigen[1][0] ** 2
         last = np.zeros(len(self.diagonal))
         last[-1] = self.beyond**2
         banded = np.zeros((3, len(last)))
@@ -92,18 +121,19 @@ class Rule:
         nodes, weights = self._through(0.0)
         small = np.abs(nodes) <= self.rounding
         low = float(weights[(nodes < 0) & ~small].sum())
-        return low, low + max(0.0, float(weights[small].sum()) - self._zeros())
+        return self._left(low, low + max(0.0, float(weights[small].sum()) - self._zeros()), 0.0)
 
     def _zeros(self) -> float:
         """The mass of a node that lies at 0, and is as sharp, against the distance of its neighbours: eigenvalues 0."""
-        if len(self.nodes) < 2:
+        nodes, vectors = self._eigen
+        if len(nodes) < 2:
             return 0.0
-        nearest = int(np.abs(self.nodes).argmin())
-        apart = np.abs(np.delete(self.nodes, nearest) - self.nodes[nearest]).min()
-        residual = abs(self.beyond * self._eigen[1][-1, nearest]) + self.rounding
+        nearest = int(np.abs(nodes).argmin())
+        apart = np.abs(np.delete(nodes, nearest) - nodes[nearest]).min()
+        residual = abs(self.beyond * vectors[-1, nearest]) + self.rounding
         # The values that a node stands for are residual^2 / distance from it, in the mean.
-        spread = abs(self.nodes[nearest]) + residual**2 / max(apart, np.finfo(float).tiny)
-        return float(self.weights[nearest]) if spread <= AT_ZERO * apart else 0.0
+        spread = abs(nodes[nearest]) + residual**2 / max(apart, np.finfo(float).tiny)
+        return float(vectors[0, nearest] ** 2) if spread <= AT_ZERO * apart else 0.0
 
     @cached_property
     def distance(self) -> float:
@@ -115,8 +145,9 @@ class Rule:
         if self.exact:
             return 0.0
         bound = float(np.diff(self.nodes) @ np.maximum(self.weights[1:], self.weights[:-1]))
-        shorter = self.shorter
-        return min(bound, float(wasserstein_distance(self.nodes, shorter.nodes, self.weights, shorter.weights)))
+        whole, shorter = self.whole, self.shorter
+        change = wasserstein_distance(whole.nodes, shorter.nodes, whole.weights, shorter.weights)
+        return min(bound, float(change) / (1 - float(self.taken_masses.sum())))
 
 
 def _eigen(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Floats]:
@@ -142,7 +173,7 @@ def mean_and_stderr(rules: Sequence[Rule], f: Callable[[Floats], Floats], count:
     """
     mean = float(np.mean([rule.mean(f) for rule in rules]))
     square = float(np.mean([rule.mean(lambda x: (f(x) - mean) ** 2) for rule in rules]))
-    changed = float(np.mean([0.0 if rule.exact else rule.mean(f) - rule.shorter.mean(f) for rule in rules]))
+    changed = float(np.mean([rule.change(f) for rule in rules]))
     return mean, float(np.hypot(np.sqrt(2 * square / (len(rules) * (count + 2))), changed))
 
 

@@ -14,7 +14,7 @@ from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.progress import Budget, product_bar
-from lossatlas.curvature.trace import BACKWARD, COLUMNS, Known, Probes, TraceEstimate, exact_trace
+from lossatlas.curvature.trace import BACKWARD, COLUMNS, Known, NormEstimate, Probes, TraceEstimate, exact_trace
 from lossatlas.curvature.trend import trend_variables
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
@@ -126,9 +126,9 @@ def spectrum(
             notes += told
         if trace:
             budget.about("trace")
-            found, variables = _trace_and_norm(operator, run, beyond, trace_tol, budget, seed)
+            found, variables, note = _trace_and_norm(operator, run, beyond, trace_tol, budget, seed)
             spent["products_trace"] = round(budget.spent) - sum(spent.values())
-            dataset = dataset.assign(variables)
+            dataset, notes = dataset.assign(variables), [*notes, note]
         if trend:
             budget.about("subsets of the data")
             trends, spent["products_trend"], note = trend_variables(objective, pairs, seed, budget)
@@ -218,28 +218,41 @@ def _with_density(dataset: xr.Dataset, found: Beyond, tol: float, budget: Budget
 
 def _trace_and_norm(
     operator: Operator, run: Found, beyond: Beyond | None, tol: float, budget: Budget, seed: int
-) -> tuple[TraceEstimate, dict[str, xr.Variable]]:
-    """Both from random directions beyond the whole space of the search; exact where all eigenvalues are known."""
+) -> tuple[TraceEstimate | None, dict[str, xr.Variable], str]:
+    """Both from random directions beyond the whole space of the search, and a note where there is no product left for
+    them; exact where all eigenvalues are known.
+    """
     if (beyond is not None and not beyond.rest) or run.space.size == operator.n:
         values = run.space.ritz()[0]
         norm = float(np.linalg.norm(values))
         found = exact_trace(torch.from_numpy(values), COLUMNS)
-        return found, _trace_variables(found) | numbers(
-            frobenius_norm=norm, frobenius_norm_stderr=0.0, frobenius_norm_low=norm, frobenius_norm_high=norm
-        )
+        size = NormEstimate(norm, 0.0, norm, norm)
+        return found, _trace_variables(found) | _norm_variables(size), ""
     exact = operator.exact_diagonal()
     probes = Probes(operator, Known.of(run.space), seed + 2)
+    if budget.left() < 2:
+        known = None if exact.values is None else exact_trace(exact.values, BACKWARD)
+        note = f"No {'Frobenius norm' if known else 'trace'}: {budget.describe()} left no products for it."
+        return known, _trace_variables(known) if known else {}, note
     if exact.values is not None:
         found = exact_trace(exact.values, BACKWARD)
     else:
         found = probes.trace(tol, TRACE_PRODUCTS, budget).because(exact.reason)
-    size = probes.norm(budget)
-    return found, _trace_variables(found) | numbers(
-        frobenius_norm=size.value,
-        frobenius_norm_stderr=size.stderr,
-        frobenius_norm_low=size.low,
-        frobenius_norm_high=size.high,
-    )
+    return found, _trace_variables(found) | _norm_variables(probes.norm(budget)), _missed(found, tol)
+
+
+def _missed(found: TraceEstimate, tol: float) -> str:
+    """What more an estimate of the trace would take, where it misses its tolerance."""
+    share = found.stderr / max(abs(found.value), 1e-300)
+    if share <= tol:
+        return ""
+    more = found.probes * ((share / tol) ** 2 - 1)
+    return f"The trace's standard error is {share:.2g} of it, not trace_tol={tol:g}: about {more:,.0f} products more."
+
+
+def _norm_variables(size: NormEstimate) -> dict[str, xr.Variable]:
+    named = {"": size.value, "_stderr": size.stderr, "_low": size.low, "_high": size.high}
+    return numbers(**{f"frobenius_norm{end}": value for end, value in named.items()})
 
 
 def _trace_variables(found: TraceEstimate) -> dict[str, xr.Variable]:

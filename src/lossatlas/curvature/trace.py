@@ -191,9 +191,9 @@ class Probes:
     def trace(self, tol: float, max_products: int, budget: Budget | None = None) -> TraceEstimate:
         """tr A, from as many probes as ``tol`` takes, or from all columns where that would be as many.
 
-        ``budget``, where there is one, may end it sooner, after 2 probes at least.
+        ``budget``, where there is one, may end it sooner; it must allow 2 probes.
         """
-        self.draw(self._affordable(ROUND - len(self), budget))
+        self.draw(min(ROUND - len(self), self._left(budget)))
         first = self._forms
         while (missing := math.ceil(self.needed(tol)) - len(self)) > 0:
             left = max_products - self.products
@@ -214,16 +214,15 @@ class Probes:
         return TraceEstimate(value, stderr, value - half, value + half, self.products, method, probes=len(self))
 
     def norm(self, budget: Budget | None = None) -> NormEstimate:
-        """|A|, from the probes that there are, and at least 10 of them; the interval of |A|^2 is Student's."""
-        self.draw(self._affordable(ROUND - len(self), budget))
+        """|A|, from the probes that there are, and 10 of them if ``budget``, which must allow 2, has so many; the
+        interval of |A|^2 is Student's.
+        """
+        self.draw(max(min(ROUND - len(self), self._left(budget)), 0))
         square, half = self._known.square + float(self._squares.mean()), _half_width(self._squares, len(self))
         stderr = float(self._squares.std(ddof=1)) / math.sqrt(len(self))
         value = math.sqrt(square)
         low, high = math.sqrt(max(square - half, self._known.square)), math.sqrt(square + half)
         return NormEstimate(value, stderr / (2 * value) if value else 0.0, low, high)
-
-    def _affordable(self, count: int, budget: Budget | None) -> int:
-        return max(min(count, self._left(budget)), 2 - len(self), 0)
 
     @staticmethod
     def _left(budget: Budget | None) -> int:
@@ -268,6 +267,7 @@ def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, s
     >>> diagonal(la.hessian(la.Objective(model, torch.nn.functional.mse_loss, data))).values
     tensor([4.0000, 1.0000], dtype=torch.float64)
     """
+    require_operator(operator)
     require_operator(operator)
     _check(tol, max_products)
     exact = operator.exact_diagonal()
