@@ -22,6 +22,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import torch  # noqa: E402, after the threads are set
 
+from lossatlas.drawing import style  # noqa: E402
+
 
 def _programs(*names: str) -> Callable[[], bool]:
     return lambda: all(shutil.which(name) for name in names)
@@ -53,6 +55,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if part in required():
             pytest.fail(f"{part} is absent, but LOSSATLAS_REQUIRE lists it: {remedy}", pytrace=False)
         pytest.skip(f"{part} is absent: {remedy}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fonttype() -> Iterator[int]:
+    """How a user's PDFs hold their fonts. Those of the tests hold them as drawings: to cut them takes half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        users = style.RC["pdf.fonttype"]
+        patch.setitem(style.RC, "pdf.fonttype", 3)
+        yield users
 
 
 @pytest.fixture(autouse=True)
