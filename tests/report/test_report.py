@@ -136,6 +136,7 @@ def test_every_link_within_the_page_has_its_target(page: Page):
     assert inner <= page.anchors
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_page_without_interactive_figures_carries_no_script(tmp_path: Path, without_latex: None):
     made_page = Page(report([one("line")], tmp_path).html.read_text(encoding="utf-8"))
     assert made_page.scripts == 0
@@ -229,6 +230,7 @@ def test_without_latex_the_message_says_how_to_get_the_pdf(written: Report):
     assert "\n" not in written.message
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_failure_leaves_the_older_report_as_it_was(
     tmp_path: Path, without_latex: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -244,12 +246,14 @@ def test_a_failure_leaves_the_older_report_as_it_was(
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_pdf_of_an_older_report_goes_with_it(tmp_path: Path, without_latex: None):
     (tmp_path / "report.pdf").write_bytes(b"%PDF of another day")
     assert report([one("line")], tmp_path).pdf is None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "report.html", "report.tex"]
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_latex_error_is_told_in_one_line_and_the_page_is_there_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
