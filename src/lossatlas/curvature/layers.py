@@ -20,8 +20,8 @@ SHARE = 0.9  # of the budget, for the pairs
 
 def layer_variables(
     objective: Objective, k: int, tol: float, seed: int, budget: Budget
-) -> tuple[dict[str, xr.Variable], int, str]:
-    """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, the products spent, and a note or ``""``.
+) -> tuple[dict[str, xr.Variable], str]:
+    """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and a note or ``""``.
 
     A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the
     ranks beyond are NaN.
@@ -29,22 +29,21 @@ def layer_variables(
     layers = _layers(objective.space)
     values = np.full((len(layers), 2, k), np.nan)
     residuals = np.full_like(values, np.nan)
-    traces, sizes, spent = [], [], 0
+    traces, sizes = [], []
+    short = f"No spectra of the layers: {budget.describe()} left too little for them."
     for row, names in enumerate(layers.values()):
         if budget.left() < LEAST:
-            return {}, spent, f"No spectra of the layers: {budget.describe()} left too little for them."
+            return {}, short
         part = objective.restricted([glob.escape(name) for name in names])
         operator = budget.counted(hessian(part))
         kept = min(k, part.n_parameters)
         pairs = search(operator, kept, which="both", tol=tol, floor=tol, budget=budget, share=SHARE, seed=seed).pairs
         if budget.left() < LEAST:
-            spent += pairs.products
-            return {}, spent, f"No spectra of the layers: {budget.describe()} left too little for them."
+            return {}, short
         values[row, :, :kept] = pairs.values.reshape(2, kept).numpy()
         residuals[row, :, :kept] = pairs.residuals.reshape(2, kept).numpy()
         traces.append(trace(operator, max_products=int(min(1000, budget.left())), seed=seed))
         sizes.append(part.n_parameters)
-        spent += pairs.products + traces[-1].products
     over = ("layer", "end", "rank")
     variables = {
         "layer": xr.Variable("layer", list(layers)),
@@ -55,7 +54,7 @@ def layer_variables(
         "layer_trace_reason": xr.Variable("layer", [found.reason for found in traces]),
         "layer_size": xr.Variable("layer", sizes),
     }
-    return variables, spent, ""
+    return variables, ""
 
 
 def _layers(space: ParameterSpace) -> dict[str, list[str]]:

@@ -53,6 +53,11 @@ class Budget:
         return self.max_products is not None or self.max_seconds is not None
 
     @property
+    def whole(self) -> int:
+        """The products taken, as a whole number."""
+        return round(self.spent)
+
+    @property
     def seconds(self) -> float:
         return time.perf_counter() - self._started
 

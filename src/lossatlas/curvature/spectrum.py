@@ -121,21 +121,23 @@ def spectrum(
         if density:
             budget.about("density")
             beyond = density_to_tolerance(operator, run, density_tol, (steps, probes), budget, seed)
-            spent["products_density"] = round(budget.spent) - sum(spent.values())
+            spent["products_density"] = budget.whole - sum(spent.values())
             dataset, told = _with_density(dataset, beyond, density_tol, budget)
             notes += told
         if trace:
             budget.about("trace")
             found, variables, note = _trace_and_norm(operator, run, beyond, trace_tol, budget, seed)
-            spent["products_trace"] = round(budget.spent) - sum(spent.values())
+            spent["products_trace"] = budget.whole - sum(spent.values())
             dataset, notes = dataset.assign(variables), [*notes, note]
         if trend:
             budget.about("subsets of the data")
-            trends, spent["products_trend"], note = trend_variables(objective, pairs, seed, budget)
+            trends, note = trend_variables(objective, pairs, seed, budget)
+            spent["products_trend"] = budget.whole - sum(spent.values())
             dataset, notes = dataset.assign(trends), [*notes, note]
         if layers:
             budget.about("layers")
-            blocks, spent["products_layers"], note = layer_variables(objective, k, tol, seed, budget)
+            blocks, note = layer_variables(objective, k, tol, seed, budget)
+            spent["products_layers"] = budget.whole - sum(spent.values())
             dataset, notes = dataset.assign(blocks), [*notes, note]
         if vectors:
             dataset = dataset.assign(_vectors(objective, pairs, k))

@@ -22,8 +22,8 @@ TOLERANCE = 1e-2  # of the solver, far below the spread of the subsets
 
 def trend_variables(
     objective: Objective, pairs: Eigenpairs, seed: int, budget: Budget
-) -> tuple[dict[str, xr.Variable], int, str]:
-    """Variables over ``("n_examples", "replicate")``, products in units of the whole data, and a note or ``""``.
+) -> tuple[dict[str, xr.Variable], str]:
+    """Variables over ``("n_examples", "replicate")``, and a note or ``""``.
 
     E lambda_max(H_S) >= lambda_max(E H_S), since lambda_max is convex (Jensen). Subsets of one size are disjoint, so
     that their spread is that of independent samples.
@@ -33,22 +33,20 @@ def trend_variables(
     sizes = [n // 2**j for j in range(HALVINGS, 0, -1) if n // 2**j >= 2]
     values = np.full((len(sizes), REPLICATES), np.nan)
     stderrs = np.full_like(values, np.nan)
-    spent = 0.0
     for row, size in enumerate(sizes):
         for column in range(min(REPLICATES, n // size)):
             if budget.left() < 2:
-                return {}, round(spent), f"No trend over the number of examples: {budget.describe()} left none for it."
+                return {}, f"No trend over the number of examples: {budget.describe()} left none for it."
             try:
                 part = objective.examples(order[column * size : (column + 1) * size])
             except InputError as reason:
-                return {}, 0, f"No trend over the number of examples: {reason}"
+                return {}, f"No trend over the number of examples: {reason}"
             operator = budget.counted(hessian(part), size / n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
                 found = search(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, seed=seed).pairs
             values[row, column] = float(found.values[0])
             stderrs[row, column] = math.hypot(float(found.stderrs[0]), float(found.residuals[0]))
-            spent += found.products * size / n
     over = ("n_examples", "replicate")
     return (
         {
@@ -57,6 +55,5 @@ def trend_variables(
             "n_examples": xr.Variable("n_examples", sizes),
             "replicate": xr.Variable("replicate", np.arange(1, REPLICATES + 1)),
         },
-        round(spent),
         "",
     )
