@@ -45,6 +45,7 @@ def trend_variables(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
                 found = search(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, seed=seed).pairs
+            budget.add(size / n)  # the pair's own, that measures it
             values[row, column] = float(found.values[0])
             stderrs[row, column] = math.hypot(float(found.stderrs[0]), float(found.residuals[0]))
     over = ("n_examples", "replicate")
