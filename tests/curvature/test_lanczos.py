@@ -379,3 +379,6 @@ def test_an_objective_in_the_place_of_an_operator_is_refused_with_the_remedy():
     for verb in (la.top_eigenpairs, la.trace, la.diagonal, la.spectral_density, la.power_iteration):
         with pytest.raises(InputError, match=r"of the type Objective: give la.hessian\(objective\)"):
             verb(o)
+    for verb, remedy in ((la.gabdullin, "spectral_density"), (la.eigen_plane, "vectors=True")):
+        with pytest.raises(InputError, match=remedy):
+            verb(o)
