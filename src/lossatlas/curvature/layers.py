@@ -18,9 +18,7 @@ LEAST = 100  # products that a layer may take
 SHARE = 0.9  # of the budget, for the pairs
 
 
-def layer_variables(
-    objective: Objective, k: int, tol: float, seed: int, budget: Budget
-) -> tuple[dict[str, xr.Variable], str]:
+def layer_variables(objective: Objective, k: int, tol: float, seed: int, budget: Budget) -> tuple[xr.Dataset, str]:
     """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and a note or ``""``.
 
     A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the
@@ -33,13 +31,13 @@ def layer_variables(
     short = f"No spectra of the layers: {budget.describe()} left too little for them."
     for row, names in enumerate(layers.values()):
         if budget.left() < LEAST:
-            return {}, short
+            return xr.Dataset(), short
         part = objective.restricted([glob.escape(name) for name in names])
         operator = budget.counted(hessian(part))
         kept = min(k, part.n_parameters)
         pairs = search(operator, kept, which="both", tol=tol, floor=tol, budget=budget, share=SHARE, seed=seed).pairs
         if budget.left() < LEAST:
-            return {}, short
+            return xr.Dataset(), short
         values[row, :, :kept] = pairs.values.reshape(2, kept).numpy()
         residuals[row, :, :kept] = pairs.residuals.reshape(2, kept).numpy()
         traces.append(trace(operator, max_products=int(min(1000, budget.left())), seed=seed))
@@ -54,7 +52,7 @@ def layer_variables(
         "layer_trace_reason": xr.Variable("layer", [found.reason for found in traces]),
         "layer_size": xr.Variable("layer", sizes),
     }
-    return variables, ""
+    return xr.Dataset(variables), ""
 
 
 def _layers(space: ParameterSpace) -> dict[str, list[str]]:

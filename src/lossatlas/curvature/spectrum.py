@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.progress import Budget, product_bar
-from lossatlas.curvature.trace import BACKWARD, COLUMNS, Known, NormEstimate, Probes, TraceEstimate, exact_trace
+from lossatlas.curvature.trace import COLUMNS, Known, NormEstimate, Probes, TraceEstimate, exact_trace
 from lossatlas.curvature.trend import trend_variables
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
@@ -113,55 +114,57 @@ def spectrum(
         operator = budget.counted(hessian(objective, max_memory=max_memory))
         share = PAIRS if trace or density else 1.0
         run = search(operator, k, which="both", tol=tol, floor=tol / 100, budget=budget, share=share, seed=seed)
-        pairs, notes = run.pairs, _unfinished(run, budget)
-        spent = {"products_eigenpairs": run.space.products, "products_errors": len(pairs.values)}
-        dataset = _eigenvalues(pairs, k)
-        found: TraceEstimate | None = None
-        beyond: Beyond | None = None
+        gathered = _Gathered(budget, [_unfinished(run, budget)])
+        gathered.add("eigenpairs", _eigenvalues(run.pairs, k))
         if density:
             budget.about("density")
             beyond = density_to_tolerance(operator, run, density_tol, (steps, probes), budget, seed)
-            spent["products_density"] = budget.whole - sum(spent.values())
-            dataset, told = _with_density(dataset, beyond, density_tol, budget)
-            notes += told
+            gathered.add("density", *_density(beyond, density_tol, budget))
         if trace:
             budget.about("trace")
-            found, variables, note = _trace_and_norm(operator, run, beyond, trace_tol, budget, seed)
-            spent["products_trace"] = budget.whole - sum(spent.values())
-            dataset, notes = dataset.assign(variables), [*notes, note]
+            gathered.add("trace", *_trace_and_norm(operator, run, trace_tol, budget, seed))
         if trend:
             budget.about("subsets of the data")
-            trends, note = trend_variables(objective, pairs, seed, budget)
-            spent["products_trend"] = budget.whole - sum(spent.values())
-            dataset, notes = dataset.assign(trends), [*notes, note]
+            gathered.add("trend", *trend_variables(objective, run.pairs, seed, budget))
         if layers:
             budget.about("layers")
-            blocks, note = layer_variables(objective, k, tol, seed, budget)
-            spent["products_layers"] = budget.whole - sum(spent.values())
-            dataset, notes = dataset.assign(blocks), [*notes, note]
+            gathered.add("layers", *layer_variables(objective, k, tol, seed, budget))
         if vectors:
-            dataset = dataset.assign(_vectors(objective, pairs, k))
+            gathered.dataset = gathered.dataset.assign(_vectors(objective, run.pairs, k))
     return result(
         "spectrum",
-        dataset,
+        gathered.dataset,
         objective.provenance(),
-        spent,
+        gathered.products,
         parameters=parameters,
         tol=tol,
         density_tol=density_tol if density else None,
-        products=sum(spent.values()),
-        converged=int(pairs.converged.all()),
-        asymmetry=pairs.asymmetry,
-        trace_method=found.method if found else None,
-        trace_reason=(found.reason or None) if found else None,
-        trace_probes=found.probes if found else None,
+        products=sum(gathered.products.values()),
+        converged=int(run.pairs.converged.all()),
+        asymmetry=run.pairs.asymmetry,
         route=operator.explain(),
         loss=objective.value() if vectors else None,
         seed=seed,
         stderr_over="batches",
-        note=" ".join(filter(None, notes)) or None,
+        note=" ".join(filter(None, gathered.notes)) or None,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass
+class _Gathered:
+    """The parts of a spectrum as they are measured: variables and attributes, notes, and the products of each."""
+
+    budget: Budget
+    notes: list[str]
+    dataset: xr.Dataset = field(default_factory=xr.Dataset)
+    products: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, part: xr.Dataset, note: str = "") -> None:
+        attrs = self.dataset.attrs | part.attrs
+        self.dataset = self.dataset.merge(part, overwrite_vars=list(part.variables)).assign_attrs(attrs)
+        self.notes.append(note)
+        self.products[f"products_{name}"] = self.budget.whole - sum(self.products.values())
 
 
 def _check(tolerances: dict[str, float], steps: int, probes: int) -> None:
@@ -194,53 +197,48 @@ def _eigenvalues(pairs: Eigenpairs, k: int) -> xr.Dataset:
     return dataset
 
 
-def _unfinished(run: Found, budget: Budget) -> list[str]:
+def _unfinished(run: Found, budget: Budget) -> str:
     """What more the pairs would take, where a limit ended their search."""
     if not budget.limited or bool(run.pairs.converged.all()):
-        return []
+        return ""
     more = f"about {run.missing:,.0f} products more" if np.isfinite(run.missing) else "many products more"
-    return [f"The pairs did not reach tol within {budget.describe()}: that would take {more}."]
+    return f"The pairs did not reach tol within {budget.describe()}: that would take {more}."
 
 
-def _with_density(dataset: xr.Dataset, found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, list[str]]:
+def _density(found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, str]:
     if not found.rules and found.rest:
-        return dataset, [f"No density: {budget.describe()} left no products for it."]
-    added = density_dataset(found)
+        return xr.Dataset(), f"No density: {budget.describe()} left no products for it."
     every = moments(found)
-    added = added.assign({name: every[name] for name in every if not name.startswith("trace")})
-    dataset = dataset.merge(added).assign_attrs(added.attrs)
+    dataset = density_dataset(found).assign({name: every[name] for name in every if not name.startswith("trace")})
     if found.error <= tol:
-        return dataset, []
+        return dataset, ""
     steps = max(len(rule.nodes) for rule in found.rules)
     more = max(found.probes_for(tol) - len(found.rules), 1) * steps
     note = f"The density's error is {found.error:.2g} of the spectrum's width, not density_tol={tol:g}"
     warnings.warn(f"{note}: allow more products.", ConvergenceWarning, stacklevel=3)
-    return dataset, [f"{note}: that would take about {more:,.0f} products more."]
+    return dataset, f"{note}: that would take about {more:,.0f} products more."
 
 
-def _trace_and_norm(
-    operator: Operator, run: Found, beyond: Beyond | None, tol: float, budget: Budget, seed: int
-) -> tuple[TraceEstimate | None, dict[str, xr.Variable], str]:
+def _trace_and_norm(operator: Operator, run: Found, tol: float, budget: Budget, seed: int) -> tuple[xr.Dataset, str]:
     """Both from random directions beyond the whole space of the search, and a note where there is no product left for
     them; exact where all eigenvalues are known.
     """
-    if (beyond is not None and not beyond.rest) or run.space.size == operator.n:
+    if run.space.size == operator.n:
         values = run.space.ritz()[0]
         norm = float(np.linalg.norm(values))
         found = exact_trace(torch.from_numpy(values), COLUMNS)
-        size = NormEstimate(norm, 0.0, norm, norm)
-        return found, _trace_variables(found) | _norm_variables(size), ""
+        return _trace_dataset(found).assign(_norm_variables(NormEstimate(norm, 0.0, norm, norm))), ""
     exact = operator.exact_diagonal()
     probes = Probes(operator, Known.of(run.space), seed + 2)
     if budget.left() < 2:
-        known = None if exact.values is None else exact_trace(exact.values, BACKWARD)
+        known = None if exact.values is None else exact_trace(exact.values)
         note = f"No {'Frobenius norm' if known else 'trace'}: {budget.describe()} left no products for it."
-        return known, _trace_variables(known) if known else {}, note
+        return _trace_dataset(known) if known else xr.Dataset(), note
     if exact.values is not None:
-        found = exact_trace(exact.values, BACKWARD)
+        found = exact_trace(exact.values)
     else:
         found = probes.trace(tol, TRACE_PRODUCTS, budget).because(exact.reason)
-    return found, _trace_variables(found) | _norm_variables(probes.norm(budget)), _missed(found, tol)
+    return _trace_dataset(found).assign(_norm_variables(probes.norm(budget))), _missed(found, tol)
 
 
 def _missed(found: TraceEstimate, tol: float) -> str:
@@ -257,8 +255,10 @@ def _norm_variables(size: NormEstimate) -> dict[str, xr.Variable]:
     return numbers(**{f"frobenius_norm{end}": value for end, value in named.items()})
 
 
-def _trace_variables(found: TraceEstimate) -> dict[str, xr.Variable]:
-    return numbers(trace=found.value, trace_stderr=found.stderr, trace_low=found.low, trace_high=found.high)
+def _trace_dataset(found: TraceEstimate) -> xr.Dataset:
+    told = {"trace_method": found.method, "trace_probes": found.probes, "trace_reason": found.reason}
+    values = numbers(trace=found.value, trace_stderr=found.stderr, trace_low=found.low, trace_high=found.high)
+    return xr.Dataset(values, attrs={name: value for name, value in told.items() if value != ""})
 
 
 def _vectors(objective: Objective, pairs: Eigenpairs, k: int) -> dict[str, xr.Variable]:

@@ -20,9 +20,7 @@ REPLICATES = 4  # disjoint subsets of a size, where there are so many
 TOLERANCE = 1e-2  # of the solver, far below the spread of the subsets
 
 
-def trend_variables(
-    objective: Objective, pairs: Eigenpairs, seed: int, budget: Budget
-) -> tuple[dict[str, xr.Variable], str]:
+def trend_variables(objective: Objective, pairs: Eigenpairs, seed: int, budget: Budget) -> tuple[xr.Dataset, str]:
     """Variables over ``("n_examples", "replicate")``, and a note or ``""``.
 
     E lambda_max(H_S) >= lambda_max(E H_S), since lambda_max is convex (Jensen). Subsets of one size are disjoint, so
@@ -36,11 +34,11 @@ def trend_variables(
     for row, size in enumerate(sizes):
         for column in range(min(REPLICATES, n // size)):
             if budget.left() < 2:
-                return {}, f"No trend over the number of examples: {budget.describe()} left none for it."
+                return xr.Dataset(), f"No trend over the number of examples: {budget.describe()} left none for it."
             try:
                 part = objective.examples(order[column * size : (column + 1) * size])
             except InputError as reason:
-                return {}, f"No trend over the number of examples: {reason}"
+                return xr.Dataset(), f"No trend over the number of examples: {reason}"
             operator = budget.counted(hessian(part), size / n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
@@ -49,12 +47,10 @@ def trend_variables(
             values[row, column] = float(found.values[0])
             stderrs[row, column] = math.hypot(float(found.stderrs[0]), float(found.residuals[0]))
     over = ("n_examples", "replicate")
-    return (
-        {
-            "trend_eigenvalue": xr.Variable(over, values),
-            "trend_eigenvalue_stderr": xr.Variable(over, stderrs),
-            "n_examples": xr.Variable("n_examples", sizes),
-            "replicate": xr.Variable("replicate", np.arange(1, REPLICATES + 1)),
-        },
-        "",
-    )
+    variables = {
+        "trend_eigenvalue": xr.Variable(over, values),
+        "trend_eigenvalue_stderr": xr.Variable(over, stderrs),
+        "n_examples": xr.Variable("n_examples", sizes),
+        "replicate": xr.Variable("replicate", np.arange(1, REPLICATES + 1)),
+    }
+    return xr.Dataset(variables), ""

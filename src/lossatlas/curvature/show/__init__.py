@@ -116,7 +116,7 @@ SPECTRUM = Kind(
             *COMMON,
             *("steps", "probes", "smoothing", "density_tol", "loss", "parameters", "route", "asymmetry"),
             *("trace_method", "trace_reason", "trace_probes"),
-            *("products_density", "products_trace", "products_errors", "products_trend", "products_layers"),
+            *("products_density", "products_trace", "products_trend", "products_layers"),
         ),
     ),
     figures=function_at(f"{_SHOW}.groups:spectra"),

@@ -33,7 +33,6 @@ COSTS = {
     "eigenpairs": "products for the eigenpairs",
     "density": "products for the density",
     "trace": "products for the trace",
-    "errors": "products for the errors of the data",
     "trend": "products for the subsets",
     "layers": "products for the layers",
 }
