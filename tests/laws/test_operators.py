@@ -129,3 +129,19 @@ def test_the_matrix_of_some_parameters_is_a_block_of_the_whole(member, matrix):
             rtol=1e-10,
             atol=1e-13 * float(block.norm() + 1),
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@every_member
+def test_no_eigenpair_states_a_smaller_residual_than_another_objective_measures(member, dtype):
+    """The same function in other batches: the value is v' H v, the residual no less than |H v - value v|."""
+    tol = 1e-3 if dtype == torch.float32 else 1e-7
+    pairs = la.top_eigenpairs(la.hessian(member.objective(dtype)), 3, which="both", tol=tol, floor=tol / 10)
+    again = Objective(member.make(dtype), member.loss, member.data(dtype), batch_size=N)
+    products = la.hessian(again).rows(pairs.vectors).double()
+    unit = pairs.vectors.double()
+    measured = (products - pairs.values[:, None] * unit).norm(dim=1)
+    noise = 4 * torch.finfo(dtype).eps * pairs.values.abs().max()
+    assert (measured <= pairs.residuals + noise).all()
+    assert torch.allclose((products * unit).sum(1), pairs.values, rtol=1e-5, atol=float(noise))
+    assert pairs.asymmetry <= 100 * noise
