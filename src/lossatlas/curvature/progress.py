@@ -75,7 +75,7 @@ class Budget:
         self.spent += products
         if self.bar.total is not None and self.spent > self.bar.total:
             self.bar.total = None  # the estimate was too low: no time left is better than a wrong one
-        self.bar.update(products)
+        self.bar.update(self.whole - self.bar.n)
 
     def expect(self, more: float) -> None:
         """About so many more are to come: the bar then tells the time left."""
