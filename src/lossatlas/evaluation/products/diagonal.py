@@ -32,7 +32,8 @@ Axes = Callable[[Tensor], tuple[Tensor, Tensor]]
 # |difference to a product| <= share |entry| + noise |column|, in the type of the verification.
 TOLERANCE = {torch.float64: (1e-8, 1e-11)}
 COARSE = 1e-3, 1e-5
-SINGLE = 1e-3  # |diagonal in the model's type - diagonal in float64| / |diagonal|, on the first batch
+EXAMPLES = 16  # that it is verified on
+SINGLE = 1e-3  # |diagonal in the model's type - diagonal in float64| / |diagonal|, on these
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def exact_diagonal(function: FunctionalModel, batches: Batches, theta: Tensor, *
 
     There is a reason instead for a curved network, a layer without a rule, outputs or losses of an example that depend
     on others, and backward passes that differ from products with unit vectors, on entries drawn at random. These are
-    compared on the first batch in float64, where model and loss work in it, so that rounding does not decide.
+    compared on a few examples in float64, where model and loss work in it, so that rounding does not decide.
     """
     try:
         with preserved_rng(theta.device), sdpa_kernel(SDPBackend.MATH):
@@ -65,11 +66,12 @@ def _over_batches(function: FunctionalModel, batches: Batches, theta: Tensor, of
             if of_hessian:
                 _require_piecewise_linear(function, theta, batch)
             _require_independent(function, theta, batch)
-            precise = in_float64(function, theta, batch)
         try:
+            if precise is None:
+                few = mapped(batch, lambda tensor: tensor[:EXAMPLES].clone())
+                precise = in_float64(function, theta, few)
+                _verify(precise, function, theta, of_hessian)
             diagonal = batch_diagonal(function, theta, copied(batch), index, precise.dtype)
-            if index == 0:
-                _verify(precise, diagonal, of_hessian)
         except RuntimeError as error:  # what PyTorch itself cannot do with this model
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise NoDiagonal(f"PyTorch fails in the backward passes ({text}).") from error
@@ -112,15 +114,17 @@ def _require_piecewise_linear(function: FunctionalModel, theta: Tensor, batch: A
         )
 
 
-def _verify(precise: InPrecision, diagonal: Tensor, of_hessian: bool) -> None:
-    """The rules of the layers, on the first batch; and ``diagonal``, where it has another precision."""
-    function, theta, batch = precise.function, precise.theta, precise.batch
-    _verify_rules(precise, batch_squares(function, theta, copied(batch), 0, _unit_axes), of_hessian)
+def _verify(precise: InPrecision, function: FunctionalModel, theta: Tensor, of_hessian: bool) -> None:
+    """The rules of the layers, and the diagonal of ``function`` at ``theta``, where these have another precision."""
+    batch = precise.batch
+    squares = batch_squares(precise.function, precise.theta, copied(batch), 0, _unit_axes)
+    _verify_rules(precise, squares, of_hessian)
     if precise.cast:
-        reference = batch_diagonal(function, theta, copied(batch), 0, precise.dtype)
-        off = float(torch.linalg.vector_norm(diagonal - reference) / torch.linalg.vector_norm(reference).clamp(1e-300))
+        reference = batch_diagonal(precise.function, precise.theta, copied(batch), 0, precise.dtype)
+        found = batch_diagonal(function, theta, cast(batch, theta.dtype), 0, precise.dtype)
+        off = float(torch.linalg.vector_norm(found - reference) / torch.linalg.vector_norm(reference).clamp(1e-300))
         if not off <= SINGLE:
-            raise NoDiagonal(f"In the model's own precision the first batch's diagonal is {off:.1e} off by rounding.")
+            raise NoDiagonal(f"In the model's own precision the diagonal is {off:.1e} off by rounding.")
 
 
 def _verify_rules(precise: InPrecision, squares: Tensor, of_hessian: bool) -> None:
