@@ -124,7 +124,7 @@ def test_axes_that_do_not_go_together_are_refused(
     [
         (["surface", "--steps", "3"], {"alpha": 3, "beta": 3}),
         (["surface", "--dims", "1", "--steps", "5", "--norm", "layer"], {"alpha": 5}),
-        (["spectrum", "-k", "2", "--tol", "0.1", "--steps", "9"], {"end": 2, "rank": 2, "probe": 4, "step": 9}),
+        (["spectrum", "-k", "2", "--tol", "0.1", "--density-tol", "0.1"], {"end": 2, "rank": 2, "probe": 1}),
         (["robustness", "--sigmas", "0,1", "--draws", "2", "--relative", "filter"], {"sigma": 2, "draw": 2}),
         (["power", "--steps", "3", "--batch", "50"], {"iteration": 3}),
         (["gauss_newton_split", "-k", "2", "--probes", "2", "--tol", "0.1"], {"rank": 2}),
