@@ -8,7 +8,7 @@ autograd, which need no forward mode and serve any number of vectors. Pearlmutte
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -111,6 +111,10 @@ class EmpiricalFisher(Linearised):
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         measured = self.function.measure(self.function.tensors(theta), batch, index)
+        return measured["loss"] * self.scales(measured, batch)
+
+    def scales(self, measured: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """1 / sqrt(share_i) of examples whose losses are l_i share_i, so that squares have the weights of the mean."""
         losses, weights = measured["loss"], measured.get(weight_key("loss"))
         own = self.function.returns_values or weights is not None
         if losses.ndim != 1 or (not own and len(losses) != examples_in(batch)):
@@ -119,10 +123,9 @@ class EmpiricalFisher(Linearised):
                 "example: return per-example values."
             )
         if weights is None:
-            return losses
+            return torch.ones_like(losses)
         shares = weights * (len(weights) / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
-        # l_i sqrt(share_i) for losses that are l_i share_i, so that squares have the weights of the mean.
-        return losses * torch.where(shares > 0, shares, 1).rsqrt()
+        return torch.where(shares > 0, shares, 1).rsqrt()
 
 
 def require_differentiable(function: FunctionalModel) -> None:

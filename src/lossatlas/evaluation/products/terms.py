@@ -28,6 +28,17 @@ class Form:
     targets: Callable[[Tensor], Tensor]  # of the values chosen
     kept: Tensor  # (terms,): all but the targets that are no value, which a loss ignores
     logits: bool  # whether the outputs are the natural parameters of p
+    axis: int | None = None  # of the classes; None for 0 or 1
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        """What is of the outputs' shape as ``(terms, classes)``."""
+        assert self.axis is not None, "the form is of classes"
+        return outputs.movedim(self.axis, -1).flatten(0, -2)
+
+    def unrolled(self, rows: Tensor, like: Tensor) -> Tensor:
+        """``(terms, classes)`` in the shape of the outputs ``like``."""
+        assert self.axis is not None, "the form is of classes"
+        return rows.reshape(like.movedim(self.axis, -1).shape).movedim(-1, self.axis)
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ def _class_forms(outputs: Tensor, targets: Tensor, axis: int) -> Iterator[Form]:
     else:
         return
     for log_p, milder, logits in _CLASSES:
-        yield Form(partial(_rows, log_p, axis), partial(milder, axis), values, kept, logits)
+        yield Form(partial(_rows, log_p, axis), partial(milder, axis), values, kept, logits, axis)
 
 
 def _rows(log_p: Callable[[int, Tensor], Tensor], axis: int, outputs: Tensor) -> Tensor:
