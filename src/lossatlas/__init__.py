@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lossatlas.connectivity.repair import repair as repair
     from lossatlas.connectivity.symmetry.discovery import symmetries as symmetries
     from lossatlas.connectivity.symmetry.symmetries import Symmetries as Symmetries
+    from lossatlas.curvature.activations import activation_hessian as activation_hessian
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
     from lossatlas.curvature.batches import batch_eigenvalues as batch_eigenvalues
     from lossatlas.curvature.density import spectral_density as spectral_density
@@ -109,6 +110,7 @@ _HOME = {
     "spectral_density": "curvature.density",
     "gabdullin": "curvature.gabdullin",
     "gauss_newton_split": "curvature.split",
+    "activation_hessian": "curvature.activations",
     "batch_eigenvalues": "curvature.batches",
     "kfac": "curvature.kfac",
     "power_iteration": "curvature.power",
