@@ -158,7 +158,8 @@ def _module(model: nn.Module, layer: str) -> nn.Module:
         names = list(modules)[1:] or [""]
         some = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
         raise InputError(f"The model has no module {layer!r}{suggestion(layer, names)}: choose one of {some}.")
-    return modules[layer]
+    found: nn.Module = modules[layer]
+    return found
 
 
 @contextmanager
