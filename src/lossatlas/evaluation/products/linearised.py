@@ -18,6 +18,7 @@ from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.errors import InputError
+from lossatlas.evaluation.products.softmax import softmax_slope
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import preserved_rng
 from lossatlas.model.data.examples import examples_in
@@ -83,8 +84,9 @@ class GaussNewton(Linearised):
         outputs = _twice(_require_graph(self._outputs(theta, batch, index)))
         push, pull = _push(outputs, theta), _pull(outputs, theta)
         at = outputs.detach().requires_grad_()
-        # A clone, since a loss may write into the outputs.
-        slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
+        slope = softmax_slope(self.function.losses, at, batch[1])
+        if slope is None:  # a clone, since a loss may write into the outputs
+            slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
         bend = _pull(slope, at)
         return lambda vector: pull(bend(push(vector)))
 

@@ -68,6 +68,11 @@ def matches(losses: Losses, terms: Terms, outputs: Tensor, rows: Tensor, chosen:
     return bool(((found - expected).abs() <= _rtol(rows) * scale).all())
 
 
+def class_logits(outputs: Tensor, targets: Tensor, axis: int) -> Form | None:
+    """The form of logits of classes on this axis; None where the shapes are not so."""
+    return next(_class_forms(outputs, targets, axis), None)
+
+
 def _forms(outputs: Tensor, targets: Tensor) -> Iterator[Form]:
     if targets.numel() == outputs.numel():
         kept = torch.ones(targets.numel(), dtype=torch.bool, device=outputs.device)

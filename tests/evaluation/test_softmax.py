@@ -1,0 +1,105 @@
+"""The closed form of a cross-entropy's Hessian in its logits, against autograd's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles.plain import columns, normal
+from torch import Tensor, nn
+
+import lossatlas as la
+from lossatlas.evaluation.products import linearised, softmax
+from lossatlas.evaluation.products.softmax import softmax_slope
+
+PLACES = torch.arange(12).reshape(6, 2) % 3
+SOME = torch.where(torch.arange(12).reshape(6, 2) % 5 == 3, -100, PLACES)
+CLASSES = torch.arange(6) % 3
+
+
+def tokens(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=-100)
+
+
+def penalised(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, reduction="none") + 0.1 * outputs.logsumexp(1) ** 2
+
+
+RECOGNISED = {
+    "classes": (F.cross_entropy, (3,), CLASSES),
+    "a sum": (nn.CrossEntropyLoss(reduction="sum"), (3,), CLASSES),
+    "half of it": (lambda o, t: 0.5 * F.cross_entropy(o, t), (3,), CLASSES),
+    "an example ignored": (nn.CrossEntropyLoss(ignore_index=-1), (3,), torch.where(CLASSES == 2, -1, CLASSES)),
+    "classes in the middle": (F.cross_entropy, (3, 2), SOME),
+    "tokens": (tokens, (2, 3), PLACES),
+    "tokens, some ignored": (tokens, (2, 3), SOME),
+    "log-probabilities by the loss": (lambda o, t: F.nll_loss(o.log_softmax(1), t), (3,), CLASSES),
+}
+OTHERS = {
+    "weighted classes": (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 1.0]).double()), (3,), CLASSES),
+    "smoothed labels": (nn.CrossEntropyLoss(label_smoothing=0.1), (3,), CLASSES),
+    "a penalty": (penalised, (3,), CLASSES),
+    "an ignored class": (nn.CrossEntropyLoss(ignore_index=1), (3,), CLASSES),
+    "class probabilities": (F.cross_entropy, (3,), normal(6, 3).softmax(1)),
+    "squares": (F.mse_loss, (3,), normal(6, 3)),
+}
+
+
+def objective(loss, shape: tuple[int, ...], targets: Tensor) -> la.Objective:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, math.prod(shape)), nn.Unflatten(1, shape)).double()
+    return la.Objective(model, loss, (normal(6, 2), targets), batch_size=4, check=False)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Small problems are taken as large ones and cut into pieces; whether the closed form was used, for each batch."""
+    used = list[bool]()
+
+    def seen(*args):
+        slope = softmax_slope(*args)
+        used.append(slope is not None)
+        return slope
+
+    monkeypatch.setattr(softmax, "LARGE", 1)
+    monkeypatch.setattr(softmax, "PIECE", 5)
+    monkeypatch.setattr(linearised, "softmax_slope", seen)
+    return used
+
+
+@pytest.mark.parametrize("problem", RECOGNISED)
+def test_products_are_those_of_autograd(problem, small, monkeypatch):
+    o = objective(*RECOGNISED[problem])
+    found = columns(la.gauss_newton(o))
+    assert small == [True, True]
+    monkeypatch.setattr(softmax, "LARGE", 10**9)
+    torch.testing.assert_close(found, columns(la.gauss_newton(o)), rtol=1e-10, atol=1e-14)
+    assert small == [True, True, False, False]
+
+
+@pytest.mark.parametrize("problem", OTHERS)
+def test_other_losses_are_left_to_autograd(problem, small):
+    columns(la.gauss_newton(objective(*OTHERS[problem])))
+    assert not any(small)
+
+
+def test_a_class_that_weighs_more_shows_although_no_piece_holds_it():
+    weight = torch.ones(30_000)
+    weight[7] = 1.5
+    f, targets = normal(70, 30_000).float().requires_grad_(), torch.arange(70)
+    plain, weighted = (nn.CrossEntropyLoss(weight=w, reduction="none") for w in (None, weight))
+    assert softmax_slope(plain, f, targets) is not None
+    assert softmax_slope(weighted, f, targets) is None
+    assert softmax_slope(plain, f[:30], targets[:30]) is None  # too few to be worth it
+
+
+def test_large_logits_give_the_same_product_in_pieces_and_leave_the_vector_as_it_was():
+    f, u = normal(70, 30_000).requires_grad_(), normal(70, 30_000, seed=1)
+    before = u.clone()
+    slope = softmax_slope(lambda o, t: F.cross_entropy(o, t, reduction="none"), f, torch.arange(70))
+    (found,) = torch.autograd.grad(slope, f, u)
+    p = f.detach().softmax(1)
+    torch.testing.assert_close(found, (p * u - p * (p * u).sum(1, keepdim=True)) / 70, rtol=1e-9, atol=1e-15)
+    assert torch.equal(u, before)
