@@ -103,6 +103,10 @@ def _tokens(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
+def _next_tokens(outputs: Tensor, targets: Tensor) -> Tensor:
+    return _tokens(outputs[:, :-1], targets[:, 1:])
+
+
 BITS, SOFT = torch.tensor([[0.0, 1, 1], [1, 0, 1]]).double(), torch.tensor([[0.3, 0.7, 0.9], [0.2, 0.5, 1.0]]).double()
 PLACES, CHANCES = torch.tensor([[0, 2], [1, 1]]), normal(2, 3).softmax(1)
 SOME = torch.tensor([[0, -100], [1, 1]])  # an ignored one
@@ -116,6 +120,8 @@ MANY_TERMS = {
     "positions, one ignored": (nn.CrossEntropyLoss(ignore_index=-100), (3, 2), SOME),
     "tokens": (_tokens, (2, 3), PLACES),
     "tokens, one ignored": (_tokens, (2, 3), SOME),
+    "next tokens": (_next_tokens, (3, 3), torch.tensor([[0, 2, 1], [1, 1, 0]])),
+    "next tokens, one ignored": (_next_tokens, (3, 3), torch.tensor([[0, 2, -100], [1, 1, 0]])),
     "an example ignored": (nn.CrossEntropyLoss(ignore_index=-1), (3,), torch.tensor([-1, 2])),
     "half the cross-entropy": (lambda o, t: 0.5 * F.cross_entropy(o, t), (3,), torch.tensor([1, 2])),
     "class probabilities": (F.cross_entropy, (3,), CHANCES),
@@ -146,8 +152,12 @@ def _all_targets(logits: Tensor, targets: Tensor, *, binary: bool):
             y = torch.tensor(bits).double().reshape(targets.shape)
             yield y, float((y * logits.sigmoid() + (1 - y) * (-logits).sigmoid()).prod())
         return
-    axis = 1 if targets.is_floating_point() or logits.shape[1] == 3 else 2
+    axis = 2 if logits.shape[1:] in ((2, 3), (3, 3)) else 1
     rows = logits.softmax(axis).movedim(axis, -1).reshape(-1, 3)
+    if logits.shape[1:] == (3, 3):  # next tokens
+        for y, chance in _all_targets(logits[:, :-1], targets[:, 1:], binary=False):
+            yield torch.cat([targets[:, :1], y], 1), chance
+        return
     ignored = targets.flatten() < 0 if not targets.is_floating_point() else torch.zeros(len(rows), dtype=torch.bool)
     for chosen in itertools.product(*[[-1] if skip else range(3) for skip in ignored.tolist()]):
         index = torch.tensor(chosen)

@@ -23,6 +23,10 @@ def tokens(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
+def next_tokens(outputs: Tensor, targets: Tensor) -> Tensor:
+    return tokens(outputs[:, :-1], targets[:, 1:])
+
+
 def penalised(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets, reduction="none") + 0.1 * outputs.logsumexp(1) ** 2
 
@@ -35,6 +39,8 @@ RECOGNISED = {
     "classes in the middle": (F.cross_entropy, (3, 2), SOME),
     "tokens": (tokens, (2, 3), PLACES),
     "tokens, some ignored": (tokens, (2, 3), SOME),
+    "next tokens": (next_tokens, (2, 3), PLACES),
+    "next tokens, some ignored": (next_tokens, (4, 3), torch.where(torch.arange(24) % 7 == 3, -100, 1).reshape(6, 4)),
     "log-probabilities by the loss": (lambda o, t: F.nll_loss(o.log_softmax(1), t), (3,), CLASSES),
 }
 OTHERS = {

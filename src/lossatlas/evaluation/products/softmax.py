@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossatlas.evaluation.products.terms import Form, Losses, Terms, class_logits, recognised
+from lossatlas.evaluation.products.terms import Form, Losses, Terms, of_this_form, recognised
 
 LARGE = 2**20  # logits of a batch: for fewer, finding out costs more than it saves
 PIECE = 2**22  # logits that are computed with at a time, and at most in the piece that is compared
@@ -29,8 +29,7 @@ def softmax_slope(losses: Losses, at: Tensor, targets: Any) -> Tensor | None:
     if at.numel() < LARGE or at.dtype not in (torch.float32, torch.float64) or not indices:
         return None
     with torch.no_grad():
-        axis = _axis(losses, at.detach(), targets)
-        form = None if axis is None else class_logits(at, targets, axis)
+        form = _form(losses, at.detach(), targets)
         found = None if form is None else _weights(losses, form, at.detach(), targets)
     if form is None or found is None:
         return None
@@ -78,8 +77,8 @@ def _places(rows: Tensor) -> Iterator[tuple[slice, ...]]:
             yield (slice(start, start + step), *((slice(place, place + inner),) if rows.ndim > 2 else ()))
 
 
-def _axis(losses: Losses, f: Tensor, targets: Tensor) -> int | None:
-    """Of the classes, where a piece of the batch shows that the loss is this one."""
+def _form(losses: Losses, f: Tensor, targets: Tensor) -> Form | None:
+    """The form of logits of classes that the loss has on a piece of the batch."""
     if len(targets) != len(f):
         return None
     piece, own = _piece(f, targets)
@@ -87,7 +86,7 @@ def _axis(losses: Losses, f: Tensor, targets: Tensor) -> int | None:
         terms = recognised(losses, piece, own)
         if terms is None or not terms.form.logits or terms.form.axis is None or not bool(terms.form.kept.any()):
             return None
-        return terms.form.axis if _agrees(losses, terms, piece, own) else None
+        return terms.form if _agrees(losses, terms, piece, own) else None
     except Exception:  # of a loss that takes whole batches only
         return None
 
@@ -97,7 +96,7 @@ def _piece(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     count = max(1, LARGE // f[0].numel())
     known = (targets >= 0).reshape(len(targets), -1).sum(1)
     chosen = known.argsort(descending=True, stable=True)[:count]
-    length = max(1, PIECE // f[0, 0].numel()) if f[0].numel() > PIECE and targets.shape[:2] == f.shape[:2] else None
+    length = max(2, PIECE // f[0, 0].numel()) if f[0].numel() > PIECE and targets.shape[:2] == f.shape[:2] else None
     return (f[chosen], targets[chosen]) if length is None else (f[chosen, :length], targets[chosen, :length])
 
 
@@ -117,12 +116,13 @@ def _agrees(losses: Losses, terms: Terms, f: Tensor, targets: Tensor) -> bool:
 
 def _weights(losses: Losses, form: Form, f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
     """logsumexp and the weight of each row in the mean loss, where the data's own targets have the loss expected."""
+    form, classes = of_this_form(form, f, targets)
     rows = f.movedim(form.axis or 0, -1)
     logsumexp = torch.empty(rows.shape[:-1]).to(f)
     for place in _places(rows):
         logsumexp[place] = rows[place].logsumexp(-1)
-    chosen = torch.where(form.kept, targets.flatten(), 0).reshape(logsumexp.shape)
-    terms = (logsumexp - rows.gather(-1, chosen[..., None])[..., 0]).flatten().double() * form.kept
+    own = rows.gather(-1, classes.reshape(logsumexp.shape)[..., None])[..., 0]
+    terms = (logsumexp - own).flatten().double() * form.kept
     values = losses(f.clone(), targets).double()
     if values.ndim != 1 or len(terms) % len(values):
         return None

@@ -29,6 +29,7 @@ class Form:
     kept: Tensor  # (terms,): all but the targets that are no value, which a loss ignores
     logits: bool  # whether the outputs are the natural parameters of p
     axis: int | None = None  # of the classes; None for 0 or 1
+    shift: int = 0  # 1 where the target of a position is the next position's, as language models take it
 
     def rows(self, outputs: Tensor) -> Tensor:
         """What is of the outputs' shape as ``(terms, classes)``."""
@@ -68,9 +69,13 @@ def matches(losses: Losses, terms: Terms, outputs: Tensor, rows: Tensor, chosen:
     return bool(((found - expected).abs() <= _rtol(rows) * scale).all())
 
 
-def class_logits(outputs: Tensor, targets: Tensor, axis: int) -> Form | None:
-    """The form of logits of classes on this axis; None where the shapes are not so."""
-    return next(_class_forms(outputs, targets, axis), None)
+def of_this_form(form: Form, outputs: Tensor, targets: Tensor) -> tuple[Form, Tensor]:
+    """The same form for other outputs and class indices, and the class of each term."""
+    assert form.axis is not None, "the form is of classes"
+    found = next(
+        f for f in _class_forms(outputs, targets, form.axis) if (f.logits, f.shift) == (form.logits, form.shift)
+    )
+    return found, torch.where(found.kept, _next(targets, form.shift).flatten(), 0)
 
 
 def _forms(outputs: Tensor, targets: Tensor) -> Iterator[Form]:
@@ -84,16 +89,30 @@ def _forms(outputs: Tensor, targets: Tensor) -> Iterator[Form]:
 
 def _class_forms(outputs: Tensor, targets: Tensor, axis: int) -> Iterator[Form]:
     classes = outputs.shape[axis]
-    if not targets.is_floating_point() and targets.numel() * classes == outputs.numel():
-        kept = ((targets >= 0) & (targets < classes)).flatten()
-        values = partial(_as_indices, like=targets, kept=kept)
-    elif targets.is_floating_point() and targets.shape == outputs.shape:
+    for values, kept, shift in _class_values(outputs, targets, axis, classes):
+        for log_p, milder, logits in _CLASSES:
+            yield Form(partial(_rows, log_p, axis), partial(milder, axis), values, kept, logits, axis, shift)
+
+
+def _class_values(
+    outputs: Tensor, targets: Tensor, axis: int, classes: int
+) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, int]]:
+    """What makes targets of the classes chosen, which terms these are of, and the shift."""
+    if targets.is_floating_point() and targets.shape == outputs.shape:
         kept = torch.ones(outputs.numel() // classes, dtype=torch.bool, device=outputs.device)
-        values = partial(_as_one_hot, like=targets, axis=axis)
-    else:
-        return
-    for log_p, milder, logits in _CLASSES:
-        yield Form(partial(_rows, log_p, axis), partial(milder, axis), values, kept, logits, axis)
+        yield partial(_as_one_hot, like=targets, axis=axis), kept, 0
+    if not targets.is_floating_point() and targets.numel() * classes == outputs.numel():
+        for shift in (0, 1) if targets.shape == outputs.shape[:2] and axis == 2 else (0,):
+            following = _next(targets, shift)
+            kept = (following >= 0) & (following < classes)
+            if shift:
+                kept[:, -1] = False
+            yield partial(_as_indices, like=following, kept=kept.flatten(), shift=shift), kept.flatten(), shift
+
+
+def _next(targets: Tensor, shift: int) -> Tensor:
+    """The target of each position, the first one's in the place of the last."""
+    return targets.roll(-1, 1) if shift else targets
 
 
 def _rows(log_p: Callable[[int, Tensor], Tensor], axis: int, outputs: Tensor) -> Tensor:
@@ -122,8 +141,9 @@ def _as_binary(chosen: Tensor, like: Tensor) -> Tensor:
     return chosen.to(like.dtype).reshape(like.shape)
 
 
-def _as_indices(chosen: Tensor, like: Tensor, kept: Tensor) -> Tensor:
-    return torch.where(kept, chosen.to(like.dtype), like.flatten()).reshape(like.shape)
+def _as_indices(chosen: Tensor, like: Tensor, kept: Tensor, shift: int) -> Tensor:
+    values = torch.where(kept, chosen.to(like.dtype), like.flatten()).reshape(like.shape)
+    return values.roll(1, 1) if shift else values
 
 
 def _as_one_hot(chosen: Tensor, like: Tensor, axis: int) -> Tensor:
