@@ -22,47 +22,46 @@ WIDEST = 1024  # outputs an example: an exact Hessian of more is refused
 
 
 class Cotangents:
-    """Pairs (inputs, s), s of the outputs' shape: sum_i J_i' s_i s_i' J_i over all pairs is a matrix of the objective.
+    """Of each batch the inputs and vectors s of the outputs' shape: sum J_i' s_i s_i' J_i over all is a matrix of L.
 
     ``"type-2"`` makes it the Gauss-Newton matrix, by roots of the Hessians of the examples' losses in the outputs;
     ``"mc"`` the Fisher matrix of ``draws`` drawn targets, ``"empirical"`` that of the data's. The loss is the
-    objective's own, and so are its reduction, its weights and the targets that it ignores. Each batch comes ``passes``
-    times.
+    objective's own, and so are its reduction, its weights and the targets that it ignores.
     """
 
     def __init__(self, objective: Objective, kind: FisherType, draws: int = 1, seed: int = 0) -> None:
         self._objective, self._kind, self._function = objective, kind, objective.function
-        self._drawn = drawn_batches(objective, draws, seed) if kind == "mc" else None
-        self.passes = draws
-        if kind != "mc":
-            outputs, scales = self._evaluated(next(iter(objective.batches)), 0)
-            self.passes = outputs.numel() // len(scales) if kind == "type-2" else 1
-        if kind == "type-2" and self.passes > WIDEST:
+        self._drawn = drawn_batches(objective, draws, seed) if kind == "mc" else []
+        outputs, scales = self._evaluated(next(iter(objective.batches)), 0)
+        width = outputs.numel() // len(scales)
+        if kind == "type-2" and width > WIDEST:
             raise InputError(
-                f"The loss has {self.passes:,} outputs an example, and its exact Hessian in them would take as many "
+                f"The loss has {width:,} outputs an example, and its exact Hessian in them would take as many backward "
                 f"passes over the data (at most {WIDEST:,}): use fisher='mc'."
             )
 
-    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, Iterator[Tensor]]]:
         batches = self._objective.batches
         weights, period = batches.weights, len(batches)
-        repeats = self.passes if self._drawn is not None else 1
-        for index, batch in enumerate(self._drawn or batches):
-            share = weights[index % period] / sum(weights) / repeats
-            for column in self._columns(batch, index % period):
-                yield copied(batch[0]), column * share**0.5
+        for index, batch in enumerate(batches):
+            share = weights[index] / sum(weights)
+            yield copied(batch[0]), self._columns(batch, self._drawn[index::period], index, share)
 
-    def _columns(self, batch: Any, index: int) -> Iterator[Tensor]:
-        """s for the mean of the batch's losses."""
-        inputs, targets, coefficients = (batch[0], *batch[1]) if self._drawn is not None else (*batch, None)
-        outputs, scales = self._evaluated((inputs, targets), index)
-        size = len(scales) ** -0.5
+    def _columns(self, batch: Any, drawn: list[Any], index: int, share: float) -> Iterator[Tensor]:
+        """s for the mean of the batch's losses, times the batch's share of all."""
+        outputs, scales = self._evaluated(batch, index)
+        size = (share / len(scales)) ** 0.5
+        if self._kind == "type-2":
+            yield from (column * size for column in _roots(self._function.losses, outputs, batch[1]))
+        elif self._kind == "empirical":
+            yield self._slope(outputs, batch[1], scales * size)
+        for _, (targets, coefficients) in drawn:
+            yield self._slope(outputs, targets, coefficients.rsqrt() * size / len(drawn) ** 0.5)
+
+    def _slope(self, outputs: Tensor, targets: Any, scales: Tensor) -> Tensor:
         with _surroundings(outputs.device):
-            if self._kind == "type-2":
-                return (column * size for column in _roots(self._function.losses, outputs, targets))
-            scales = scales if coefficients is None else coefficients.rsqrt()
-            slope = _slope(lambda f: self._function.losses(f, targets) * scales, outputs, create_graph=False)
-            return iter([slope * size])
+            at = outputs.detach().clone().requires_grad_()
+            return gradient_of((self._function.losses(at.clone(), targets) * scales).sum(), at)
 
     def _evaluated(self, batch: Any, index: int) -> tuple[Tensor, Tensor]:
         """The outputs, and what the squares of the examples' gradients are to be scaled by."""
@@ -81,17 +80,13 @@ def _surroundings(device: torch.device) -> ExitStack:
     return stack
 
 
-def _slope(losses: Callable[[Tensor], Tensor], outputs: Tensor, *, create_graph: bool) -> Tensor:
-    at = outputs.detach().clone().requires_grad_()
-    return gradient_of(losses(at.clone()).sum(), at, create_graph=create_graph)
-
-
 def _roots(losses: Callable[[Tensor, Any], Tensor], outputs: Tensor, targets: Any) -> Iterator[Tensor]:
     """Columns of a root of each example's Hessian in its outputs, all examples at once."""
     terms = recognised(losses, outputs, targets) if isinstance(targets, Tensor) else None
     if terms is not None and terms.form.logits and terms.form.axis is not None:
         return _softmax_roots(terms, outputs)
-    hessians = _hessians(lambda f: losses(f, targets), outputs)
+    with _surroundings(outputs.device):
+        hessians = _hessians(lambda f: losses(f, targets), outputs)
     values, vectors = torch.linalg.eigh(hessians)
     if not bool((values[:, 0] >= -1e-4 * values.abs().amax(1)).all()):
         raise InputError(

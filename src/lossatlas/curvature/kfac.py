@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -94,17 +96,58 @@ class _Inner(nn.MSELoss):
         return (outputs * cotangents).sum()
 
 
+class _Passes(nn.Module):
+    """The model, from whose outputs all cotangents of a batch but the first flow back within a forward pass.
+
+    The hooks of curvlinops see each of them, and the layers' inputs once. The first is left to curvlinops.
+    """
+
+    def __init__(self, model: nn.Module, parameters: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._moving = tuple(parameters)
+        self._rest: Iterator[Tensor] = iter(())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.model(inputs)
+        for cotangents in self._rest:
+            torch.autograd.grad(outputs, self._moving, cotangents, retain_graph=True)
+        return outputs
+
+    def batches(self, pairs: Cotangents) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, cotangents in pairs:
+            first = next(cotangents)
+            self._rest = cotangents
+            yield inputs, first
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What curvlinops loops over, more than once."""
+
+    passes: _Passes
+    pairs: Cotangents
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.passes.batches(self.pairs)
+
+
 def _factored(operator: Any, model: nn.Module, objective: Objective, pairs: Cotangents) -> Any:
     names = [entry.name for entry in objective.space]
-    parameters: Any = {name: model.get_parameter(name).requires_grad_() for name in names}
+    moving = [model.get_parameter(name).requires_grad_() for name in names]
+    passes = _Passes(model, moving)
     # Releases until 3.0 take a list, later ones a dict.
-    if "dict" not in str(inspect.signature(operator).parameters["params"].annotation).lower():
-        parameters = list(parameters.values())
-    count = sum(len(batch[0]) for batch in objective.batches) * pairs.passes
-    settings = dict(check_deterministic=False, fisher_type="empirical", num_data=count, num_per_example_loss_terms=1)
+    named = "dict" in str(inspect.signature(operator).parameters["params"].annotation).lower()
+    parameters: Any = {f"model.{name}": each for name, each in zip(names, moving, strict=True)} if named else moving
+    settings = dict(
+        check_deterministic=False,
+        fisher_type="empirical",
+        num_data=sum(len(batch[0]) for batch in objective.batches),
+        num_per_example_loss_terms=1,
+    )
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # of what curvlinops itself calls
-        inner = operator(model, _Inner(), parameters, pairs, **settings)
+        inner = operator(passes, _Inner(), parameters, _Data(passes, pairs), **settings)
         inner @ torch.zeros(objective.n_parameters, 1).to(objective.point)  # some releases compute the factors here
     return inner
 
