@@ -122,6 +122,36 @@ def test_what_is_not_converged_is_said_once():
     assert any("did not reach" in line for line in numbers(found))
 
 
+class Noisy(nn.Module):
+    """Adds noise to its inputs, of another seed for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = model()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x + torch.randn_like(x))
+
+
+def test_a_batch_draws_the_random_numbers_that_it_draws_among_the_others():
+    o = la.Objective(Noisy(), F.cross_entropy, (X, Y), batch_size=10)
+    found = la.batch_eigenvalues(o, tol=1e-8, **QUIET)
+    eye = torch.eye(o.n_parameters).double()
+    truth = [torch.linalg.eigvalsh(h)[-1].item() for _, h in la.hessian(o).products.by_batch(eye)]
+    np.testing.assert_allclose(found["eigenvalue"][:, 0], truth, rtol=1e-6)
+    assert len({round(value, 6) for value in truth}) == 3
+
+
+def test_batches_that_cannot_be_cut_anew_are_taken_as_they_are():
+    def contrast(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)))
+
+    o = la.Objective(model(), contrast, (X, Y), batch_size=10)
+    assert la.batch_eigenvalues(o, **QUIET).attrs["batches"] == 3
+    with pytest.raises(InputError, match="cannot be cut anew"):
+        la.batch_eigenvalues(o, batch_size=5, **QUIET)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"batches": 0}, "at least one batch"), ({"batch_size": 31}, "batch_size=31 of 30"), ({"k": 0}, "k=0")],

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from lossatlas.curvature.lanczos import Eigenpairs, search
-from lossatlas.curvature.operators import Operator, hessian
+from lossatlas.curvature.operators import Operator, hessian, matrix_products
 from lossatlas.curvature.progress import Bar, counted, product_bar
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.evaluation.products.linearised import Hessian
@@ -158,16 +158,22 @@ def _parts(
             f"batch_size={batch_size} of {n} examples: give between 1 and {n}, or None for the own batches."
         )
     cuts = torch.randperm(n, generator=generator)[: n // batch_size * batch_size].reshape(-1, batch_size)
-    taken = [objective.examples(rows) for rows in cuts[:batches]]
-    return ((batch_size, hessian(part, max_memory=settings.max_memory)) for part in taken), len(cuts)
+    objective.examples(cuts[0])  # refuses what cannot be cut before anything is computed
+    parts = (objective.examples(rows) for rows in cuts[:batches])
+    # A few products do not repay tracing.
+    made = (matrix_products(part, "hessian", max_memory=settings.max_memory, stage=False) for part in parts)
+    return ((batch_size, _operator(objective, products)) for products in made), len(cuts)
 
 
 def _own(objective: Objective, chosen: set[int], settings: _Settings) -> Iterator[tuple[int, Operator]]:
     for index, (size, batch) in enumerate(zip(objective.batches.sizes, objective.batches, strict=True)):
         if index in chosen:
-            form = _OfBatch(objective, index)
-            products = Products(form, [batch], [1.0], objective.point, settings.max_memory)
-            yield size, Operator(objective.n_parameters, products, objective.dtype, objective.device, products)
+            form, point = _OfBatch(objective, index), objective.point
+            yield size, _operator(objective, Products(form, [batch], [1.0], point, settings.max_memory, stage=False))
+
+
+def _operator(objective: Objective, products: Products) -> Operator:
+    return Operator(objective.n_parameters, products, objective.dtype, objective.device, products)
 
 
 def _dataset(whole: Eigenpairs, sizes: list[int], found: list[Eigenpairs]) -> xr.Dataset:
