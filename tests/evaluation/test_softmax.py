@@ -11,7 +11,7 @@ from oracles.plain import columns, normal
 from torch import Tensor, nn
 
 import lossatlas as la
-from lossatlas.evaluation.products import linearised, softmax
+from lossatlas.evaluation.products import linearised, routes, softmax
 from lossatlas.evaluation.products.softmax import softmax_slope
 
 PLACES = torch.arange(12).reshape(6, 2) % 3
@@ -83,6 +83,14 @@ def test_products_are_those_of_autograd(problem, small, monkeypatch):
     monkeypatch.setattr(softmax, "LARGE", 10**9)
     torch.testing.assert_close(found, columns(la.gauss_newton(o)), rtol=1e-10, atol=1e-14)
     assert small == [True, True, False, False]
+
+
+def test_large_logits_are_not_traced_and_the_explanation_says_why(small, monkeypatch):
+    monkeypatch.setattr(routes, "STAGED_FROM", 0)
+    operator = la.gauss_newton(objective(*RECOGNISED["classes"]))
+    columns(operator)
+    assert "graphs of autograd, since it cannot be traced" in operator.explain()
+    assert "in closed form, piece by piece" in operator.explain()
 
 
 @pytest.mark.parametrize("problem", OTHERS)

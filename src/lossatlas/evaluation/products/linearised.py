@@ -67,7 +67,12 @@ class Hessian(Linearised):
 class GaussNewton(Linearised):
     """G_b = J' H_f J, with J the Jacobian of the batch's outputs f and H_f the Hessian of its mean loss in f."""
 
+    in_pieces = False  # whether H_f of large logits was taken in closed form, which is faster than a traced one
+
     def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
+        if self.in_pieces:
+            raise InputError("the softmax of so many logits is taken in closed form, piece by piece.")
+
         def outputs(at: Tensor) -> Tensor:
             return self._outputs(at, batch, index)
 
@@ -85,6 +90,7 @@ class GaussNewton(Linearised):
         push, pull = _push(outputs, theta), _pull(outputs, theta)
         at = outputs.detach().requires_grad_()
         slope = softmax_slope(self.function.losses, at, batch[1])
+        self.in_pieces = slope is not None
         if slope is None:  # a clone, since a loss may write into the outputs
             slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
         bend = _pull(slope, at)

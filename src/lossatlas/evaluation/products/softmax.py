@@ -15,7 +15,7 @@ from torch import Tensor
 from lossatlas.evaluation.products.terms import Form, Losses, Terms, of_this_form, recognised
 
 LARGE = 2**20  # logits of a batch: for fewer, finding out costs more than it saves
-PIECE = 2**22  # logits that are computed with at a time, and at most in the piece that is compared
+PIECE = 2**20  # logits that are computed with at a time, in the caches of a CPU, and at most in the piece that is compared
 AGREEMENT = 1e-3
 
 
