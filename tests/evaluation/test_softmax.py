@@ -27,6 +27,11 @@ def next_tokens(outputs: Tensor, targets: Tensor) -> Tensor:
     return tokens(outputs[:, :-1], targets[:, 1:])
 
 
+def focal(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses = F.cross_entropy(outputs, targets, reduction="none")
+    return (1 - (-losses).exp()) ** 2 * losses
+
+
 def penalised(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets, reduction="none") + 0.1 * outputs.logsumexp(1) ** 2
 
@@ -36,6 +41,7 @@ RECOGNISED = {
     "a sum": (nn.CrossEntropyLoss(reduction="sum"), (3,), CLASSES),
     "half of it": (lambda o, t: 0.5 * F.cross_entropy(o, t), (3,), CLASSES),
     "an example ignored": (nn.CrossEntropyLoss(ignore_index=-1), (3,), torch.where(CLASSES == 2, -1, CLASSES)),
+    "weighted classes": (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 1.0]).double()), (3,), CLASSES),
     "classes in the middle": (F.cross_entropy, (3, 2), SOME),
     "tokens": (tokens, (2, 3), PLACES),
     "tokens, some ignored": (tokens, (2, 3), SOME),
@@ -44,10 +50,9 @@ RECOGNISED = {
     "log-probabilities by the loss": (lambda o, t: F.nll_loss(o.log_softmax(1), t), (3,), CLASSES),
 }
 OTHERS = {
-    "weighted classes": (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 1.0]).double()), (3,), CLASSES),
     "smoothed labels": (nn.CrossEntropyLoss(label_smoothing=0.1), (3,), CLASSES),
     "a penalty": (penalised, (3,), CLASSES),
-    "an ignored class": (nn.CrossEntropyLoss(ignore_index=1), (3,), CLASSES),
+    "focal": (focal, (3,), CLASSES),
     "class probabilities": (F.cross_entropy, (3,), normal(6, 3).softmax(1)),
     "squares": (F.mse_loss, (3,), normal(6, 3)),
 }
@@ -70,7 +75,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return slope
 
     monkeypatch.setattr(softmax, "LARGE", 1)
-    monkeypatch.setattr(softmax, "PIECE", 5)
+    monkeypatch.setattr(softmax, "PIECE", 9)
     monkeypatch.setattr(linearised, "softmax_slope", seen)
     return used
 
@@ -99,14 +104,28 @@ def test_other_losses_are_left_to_autograd(problem, small):
     assert not any(small)
 
 
-def test_a_class_that_weighs_more_shows_although_no_piece_holds_it():
+def test_the_weight_of_a_class_shows_although_one_row_alone_is_of_it():
     weight = torch.ones(30_000)
-    weight[7] = 1.5
+    weight[69] = 1.5
     f, targets = normal(70, 30_000).float().requires_grad_(), torch.arange(70)
-    plain, weighted = (nn.CrossEntropyLoss(weight=w, reduction="none") for w in (None, weight))
-    assert softmax_slope(plain, f, targets) is not None
-    assert softmax_slope(weighted, f, targets) is None
-    assert softmax_slope(plain, f[:30], targets[:30]) is None  # too few to be worth it
+    slopes = [softmax_slope(nn.CrossEntropyLoss(weight=w, reduction="none"), f, targets) for w in (None, weight)]
+    plain, weighted = (torch.autograd.grad(slope, f, normal(70, 30_000, seed=1).float())[0] for slope in slopes)
+    torch.testing.assert_close(weighted[:69], plain[:69])
+    torch.testing.assert_close(weighted[69], 1.5 * plain[69])
+    assert softmax_slope(nn.CrossEntropyLoss(reduction="none"), f[:30], targets[:30]) is None  # not worth it
+
+
+def test_rows_that_are_certain_have_the_weight_of_the_others():
+    f = 5 * normal(70, 30_000).float()
+    f[:60].scatter_(1, torch.arange(60)[:, None], 60.0)  # p = 1 to all digits, and the others 1e-17 at most
+    u = normal(70, 30_000, seed=1).float()
+    slope = softmax_slope(lambda o, t: F.cross_entropy(o, t, reduction="none"), f.requires_grad_(), torch.arange(70))
+    (found,) = torch.autograd.grad(slope, f, u)
+    p = f.detach().double().softmax(1)
+    truth = (p * u - p * (p * u).sum(1, keepdim=True)) / 70
+    others = torch.ones_like(truth, dtype=torch.bool).scatter_(1, torch.arange(70)[:, None], False)
+    off = torch.where(others, found.double() - truth, 0).norm(dim=1)
+    assert bool((off <= 1e-4 * torch.where(others, truth, 0).norm(dim=1)).all())
 
 
 def test_large_logits_give_the_same_product_in_pieces_and_leave_the_vector_as_it_was():

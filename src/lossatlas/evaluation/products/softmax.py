@@ -1,7 +1,7 @@
 """The Hessian of a cross-entropy in its logits in closed form: H_f u = w (p u - p p' u), row by row, in pieces.
 
 Autograd's way keeps several tensors of the size of the logits, which for language models are the largest ones; this
-keeps the logits and a number a row.
+keeps the logits and two numbers a row.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
-from lossatlas.evaluation.products.terms import Form, Losses, Terms, of_this_form, recognised
+from lossatlas.evaluation.products.terms import Indices, Losses, indices
 
 LARGE = 2**20  # logits of a batch: for fewer, finding out costs more than it saves
-PIECE = 2**20  # logits that are computed with at a time, in the caches of a CPU, and at most in the piece that is compared
+PIECE = 2**20  # logits that are computed with, or compared, at a time: they stay in a CPU's caches
 AGREEMENT = 1e-3
 
 
 def softmax_slope(losses: Losses, at: Tensor, targets: Any) -> Tensor | None:
     """What has in ``at``, the outputs, the derivative that the gradient of the mean loss has; None: not this loss.
 
-    The loss must be c sum_t -log softmax(f_t)[y_t] with one c for all examples: in its values on a piece of the batch
-    at several outputs and targets, in its second derivative there, and on the whole at the data's own targets.
+    The loss must be sum_t -w_t log softmax(f_t)[y_t], whatever the weights are: its gradient is w_t p_t at all classes
+    but y_t, for every row; and the Hessian is compared with autograd's on a piece of the batch.
     """
-    indices = isinstance(targets, Tensor) and not targets.is_floating_point()
-    if at.numel() < LARGE or at.dtype not in (torch.float32, torch.float64) or not indices:
+    whole = isinstance(targets, Tensor) and not targets.is_floating_point() and len(targets) == len(at)
+    if at.numel() < LARGE or at.dtype not in (torch.float32, torch.float64) or not whole:
         return None
-    with torch.no_grad():
-        form = _form(losses, at.detach(), targets)
-        found = None if form is None else _weights(losses, form, at.detach(), targets)
-    if form is None or found is None:
-        return None
-    slope: Tensor = _Slope.apply(at, *found, form.axis)  # type: ignore[no-untyped-call]
-    return slope
+    piece, own = _piece(at.detach(), targets)
+    for rows, some in zip(indices(at, targets), indices(piece, own), strict=True):
+        if _agrees(losses, some, piece, own):
+            found = _weights(losses, rows, at.detach(), targets)
+            return None if found is None else _Slope.apply(at, *found, rows.axis)  # type: ignore[no-untyped-call]
+    return None
 
 
 class _Slope(torch.autograd.Function):
@@ -49,20 +49,17 @@ class _Slope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None, None]:
         at, logsumexp, weights = ctx.saved_tensors
-        return bent(at, logsumexp, weights, u, ctx.axis), None, None, None
+        return _bent(at, logsumexp, weights, u, ctx.axis), None, None, None
 
 
-def bent(f: Tensor, logsumexp: Tensor, weights: Tensor, u: Tensor, axis: int) -> Tensor:
+def _bent(f: Tensor, logsumexp: Tensor, weights: Tensor, u: Tensor, axis: int) -> Tensor:
     """w_t (p_t u_t - p_t p_t' u_t), p_t = exp(f_t - logsumexp_t), of the shape of ``f``."""
     result = torch.empty_like(f, memory_format=torch.contiguous_format)
-    rows = [tensor.movedim(axis, -1) for tensor in (result, f, u)]
-    columns = [tensor.reshape(rows[0].shape[:-1])[..., None] for tensor in (logsumexp, weights)]
-    for place in _places(rows[0]):
-        out, at, given, total, weight = (tensor[place] for tensor in (*rows, *columns))
-        p = (at - total).exp_().mul_(weight)
-        torch.mul(p, given, out=out)
-        inner = out.sum(-1, keepdim=True).div_(torch.where(weight != 0, weight, 1))
-        out.addcmul_(p, inner, value=-1)
+    out, rows, given = (tensor.movedim(axis, -1) for tensor in (result, f, u))
+    for place in _places(rows):
+        p = (rows[place] - logsumexp[place]).exp_()
+        torch.mul(p, given[place], out=out[place])
+        out[place].addcmul_(p, out[place].sum(-1, keepdim=True), value=-1).mul_(weights[place])
     return result
 
 
@@ -77,57 +74,52 @@ def _places(rows: Tensor) -> Iterator[tuple[slice, ...]]:
             yield (slice(start, start + step), *((slice(place, place + inner),) if rows.ndim > 2 else ()))
 
 
-def _form(losses: Losses, f: Tensor, targets: Tensor) -> Form | None:
-    """The form of logits of classes that the loss has on a piece of the batch."""
-    if len(targets) != len(f):
-        return None
-    piece, own = _piece(f, targets)
-    try:
-        terms = recognised(losses, piece, own)
-        if terms is None or not terms.form.logits or terms.form.axis is None or not bool(terms.form.kept.any()):
-            return None
-        return terms.form if _agrees(losses, terms, piece, own) else None
-    except Exception:  # of a loss that takes whole batches only
-        return None
-
-
 def _piece(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The examples with the most targets that are indices, and of very large ones their first positions."""
-    count = max(1, LARGE // f[0].numel())
+    count = max(1, PIECE // f[0].numel())
     known = (targets >= 0).reshape(len(targets), -1).sum(1)
     chosen = known.argsort(descending=True, stable=True)[:count]
     length = max(2, PIECE // f[0, 0].numel()) if f[0].numel() > PIECE and targets.shape[:2] == f.shape[:2] else None
     return (f[chosen], targets[chosen]) if length is None else (f[chosen, :length], targets[chosen, :length])
 
 
-def _agrees(losses: Losses, terms: Terms, f: Tensor, targets: Tensor) -> bool:
-    """Whether autograd's second derivative of the piece's mean loss is the closed form."""
+def _agrees(losses: Losses, rows: Indices, f: Tensor, targets: Tensor) -> bool:
+    """Whether autograd's second derivative of the mean loss is the closed form."""
     u = torch.randn(f.shape, generator=torch.Generator().manual_seed(0)).to(f)
-    with torch.enable_grad():
-        at = f.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(losses(at.clone(), targets).mean(), at, create_graph=True)
-        (expected,) = torch.autograd.grad(slope, at, u)
-    axis, rows = terms.form.axis, terms.form.rows(f)
-    n = len(terms.coefficients)
-    weights = (terms.form.kept.reshape(n, -1) * terms.coefficients[:, None] / n).flatten()
-    found = bent(f, rows.logsumexp(1), weights.to(f), u, axis if axis is not None else 1)
-    return bool((found - expected).norm() <= AGREEMENT * expected.norm())
+    try:
+        found = _weights(losses, rows, f, targets)
+        with torch.enable_grad(), saved_tensors_hooks(_same, _same):
+            at = f.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(losses(at.clone(), targets).mean(), at, create_graph=True)
+            (expected,) = torch.autograd.grad(slope, at, u)
+    except Exception:  # of a loss that takes whole batches only
+        return False
+    if found is None or not bool(expected.any()):
+        return False
+    return bool((_bent(f, *found, u, rows.axis) - expected).norm() <= AGREEMENT * expected.norm())
 
 
-def _weights(losses: Losses, form: Form, f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
-    """logsumexp and the weight of each row in the mean loss, where the data's own targets have the loss expected."""
-    form, classes = of_this_form(form, f, targets)
-    rows = f.movedim(form.axis or 0, -1)
-    logsumexp = torch.empty(rows.shape[:-1]).to(f)
-    for place in _places(rows):
-        logsumexp[place] = rows[place].logsumexp(-1)
-    own = rows.gather(-1, classes.reshape(logsumexp.shape)[..., None])[..., 0]
-    terms = (logsumexp - own).flatten().double() * form.kept
-    values = losses(f.clone(), targets).double()
-    if values.ndim != 1 or len(terms) % len(values):
-        return None
-    sums = terms.reshape(len(values), -1).sum(1)
-    c = (values * sums).sum() / (sums * sums).sum().clamp(min=torch.finfo(torch.float64).tiny)
-    if not c > 0 or not bool(((values - c * sums).abs() <= 1e-4 * values.abs().mean()).all()):
-        return None
-    return logsumexp.flatten(), (form.kept * c / len(values)).to(f)
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _weights(losses: Losses, rows: Indices, f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+    """logsumexp and w of each row, ``(..., 1)``, by the gradient of the mean loss; None where that is another."""
+    # A caller that counts what its graph saves does not count what is gone at once.
+    with torch.enable_grad(), saved_tensors_hooks(_same, _same):
+        at = f.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(losses(at.clone(), targets).mean(), at)  # a loss may write into the outputs
+    logits, slopes = f.movedim(rows.axis, -1), slope.movedim(rows.axis, -1)
+    classes = torch.where(rows.kept, rows.given, 0).reshape(*logits.shape[:-1], 1)
+    totals, weights = torch.empty(2, *classes.shape).to(f)
+    for place in _places(logits):
+        totals[place] = logits[place].logsumexp(-1, keepdim=True)
+        p, g = ((logits[place] - totals[place]).exp_().double(), slopes[place].double())
+        p, g = (tensor.scatter(-1, classes[place], 0.0) for tensor in (p, g))
+        squares = (p * p).sum(-1, keepdim=True)
+        w = (p * g).sum(-1, keepdim=True) / squares.clamp(min=torch.finfo(torch.float64).tiny)
+        off = torch.linalg.vector_norm(g - w * p, dim=-1) > AGREEMENT * torch.linalg.vector_norm(g, dim=-1)
+        if bool(off.any()) or not bool((w >= 0).all()):
+            return None
+        weights[place] = w.to(f)
+    return totals, torch.where(rows.kept.reshape(classes.shape), weights, 0)

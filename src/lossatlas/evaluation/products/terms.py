@@ -29,12 +29,6 @@ class Form:
     kept: Tensor  # (terms,): all but the targets that are no value, which a loss ignores
     logits: bool  # whether the outputs are the natural parameters of p
     axis: int | None = None  # of the classes; None for 0 or 1
-    shift: int = 0  # 1 where the target of a position is the next position's, as language models take it
-
-    def rows(self, outputs: Tensor) -> Tensor:
-        """What is of the outputs' shape as ``(terms, classes)``."""
-        assert self.axis is not None, "the form is of classes"
-        return outputs.movedim(self.axis, -1).flatten(0, -2)
 
     def unrolled(self, rows: Tensor, like: Tensor) -> Tensor:
         """``(terms, classes)`` in the shape of the outputs ``like``."""
@@ -69,13 +63,35 @@ def matches(losses: Losses, terms: Terms, outputs: Tensor, rows: Tensor, chosen:
     return bool(((found - expected).abs() <= _rtol(rows) * scale).all())
 
 
-def of_this_form(form: Form, outputs: Tensor, targets: Tensor) -> tuple[Form, Tensor]:
-    """The same form for other outputs and class indices, and the class of each term."""
-    assert form.axis is not None, "the form is of classes"
-    found = next(
-        f for f in _class_forms(outputs, targets, form.axis) if (f.logits, f.shift) == (form.logits, form.shift)
-    )
-    return found, torch.where(found.kept, _next(targets, form.shift).flatten(), 0)
+@dataclass(frozen=True)
+class Indices:
+    """Classes on an axis of the outputs, and the index of each term's; ``shift`` is 1 where it is the next position's.
+
+    What is no index of a class is not ``kept``; language models have no target for their last position.
+    """
+
+    axis: int
+    shift: int
+    given: Tensor
+    kept: Tensor
+
+
+def indices(outputs: Tensor, targets: Tensor) -> Iterator[Indices]:
+    """The ways in which targets can be the classes of the outputs, by their shapes."""
+    for axis in _axes(outputs):
+        classes = outputs.shape[axis]
+        if targets.is_floating_point() or targets.numel() * classes != outputs.numel():
+            continue
+        for shift in (0, 1) if targets.shape == outputs.shape[:2] and axis == 2 else (0,):
+            given = targets.roll(-1, 1) if shift else targets
+            kept = (given >= 0) & (given < classes)
+            if shift:
+                kept[:, -1] = False
+            yield Indices(axis, shift, given, kept)
+
+
+def _axes(outputs: Tensor) -> tuple[int, ...]:
+    return tuple(dict.fromkeys((1, outputs.ndim - 1))) if outputs.ndim > 1 else ()
 
 
 def _forms(outputs: Tensor, targets: Tensor) -> Iterator[Form]:
@@ -83,36 +99,18 @@ def _forms(outputs: Tensor, targets: Tensor) -> Iterator[Form]:
         kept = torch.ones(targets.numel(), dtype=torch.bool, device=outputs.device)
         for log_chances, milder, logits in _BINARY:
             yield Form(log_chances, milder, partial(_as_binary, like=targets), kept, logits)
-    for axis in dict.fromkeys((1, outputs.ndim - 1)) if outputs.ndim > 1 else ():
-        yield from _class_forms(outputs, targets, axis)
+    for found in indices(outputs, targets):
+        kept = found.kept.flatten()
+        values = partial(_as_indices, like=found.given, kept=kept, shift=found.shift)
+        yield from _class_forms(found.axis, values, kept)
+    for axis in _axes(outputs) if targets.is_floating_point() and targets.shape == outputs.shape else ():
+        kept = torch.ones(outputs.numel() // outputs.shape[axis], dtype=torch.bool, device=outputs.device)
+        yield from _class_forms(axis, partial(_as_one_hot, like=targets, axis=axis), kept)
 
 
-def _class_forms(outputs: Tensor, targets: Tensor, axis: int) -> Iterator[Form]:
-    classes = outputs.shape[axis]
-    for values, kept, shift in _class_values(outputs, targets, axis, classes):
-        for log_p, milder, logits in _CLASSES:
-            yield Form(partial(_rows, log_p, axis), partial(milder, axis), values, kept, logits, axis, shift)
-
-
-def _class_values(
-    outputs: Tensor, targets: Tensor, axis: int, classes: int
-) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, int]]:
-    """What makes targets of the classes chosen, which terms these are of, and the shift."""
-    if targets.is_floating_point() and targets.shape == outputs.shape:
-        kept = torch.ones(outputs.numel() // classes, dtype=torch.bool, device=outputs.device)
-        yield partial(_as_one_hot, like=targets, axis=axis), kept, 0
-    if not targets.is_floating_point() and targets.numel() * classes == outputs.numel():
-        for shift in (0, 1) if targets.shape == outputs.shape[:2] and axis == 2 else (0,):
-            following = _next(targets, shift)
-            kept = (following >= 0) & (following < classes)
-            if shift:
-                kept[:, -1] = False
-            yield partial(_as_indices, like=following, kept=kept.flatten(), shift=shift), kept.flatten(), shift
-
-
-def _next(targets: Tensor, shift: int) -> Tensor:
-    """The target of each position, the first one's in the place of the last."""
-    return targets.roll(-1, 1) if shift else targets
+def _class_forms(axis: int, values: Callable[[Tensor], Tensor], kept: Tensor) -> Iterator[Form]:
+    for log_p, milder, logits in _CLASSES:
+        yield Form(partial(_rows, log_p, axis), partial(milder, axis), values, kept, logits, axis)
 
 
 def _rows(log_p: Callable[[int, Tensor], Tensor], axis: int, outputs: Tensor) -> Tensor:
