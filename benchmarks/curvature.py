@@ -25,7 +25,7 @@ from common.clock import Timing, interleaved
 from common.contenders import INSTALL
 from common.curvature_peers import PyHessian, title, tools
 from common.curvature_tables import CurvatureRow, Product, product_table, reaching, run_table
-from common.curvature_tools import DENSITY, Lossatlas, ScipyOnLossatlas, Task, Tool, Values, suited
+from common.curvature_tools import Lossatlas, ScipyOnLossatlas, Task, Tool, Values, suited
 from common.curvature_truth import PIECEWISE_LINEAR, Truth
 from common.machine import header
 from common.problems import DATA, N_TEST, RECIPES, Problem, problem
@@ -189,7 +189,7 @@ class _Network:
         assert isinstance(ours, Lossatlas)
         (whole,) = self._measure("spectrum", [(ours, ours.spectrum(K))])
         assert whole.timing is not None
-        self.page.add(f"  spectrum(k={K}): both ends, trace, density of {DENSITY['steps']} steps x {DENSITY['probes']}")
+        self.page.add(f"  spectrum(k={K}): both ends, trace, density, to the default tolerances")
         self._table([whole], lambda row: [f"{self._off(row):>9.1e}"], f"{'off':>9}")
         kinds = [type(tool) for tool in self.tools]
         if PyHessian not in kinds:

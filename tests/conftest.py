@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -21,6 +22,9 @@ for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import torch  # noqa: E402, after the threads are set
+from matplotlib.figure import Figure  # noqa: E402
+
+from lossatlas.drawing import style  # noqa: E402
 
 
 def _programs(*names: str) -> Callable[[], bool]:
@@ -45,6 +49,11 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"LOSSATLAS_REQUIRE names {sorted(unknown)}; the parts are {sorted(PARTS)}.")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser's one test first: the workers take the files with the most tests first, and it would be the last."""
+    items.sort(key=lambda item: "browser" not in item.path.parts)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for part in (part for marker in item.iter_markers("needs") for part in marker.args):
         is_there, remedy = PARTS[part]
@@ -53,6 +62,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if part in required():
             pytest.fail(f"{part} is absent, but LOSSATLAS_REQUIRE lists it: {remedy}", pytrace=False)
         pytest.skip(f"{part} is absent: {remedy}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fonttype() -> Iterator[int]:
+    """How a user's PDFs hold their fonts. Those of the tests hold them as drawings: to cut them takes half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        users = style.RC["pdf.fonttype"]
+        patch.setitem(style.RC, "pdf.fonttype", 3)
+        yield users
+
+
+@pytest.fixture
+def _unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, and their files hold the first bytes of their format only: to write them takes most of the
+    time of a test that looks at what stands beside them."""
+
+    def savefig(figure: Figure, target: str | Path | IO[bytes], *, format: str, **options: Any) -> None:  # noqa: A002
+        beginning = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<svg/>"}[format]
+        if isinstance(target, str | Path):
+            Path(target).write_bytes(beginning)
+        else:
+            target.write(beginning)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(autouse=True)

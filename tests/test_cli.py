@@ -87,6 +87,7 @@ SURFACES = {
 }
 
 
+@pytest.mark.usefixtures("_unrendered")
 @pytest.mark.parametrize("name", SURFACES)
 def test_surfaces_of_every_kind_are_written(name: str, target: str, tmp_path: Path) -> None:
     options, sizes = SURFACES[name]
@@ -96,6 +97,7 @@ def test_surfaces_of_every_kind_are_written(name: str, target: str, tmp_path: Pa
     assert (tmp_path / "o" / "surface.png").is_file()
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_stored_surface_goes_on_and_refuses_another(
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +184,7 @@ def weights(path: Path, seed: int, hidden: int = 4) -> str:
     return str(path)
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_connect_measures_the_barrier_between_two_files_and_report_gathers_the_folder(
     target: str, tmp_path: Path
 ) -> None:
@@ -199,6 +202,7 @@ def pair(tmp_path: Path) -> tuple[str, str]:
     return weights(tmp_path / "a.safetensors", 1), weights(tmp_path / "b.safetensors", 2)
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_connect_answers_the_whole_question(
     target: str, pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +245,7 @@ def test_connect_of_one_network_with_itself_is_refused_and_leaves_nothing_behind
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_connect_keeps_the_line_of_a_model_that_cannot_be_aligned(
     target: str, pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +367,7 @@ def test_a_report_of_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.C
     assert "holds no results" in refused(capsys, "report", str(tmp_path))
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_report_that_must_be_a_pdf_exits_with_3_where_there_is_no_latex_and_leaves_the_page(
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

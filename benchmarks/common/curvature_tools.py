@@ -155,7 +155,7 @@ class Lossatlas(Tool):
         return (weights.sum() / DENSITY["probes"], self._n * mean), "error band over probes"
 
     def _spectrum(self, k: int, seed: int) -> tuple[Any, str]:
-        found = la.spectrum(self.problem.objective(), k=k, seed=seed, progress=False, **DENSITY)
+        found = la.spectrum(self.problem.objective(), k=k, seed=seed, progress=False)
         self._products = found.attrs["products"]
         ends = found["eigenvalue"].sel(end=["top", "bottom"]).to_numpy().ravel()
         split = ", ".join(

@@ -28,7 +28,7 @@ def noisy(seed: int, n: int, height: float) -> Objective:
     return Objective(Number(), loss, (draw, torch.zeros(n)), metrics=None)
 
 
-@pytest.mark.parametrize("height", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize("height", [0.0, pytest.param(0.05, marks=pytest.mark.slow), 1.0])
 def test_the_interval_covers_the_true_barrier_whether_there_is_one_or_not(height):
     covered = 0
     for seed in range(60):

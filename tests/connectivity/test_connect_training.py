@@ -174,8 +174,9 @@ def test_killed_at_any_step_and_then_again_a_run_ends_in_the_same_bits(name, eng
     options = {"curve": PolygonalChain(2), "engine": engine, "epochs": 4, "learning_rate": 0.02}
     calls[0] = 0
     whole = fitted(o, a, b, **options)
-    steps = 4 * 3 * (2 if engine == "elastic_band" else 1)
-    for kill in range(1, steps + 3):  # the last two in the profile, when all is trained
+    calls_a_step = 2 if engine == "elastic_band" else 1
+    steps = 4 * 3 * calls_a_step
+    for kill in range(1, steps + 3, calls_a_step):  # the last two in the profile, when all is trained
         folder = tmp_path / str(kill)
         for further in (kill, steps // 3 + 1):  # the second run is killed too, if it comes so far
             calls[0], dying[0] = 0, further

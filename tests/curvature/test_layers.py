@@ -30,7 +30,7 @@ def blocks(member: Member, dense: Tensor) -> dict[str, np.ndarray]:
 def test_each_layer_has_the_eigenvalues_and_the_trace_of_its_block(member):
     model, data = member.make(torch.float64), member.data(torch.float64)
     o = Objective(model, member.loss, data, batch_size=BATCH)
-    found = la.spectrum(o, K, tol=1e-9, layers=True, trend=False, steps=4, probes=2)
+    found = la.spectrum(o, K, tol=1e-9, layers=True, trend=False, density=False)
     truth = blocks(member, plain.hessian(model, member.loss, data))
     assert found["layer"].values.tolist() == list(truth)
     assert found["layer_eigenvalue"].dims == ("layer", "end", "rank")
@@ -55,7 +55,7 @@ def test_the_layers_are_those_of_the_point_that_is_given():
     model, data = member.make(torch.float64), member.data(torch.float64)
     o = Objective(model, member.loss, data)
     theta = o.point + 0.3
-    found = la.spectrum(o.at(theta), 1, tol=1e-9, layers=True, trend=False, steps=4, probes=2)
+    found = la.spectrum(o.at(theta), 1, tol=1e-9, layers=True, trend=False, density=False)
     dense = plain.hessian(plain.at(model, theta), member.loss, data)
     for name, block in blocks(member, dense).items():
         values = np.linalg.eigvalsh(block)
@@ -68,7 +68,7 @@ def test_the_largest_eigenvalue_of_a_layer_is_at_most_that_of_all():
     """Cauchy's interlacing: a block's largest eigenvalue is no larger, its smallest no smaller."""
     member = BY_NAME["attention"]
     o = Objective(member.make(torch.float64), member.loss, member.data(torch.float64))
-    found = la.spectrum(o, 1, tol=1e-8, layers=True, trend=False, steps=4, probes=2)
+    found = la.spectrum(o, 1, tol=1e-8, trace_tol=1e-7, layers=True, trend=False, density=False)
     top, bottom = found["eigenvalue"].to_numpy()[:, 0]
     assert (found["layer_eigenvalue"].sel(end="top") <= top * (1 + 1e-8)).all()
     assert (found["layer_eigenvalue"].sel(end="bottom") >= bottom - 1e-8 * top).all()

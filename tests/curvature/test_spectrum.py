@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from measured import data, trained
 from oracles import plain
 from oracles.members import BATCH, BY_NAME, MEMBERS, N
 from oracles.quadratic import quadratic, symmetric
@@ -55,7 +58,7 @@ def test_all_numbers_are_those_of_the_dense_hessian(member, products):
     assert float(np.trapezoid(found["density"], found["lambda"])) == pytest.approx(1, abs=1e-6)
     assert float(found["histogram"].sum()) == pytest.approx(1, abs=1e-9)
     assert found.attrs["products"] == round(products())
-    parts = ("eigenpairs", "errors", "density", "trace")
+    parts = ("eigenpairs", "density", "trace")
     assert found.attrs["products"] == sum(found.attrs[f"products_{part}"] for part in parts)
 
 
@@ -82,7 +85,8 @@ def test_the_residual_is_measured():
         vectors = torch.from_numpy(found["eigenvector"].to_numpy()).double().reshape(6, -1)
         values = torch.from_numpy(found["eigenvalue"].to_numpy()).reshape(6, 1)
         truth = (vectors @ dense - values * vectors).norm(dim=1)
-        np.testing.assert_allclose(found["residual"].to_numpy().ravel(), truth, rtol=1e-2, atol=2e-6 * float(values[0]))
+        residual = found["residual"].to_numpy().ravel()
+        np.testing.assert_allclose(residual, truth, rtol=1e-2, atol=8e-6 * float(values[0]))
 
 
 def test_the_data_sampling_error_of_an_eigenvalue_is_that_of_batch_curvatures():
@@ -99,7 +103,7 @@ def test_all_products_are_counted_those_of_the_subsets_and_layers_too(products):
     o = member.objective()
     found = la.spectrum(o, 2, layers=True, trend=True, steps=10, probes=3)
     assert found.attrs["products"] == pytest.approx(products(), abs=1)
-    parts = ("eigenpairs", "errors", "density", "trace", "trend", "layers")
+    parts = ("eigenpairs", "density", "trace", "trend", "layers")
     assert found.attrs["products"] == sum(found.attrs[f"products_{part}"] for part in parts)
 
 
@@ -176,11 +180,11 @@ def test_the_seed_decides_and_memory_does_not():
     member = BY_NAME["mlp-tanh"]
     o = member.objective(torch.float64)
     first, again, other, forgetful = (
-        la.spectrum(o, 2, tol=1e-8, steps=10, probes=3, **given)
+        la.spectrum(o, 1, tol=1e-2, probes=2, density_tol=1.0, **given)
         for given in (dict(), dict(), dict(seed=5), dict(max_memory=0))
     )
     xr.testing.assert_identical(first.drop_attrs(), again.drop_attrs())
-    np.testing.assert_allclose(first["eigenvalue"], other["eigenvalue"], rtol=1e-7)
+    np.testing.assert_allclose(first["eigenvalue"], other["eigenvalue"], rtol=1e-2)
     assert not np.array_equal(first["node"], other["node"])
     np.testing.assert_allclose(first["node"], forgetful["node"], atol=1e-9)
     assert "0 of 3 batches kept" in forgetful.attrs["route"]
@@ -211,9 +215,11 @@ def test_bad_input_is_refused():
         (dict(tol=-1.0), "positive"),
         (dict(trace_tol=0.0), "positive"),
         (dict(trace_tol=-1.0), "positive"),
-        (dict(probes=1), "at least 2"),
+        (dict(density_tol=0.0), "positive"),
+        (dict(max_seconds=0.0), "positive"),
+        (dict(probes=0), "1 probe"),
         (dict(steps=1), "at least 2"),
-        (dict(max_products=3), "at least 4"),
+        (dict(max_products=3), "at least 8"),
         (dict(max_memory=-1), "max_memory"),
     ):
         with pytest.raises(InputError, match=words):
@@ -358,9 +364,9 @@ def test_a_spectrum_that_misses_its_tolerance_says_so():
     member = MEMBERS[1]
     o = Objective(member.make(torch.float64), member.loss, member.data(torch.float64))
     with pytest.warns(ConvergenceWarning, match="max_products"):
-        found = la.spectrum(o, 2, tol=1e-9, max_products=5, trend=False, steps=5)
+        found = la.spectrum(o, 2, tol=1e-9, max_products=9, trend=False, trace=False, density=False)
     assert found.attrs["converged"] == 0
-    assert found.attrs["products_eigenpairs"] == 5
+    assert found.attrs["products_eigenpairs"] == found.attrs["products"] == 9
     assert found.attrs["tol"] == 1e-9
     dense = plain.hessian(member.make(torch.float64), member.loss, member.data(torch.float64))
     nearest = np.abs(found["eigenvalue"].to_numpy()[..., None] - np.linalg.eigvalsh(dense)).min(-1)
@@ -422,3 +428,51 @@ def test_on_digits_the_ten_leading_eigenvalues_match_the_dense_hessian_to_1e_8(d
     residuals = (pairs.vectors @ dense - pairs.values[:, None] * pairs.vectors).norm(dim=1)
     assert (residuals <= pairs.residuals).all()
     assert pairs.products < 300
+
+
+@pytest.mark.parametrize("limit", [8, 30, 80, 300])
+def test_a_limit_holds_for_the_whole_and_what_is_missing_is_said(limit):
+    o = trained("A").train
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ConvergenceWarning)
+        found = la.spectrum(o, 2, tol=1e-4, density_tol=1e-3, layers=True, max_products=limit, progress=False)
+    assert found.attrs["products"] <= limit
+    dense = trained_hessian()
+    nearest = np.abs(found["eigenvalue"].to_numpy()[..., None] - np.linalg.eigvalsh(dense)).min(-1)
+    assert (nearest <= found["residual"].to_numpy()).all()
+    assert found.attrs["converged"] or "The pairs did not reach tol within max_products" in found.attrs["note"]
+    for name, note in (("histogram", "No density"), ("trend_eigenvalue", "No trend"), ("layer_size", "No spectra of")):
+        assert name in found or note in found.attrs["note"]
+    if "density_error" in found and float(found["density_error"]) > 1e-3:
+        assert "products more" in found.attrs["note"]
+        assert any("density_tol=0.001" in str(one.message) for one in warned)
+    assert abs(float(found["trace"]) - float(dense.trace())) <= 1e-4 * float(dense.trace())
+
+
+def test_seconds_are_a_limit_too():
+    o = trained("A").train
+    with pytest.warns(ConvergenceWarning):
+        found = la.spectrum(o, 2, tol=1e-6, max_seconds=1e-6, layers=True, progress=False)
+    assert found.attrs["products"] <= 8 + 2  # pairs of any quality, measured, and two directions for the norm
+    assert "within max_seconds=1e-06" in found.attrs["note"]
+
+
+def test_trace_and_density_can_be_left_out():
+    o = trained("A").train
+    whole, pairs = la.spectrum(o, 2), la.spectrum(o, 2, trace=False, density=False, trend=False)
+    np.testing.assert_array_equal(whole["eigenvalue"], pairs["eigenvalue"])
+    assert set(pairs.data_vars) == {
+        "eigenvalue", "residual", "eigenvalue_stderr", "largest_gap", "largest_gap_rank"
+    }  # fmt: skip
+    assert pairs.attrs["products"] == pairs.attrs["products_eigenpairs"] == whole.attrs["products_eigenpairs"]
+    alone = la.spectrum(o, 2, trace=False, trend=False)
+    assert "trace" not in alone
+    assert "histogram" in alone
+
+
+@functools.cache
+def trained_hessian() -> Tensor:
+    """Of network A on its training data, dense and in float64."""
+    model = plain.at(la.zoo.mlp(widths=(6,)), trained("A").train.point).double()
+    inputs, targets = data()[0]
+    return plain.hessian(model, F.cross_entropy, (inputs.double(), targets))

@@ -214,7 +214,7 @@ def test_a_result_is_exact_or_has_a_sentence_that_says_why_not(verb):
 def test_the_datasets_that_hold_a_trace_say_how_it_was_found_and_why():
     tanh = next(m for m in MEMBERS if m.name == "mlp-tanh")
     objective = Objective(tanh.make(), tanh.loss, tanh.data(), batch_size=BATCH)
-    spectrum = la.spectrum(objective, 2, steps=20, trace_tol=0.3, trend=False, layers=True)
+    spectrum = la.spectrum(objective, 2, density=False, trace_tol=0.3, trend=False, layers=True)
     split = la.gauss_newton_split(objective, 2, tol=0.3)
     for found in (spectrum, split):
         assert found.attrs["trace_method"].startswith("estimate")

@@ -20,7 +20,7 @@ MLP = BY_NAME["mlp-tanh"]
 
 
 def spectrum_of(o: Objective, **given):
-    return la.spectrum(o, 1, tol=1e-8, steps=4, probes=2, **given)
+    return la.spectrum(o, 1, tol=1e-8, density=False, **given)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_batches_of_dictionaries_are_cut_as_tensors_are():
 def test_batches_of_unequal_forms_give_no_trend_and_a_note_says_so():
     model = nn.Sequential(nn.AdaptiveAvgPool1d(6), nn.Flatten(), nn.Linear(6, 3))
     batches = [(torch.randn(4, 1, length), torch.randint(3, (4,))) for length in (6, 12)]
-    found = la.spectrum(Objective(model, F.cross_entropy, batches), 1, steps=4, probes=2)
+    found = la.spectrum(Objective(model, F.cross_entropy, batches), 1, density=False)
     assert "trend_eigenvalue" not in found
     assert "No trend over the number of examples" in found.attrs["note"]
     assert np.isfinite(found["eigenvalue"]).all()

@@ -33,7 +33,7 @@ WEIGHTS = [(0.0, 0.0), (0.5, -1.0), (-0.3, 0.2)]
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
-each_and_all = pytest.mark.parametrize("names", [(), *((name,) for name in ALL), ALL], ids=lambda n: "+".join(n) or "-")
+EACH_AND_ALL = ((), *((name,) for name in ALL), ALL)
 
 
 def known(names: Sequence[str], dtype: torch.dtype) -> tuple[str, ...]:
@@ -76,12 +76,13 @@ class Problem:
     def means(self, loop: Loop, weights: Sequence[float]) -> dict[str, float]:
         return {name: sample.mean for name, sample in samples_of(loop(weights), self.batches.weights).items()}
 
-    def agree(self, loop: Loop, weights: Sequence[Sequence[float]] = WEIGHTS) -> None:
-        """``loop`` gives the plain loop's means at these points."""
+    def agree(self, *loops: PreparedLoop, weights: Sequence[Sequence[float]] = WEIGHTS) -> None:
+        """Each of the loops gives the plain loop's means at these points."""
         reference, dtype = self.plain(), self.function.point.dtype
         for at in weights:
-            expected = self.means(reference, at)
-            assert self.means(loop, at) == pytest.approx(expected, rel=AGREE[dtype], abs=0, nan_ok=True), at
+            expected = pytest.approx(self.means(reference, at), rel=AGREE[dtype], abs=0, nan_ok=True)
+            for loop in loops:
+                assert self.means(loop, at) == expected, (at, loop.changed)
 
 
 def problem_of(member: Member, dtype: torch.dtype, **options: Any) -> Problem:
@@ -123,13 +124,12 @@ def test_the_plain_loop_is_the_model_itself(member, dtype):
         assert problem.means(problem.plain(), at)["loss"] == pytest.approx(expected, rel=AGREE[dtype])
 
 
-@each_and_all
 @every_dtype
 @every_member
-def test_a_prepared_loop_agrees_with_the_plain_one(member, dtype, names):
+def test_a_prepared_loop_agrees_with_the_plain_one(member, dtype):
     # All members can be traced, the LSTM too: it is one function of its inputs and weights.
     problem = problem_of(member, dtype)
-    problem.agree(problem.prepared(*known(names, dtype)))
+    problem.agree(*(problem.prepared(*names) for names in dict.fromkeys(known(names, dtype) for names in EACH_AND_ALL)))
 
 
 @every_member
@@ -148,7 +148,7 @@ def test_the_values_of_the_examples_come_in_their_order(member):
 def test_any_number_of_directions_may_span_the_region(name, directions):
     problem = problem_of(BY_NAME[name], torch.float64, directions=directions)
     weights = [tuple(0.1 * (i + 1) * (-1) ** (i + k) for i in range(directions)) for k in range(2)]
-    problem.agree(problem.prepared(*known(ALL, torch.float64)), weights)
+    problem.agree(problem.prepared(*known(ALL, torch.float64)), weights=weights)
 
 
 @every_member
@@ -356,29 +356,23 @@ def made(name: str, dtype: torch.dtype) -> tuple[nn.Module, tuple[Tensor, Tensor
     return model, (inputs, torch.randint(3, (N,), generator=draw))
 
 
-@pytest.mark.parametrize(
-    ("names", "dtype"),
-    [
-        *(((name,), torch.float64) for name in known(ALL, torch.float64)),
-        (known(ALL, torch.float64), torch.float64),
-        (("oneDNN linear",), torch.float32),
-        (ALL, torch.float32),
-    ],
-    ids=lambda v: "+".join(v) if isinstance(v, tuple) else str(v).removeprefix("torch."),
-)
 @pytest.mark.parametrize("net", NETS)
-def test_a_rewritten_loop_agrees_with_the_plain_one(net, dtype, names):
-    problem = Problem(*made(net, dtype))
-    problem.agree(problem.prepared(*(name for name in names if name in ALL)))
+def test_a_rewritten_loop_agrees_with_the_plain_one(net):
+    problem = Problem(*made(net, torch.float64))
+    each = known(ALL, torch.float64)
+    problem.agree(*(problem.prepared(name) for name in each), problem.prepared(*each))
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_a_rewrite_changes_what_it_is_for_and_nothing_else(net):
+def test_a_rewrite_changes_what_it_is_for_and_nothing_else_and_agrees_in_float32_too(net):
     _, _, finds, leaves = NETS[net]
     problem = Problem(*made(net, torch.float32))
-    changed = {name for name in ALL if problem.prepared(name).changed}
+    loops = [problem.prepared(name) for name in ALL]
+    changed = {name for name, loop in zip(ALL, loops, strict=True) if loop.changed}
     assert changed >= finds & set(ALL)
     assert not changed & leaves
+    problem.agree(*(loop for name, loop in zip(ALL, loops, strict=True) if name == "oneDNN linear"))
+    problem.agree(problem.prepared(*ALL))
 
 
 @pytest.mark.parametrize("policy", ["frozen", "batch"])
@@ -402,12 +396,11 @@ PARTS = {
 }
 
 
-@each_and_all
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("net", ["residual", "linear over positions", "pool after relu", "linear, norm"])
-def test_directions_that_move_some_tensors_only_agree_too(net, part, names):
+def test_directions_that_move_some_tensors_only_agree_too(net, part):
     problem = Problem(*made(net, torch.float32), moving=PARTS[part])
-    problem.agree(problem.prepared(*names))
+    problem.agree(*(problem.prepared(*names) for names in EACH_AND_ALL))
 
 
 # What is computed how often: the data have three batches of two shapes
@@ -449,25 +442,23 @@ def losses(problem: Problem, loop: Loop) -> Tensor:
     return samples_of(loop((0.2, -0.1)), problem.batches.weights)["loss"].values
 
 
-@each_and_all
 @pytest.mark.parametrize("net", ["pool after relu", "residual", "linear over positions", "conv without bias, norm"])
-def test_nan_in_one_example_is_nan_in_its_loss_and_in_no_other(net, names):
+def test_nan_in_one_example_is_nan_in_its_loss_and_in_no_other(net):
     problem = with_a_nan(net)
     expected = losses(problem, problem.plain())
     assert expected.isnan().nonzero().flatten().tolist() == [3]
-    torch.testing.assert_close(
-        losses(problem, problem.prepared(*names)), expected, rtol=1e-5, atol=1e-6, equal_nan=True
-    )
+    for names in EACH_AND_ALL:
+        found = losses(problem, problem.prepared(*names))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-@each_and_all
 @pytest.mark.parametrize("name", ["mlp-relu", "cnn"])
-def test_a_direction_that_leads_to_nan_leads_to_nan(name, names):
+def test_a_direction_that_leads_to_nan_leads_to_nan(name):
     problem = problem_of(BY_NAME[name], torch.float32)
     problem.points.directions[0, 0] = float("nan")
-    loop = problem.prepared(*names)
     assert np.isnan(problem.means(problem.plain(), (0.5, 0.1))["loss"])
-    assert np.isnan(problem.means(loop, (0.5, 0.1))["loss"])
+    for names in EACH_AND_ALL:
+        assert np.isnan(problem.means(problem.prepared(*names), (0.5, 0.1))["loss"]), names
 
 
 # Other models and data

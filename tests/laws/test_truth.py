@@ -16,9 +16,14 @@ from oracles.truth_shapes import SHAPES
 
 import lossatlas as la
 
-PROBLEMS = [*LOSSES, *OF_BATCHES, *SHAPES, *PUBLIC, *MODELS]
+OF_LOSSES = [*LOSSES, *OF_BATCHES, *SHAPES, *PUBLIC]
+PROBLEMS = [*OF_LOSSES, *MODELS]
+EVERY = [(dtype, size) for dtype in (torch.float64, torch.float32) for size in SIZES]
 QUICK = [(torch.float64, size) for size in SIZES] + [(torch.float32, SIZES[-1])]
-REST = [(torch.float32, size) for size in SIZES[:-1]]
+OF_MODELS = [
+    (torch.float64, SIZES[-1]),
+    (torch.float32, SIZES[0]),
+]  # in which batches there are is the losses' question
 FALSE_ALARMS = 500
 
 
@@ -34,15 +39,20 @@ def assert_true_or_refused(problem: Problem, products: list[tuple[torch.dtype, i
     assert {where: found for where, found in faults.items() if found} == {}
 
 
-@each(PROBLEMS)
+@each(OF_LOSSES)
 def test_value_gradient_and_hessian_are_those_of_all_the_data_or_refused(problem):
     assert_true_or_refused(problem, QUICK)
 
 
+@each(MODELS)
+def test_so_they_are_for_models_of_every_kind(problem):
+    assert_true_or_refused(problem, OF_MODELS)
+
+
 @pytest.mark.slow
 @each(PROBLEMS)
-def test_the_same_in_float32_at_every_batch_size(problem):
-    assert_true_or_refused(problem, REST)
+def test_the_same_in_both_types_at_every_batch_size(problem):
+    assert_true_or_refused(problem, EVERY)
 
 
 @pytest.mark.parametrize("index", range(3))
@@ -54,7 +64,7 @@ def test_every_known_network_is_right_at_one_of_the_batch_sizes(index):
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", KNOWN_NETWORKS, ids=lambda p: p.name)
 def test_every_known_network_is_right_in_both_types_at_all_batch_sizes(problem):
-    assert_true_or_refused(problem, QUICK + REST)
+    assert_true_or_refused(problem, EVERY)
 
 
 def test_the_family_is_large_and_most_of_it_must_be_right():

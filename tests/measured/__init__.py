@@ -67,7 +67,7 @@ def results() -> dict[str, xr.Dataset]:
 def _results() -> Iterator[tuple[str, xr.Dataset]]:
     for label in "AB":
         yield f"history {label}", trained(label).history
-        yield f"spectrum {label}", la.spectrum(trained(label).train, 2, steps=10, probes=2, progress=False)
+        yield f"spectrum {label}", la.spectrum(trained(label).train, 2, density_tol=0.1, progress=False)
         yield f"robustness {label}", la.robustness(trained(label).test, (0, 0.1, 0.5), draws=2, progress=False)
     yield from _surfaces(trained("A"))
     yield from _curvature(trained("A"))
@@ -89,7 +89,8 @@ def _surfaces(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
     yield "several planes", la.surface(objective, planes, **quiet)
     yield "volume", la.surface(objective, la.volume(point, directions, steps=3), **quiet)
     yield "polar", la.surface(objective, la.polar(point, *directions[:2], steps=(3, 5)), **quiet)
-    ends = la.spectrum(objective, 1, vectors=True, trend=False, layers=True, steps=10, probes=2, progress=False)
+    only = {"trace": False, "density": False, "trend": False}
+    ends = la.spectrum(objective, 1, vectors=True, layers=True, **only, **quiet)
     yield "spectrum with vectors and layers", ends
     yield "Hessian axes", la.surface(objective, la.eigen_plane(ends, span=1.0, steps=3), **quiet)
 

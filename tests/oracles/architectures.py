@@ -7,6 +7,7 @@ keep their order on every axis.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lossatlas as la
+from lossatlas.connectivity.symmetry.symmetries import Symmetries
 
 N = 5  # examples: two batches, the last one ragged
 BATCH = 3
@@ -81,8 +83,15 @@ class Architecture:
     numbers: int | None = None
     batch_norm: bool = False
 
+    @functools.cache  # noqa: B019 - they live as long as the tests
     def objective(self, seed: int = 0) -> la.Objective:
+        """Of the weights that this seed draws, made once: an objective is not changed by what is asked of it."""
         return objective_of(self.build(), *self.shape, numbers=self.numbers, seed=seed)
+
+    @functools.cache  # noqa: B019 - they live as long as the tests
+    def symmetries(self) -> Symmetries:
+        """Those that are found, at the weights of seed 0."""
+        return la.symmetries(self.objective())
 
     @property
     def spec(self) -> dict[str, tuple[str | None, ...]]:

@@ -87,6 +87,13 @@ def hessian(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Tensor
     return dense_hessian(function(model, loss, data), flat(model).double())
 
 
+def product(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor], v: Tensor) -> Tensor:
+    """H v in float64, by differentiating the gradient along v."""
+    theta = flat(model).double().requires_grad_()
+    (slope,) = torch.autograd.grad(function(model, loss, data)(theta), theta, create_graph=True)
+    return torch.autograd.grad(slope @ v.double(), theta)[0]
+
+
 def dense_hessian(evaluate: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
     theta = theta.detach().requires_grad_()
     (slope,) = torch.autograd.grad(evaluate(theta), theta, create_graph=True)

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from oracles.refusals import refused
 
+from lossatlas.drawing import style
 from lossatlas.errors import InputError, OutputError
 from lossatlas.report import Report, latex, report
 from lossatlas.report.contents import document
@@ -135,6 +136,7 @@ def test_every_link_within_the_page_has_its_target(page: Page):
     assert inner <= page.anchors
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_page_without_interactive_figures_carries_no_script(tmp_path: Path, without_latex: None):
     made_page = Page(report([one("line")], tmp_path).html.read_text(encoding="utf-8"))
     assert made_page.scripts == 0
@@ -168,7 +170,7 @@ def test_every_formula_is_mathml_without_a_trace_of_latex(written: Report):
 
 
 def test_the_order_of_the_items_does_not_matter(tmp_path: Path, without_latex: None):
-    few = [one(name) for name in ("spectrum B", "robustness B", "spectrum A")]
+    few = [one(name) for name in ("history B", "robustness B", "history A")]
     this, other = (report(items, tmp_path / str(k)) for k, items in enumerate((few, few[::-1])))
     assert this.tex.read_bytes() == other.tex.read_bytes()
     assert this.html.read_bytes() == other.html.read_bytes()
@@ -228,6 +230,7 @@ def test_without_latex_the_message_says_how_to_get_the_pdf(written: Report):
     assert "\n" not in written.message
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_failure_leaves_the_older_report_as_it_was(
     tmp_path: Path, without_latex: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -239,16 +242,18 @@ def test_a_failure_leaves_the_older_report_as_it_was(
 
     monkeypatch.setattr(latex, "write_figures", broken)
     with pytest.raises(RuntimeError, match="disk is full"):
-        report([one("spectrum A")], tmp_path, title="the newer one")
+        report([one("robustness A")], tmp_path, title="the newer one")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_pdf_of_an_older_report_goes_with_it(tmp_path: Path, without_latex: None):
     (tmp_path / "report.pdf").write_bytes(b"%PDF of another day")
     assert report([one("line")], tmp_path).pdf is None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "report.html", "report.tex"]
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_latex_error_is_told_in_one_line_and_the_page_is_there_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -295,15 +300,19 @@ def test_the_latex_source_compiles_as_it_stands_and_the_special_characters_print
     shown = " ".join(words.split())
     for part in ("a_b 100 % & #1 $x$ {y}", "\\end{document}", "<script>alert(1)</script>", "λ ± [U+4E2D]", "--set"):
         assert part in shown
-    fonts = subprocess.run(["pdffonts", tmp_path / "report.pdf"], capture_output=True, text=True, check=True).stdout
-    assert "Type 3" not in fonts
 
 
-@pytest.mark.needs("latex")
-def test_with_latex_a_report_of_few_datasets_has_its_pdf(tmp_path: Path):
-    made_report = report([one("barrier")], tmp_path)
+@pytest.mark.needs("latex", "poppler")
+def test_with_latex_a_report_of_few_datasets_has_its_pdf_whose_text_stays_text(
+    tmp_path: Path, fonttype: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(style.RC, "pdf.fonttype", fonttype)
+    made_report = report([one("barrier"), one("robustness A")], tmp_path)
     assert made_report.pdf is not None
     assert made_report.pdf.read_bytes().startswith(b"%PDF")
+    fonts = subprocess.run(["pdffonts", made_report.pdf], capture_output=True, text=True, check=True).stdout
+    assert "DejaVuSans" in fonts
+    assert "Type 3" not in fonts
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "report.html", "report.pdf", "report.tex"]
 
 

@@ -112,6 +112,7 @@ def test_a_study_leaves_every_result_and_one_file_of_all(finished: Path, found: 
         assert set(tree.children) == EVERY
 
 
+@pytest.mark.usefixtures("_unrendered")
 def test_a_study_ends_in_the_report_of_what_it_measured_with_its_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

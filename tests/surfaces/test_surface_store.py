@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -91,14 +92,15 @@ def assert_the_same(one: xr.Dataset, other: xr.Dataset) -> None:
 
 
 @every_request
-@pytest.mark.parametrize("points", [1, BLOCK, 50])
-def test_an_interrupted_surface_goes_on_and_ends_bit_for_bit_the_same(asked, points, objective, metric, tmp_path):
+def test_an_interrupted_surface_goes_on_and_ends_bit_for_bit_the_same(asked, objective, metric, tmp_path):
     whole, unstored = surface(objective, store=tmp_path / "whole", **asked), surface(objective, **asked)
     assert_the_same(whole, unstored)
-    metric.left = points
-    with pytest.raises(KeyboardInterrupt):
-        surface(objective, store=tmp_path / "broken", **asked)
-    assert_the_same(surface(objective, store=tmp_path / "broken", **asked), whole)
+    for points in (1, BLOCK, 50):
+        store = tmp_path / f"broken after {points}"
+        metric.left = points
+        with pytest.raises(KeyboardInterrupt):
+            surface(objective, store=store, **asked)
+        assert_the_same(surface(objective, store=store, **asked), whole)
 
 
 @every_request
@@ -172,21 +174,33 @@ def surface(store, tol):
     return la.surface(objective, plane, store=store, tol=tol, fast=False, progress=False)
 if __name__ == "__main__":
     import sys
-    surface(sys.argv[1], float(sys.argv[2]) or None)
+    for tol in sys.argv[2:]:  # each in a process of its own; PyTorch is imported once for all
+        child = os.fork()
+        if child == 0:
+            surface(f"{sys.argv[1]}/{tol}", float(tol) or None)
+            os._exit(0)
+        print(os.WTERMSIG(os.waitpid(child, 0)[1]))
 """
+TOLERANCES = [None, 0.01]
 
 
-@pytest.mark.parametrize("tol", [None, 0.01])
-def test_a_killed_process_leaves_a_surface_that_another_one_finishes(tol, tmp_path, monkeypatch):
-    problem = tmp_path / "problem.py"
-    problem.write_text(PROBLEM)
-    monkeypatch.setenv("KILL_AT", "75")
-    killed = subprocess.run([sys.executable, problem, tmp_path / "store", str(tol or 0)], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert any((tmp_path / "store").rglob("c/0/*"))  # the first block is there
-    monkeypatch.delenv("KILL_AT")
-    o = load_objective(f"{problem}:make")
-    done = surface(o, store=tmp_path / "store", tol=tol)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """The folder with the problem and its stores, whose processes were killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "problem.py").write_text(PROBLEM)
+    command = [sys.executable, folder / "problem.py", folder, *(str(tol or 0) for tol in TOLERANCES)]
+    done = subprocess.run(command, env=os.environ | {"KILL_AT": "75"}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(int(signal.SIGKILL))] * len(TOLERANCES), done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("tol", TOLERANCES)
+def test_a_killed_process_leaves_a_surface_that_another_one_finishes(tol, killed):
+    store = killed / str(tol or 0)
+    assert any(store.rglob("c/0/*"))  # the first block is there
+    o = load_objective(f"{killed / 'problem.py'}:make")
+    done = surface(o, store=store, tol=tol)
     assert_the_same(done, surface(o, tol=tol))
 
 

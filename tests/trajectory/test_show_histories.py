@@ -47,7 +47,7 @@ def spectra() -> Pair:
         la.Objective(trained(seed)[0], F.cross_entropy, digits("test", 100), network=label)
         for seed, label in enumerate("AB")
     ]
-    found = [la.spectrum(o, k=1, trend=False, steps=5, probes=2, progress=False) for o in objectives]
+    found = [la.spectrum(o, k=1, trend=False, density=False, progress=False) for o in objectives]
     return found[0], found[1]
 
 

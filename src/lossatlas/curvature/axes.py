@@ -52,7 +52,11 @@ def eigen_plane(
     >>> [round(curvature, 3) for curvature in region.curvatures], region.provenance()["directions"]
     ([4.0, 1.0], 'Hessian axes')
     """
-    if "eigenvector" not in spectrum or set(np.atleast_1d(spectrum["end"])) != {"top", "bottom"}:
+    if (
+        not isinstance(spectrum, xr.Dataset)
+        or "eigenvector" not in spectrum
+        or set(np.atleast_1d(spectrum["end"])) != {"top", "bottom"}
+    ):
         raise InputError(
             "The Dataset lacks the eigenvectors of both ends of a spectrum: "
             "measure it with spectrum(objective, vectors=True)."

@@ -1,46 +1,71 @@
-"""The spectral density of a symmetric operator by stochastic Lanczos quadrature."""
+"""The spectral density of a symmetric operator by stochastic Lanczos quadrature, to a tolerance."""
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import xarray as xr
-from scipy.linalg import eigh_tridiagonal, solve_banded
-from scipy.stats import norm, t
 from torch import Tensor
 
+from lossatlas.curvature.histogram import histogram, smoothed, smoothing
 from lossatlas.curvature.krylov import Floats, KrylovSpace
 from lossatlas.curvature.lanczos import Eigenpairs, Found
-from lossatlas.curvature.operators import Operator
-from lossatlas.curvature.progress import counted, product_bar
+from lossatlas.curvature.operators import Operator, require_operator
+from lossatlas.curvature.progress import Budget, product_bar
+from lossatlas.curvature.quadrature import Rule, mean_and_stderr, sampling_distance, share_interval
 from lossatlas.errors import InputError
 from lossatlas.results.making import result
 
-POINTS = 1024  # of the grid on which the smoothed density is given
-SMOOTHING = 1 / 200  # standard deviation of the Gaussian kernel, as a share of the spectrum's width
-BINS_A_DECADE = 5
-AT_ZERO = 1e-3  # how near to 0, against its distance to other nodes, a node stands for eigenvalues that are 0
+STEPS = 10  # at least of a probe, and between two looks at its error
+LONGEST = 400  # steps of a probe
+WHOLE = 4096  # up to this size all eigenvalues may be computed, where that takes fewer products than a density
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Gauss quadrature of one probe: sum_j w_j f(theta_j) estimates the mean of f over the eigenvalues.
+class Beyond:
+    """What a density is made from: the ``atoms``, eigenvalues that are known one by one, and rules for the others.
 
-    ``below`` is the mass of the negative nodes of the rule that has a node at 0 (Gauss-Radau); the probe's mass below 0
-    is that and no more than the mass of this node more (Krein; Golub & Meurant 2010). ``undecided`` is its mass
-    without that of eigenvalues that are 0, on which the Gauss rule has a node of its own.
+    ``n`` is the size of the matrix. Without rules the atoms are all that there are.
     """
 
-    diagonal: Floats
-    off_diagonal: Floats
-    nodes: Floats
-    weights: Floats
-    below: float
-    undecided: float
-    rounding: float
+    n: int
+    atoms: Floats
+    rules: Sequence[Rule]
+
+    @property
+    def rest(self) -> int:
+        """How many eigenvalues the rules stand for."""
+        return self.n - len(self.atoms)
+
+    @property
+    def extent(self) -> float:
+        """The width of the spectrum."""
+        every = np.concatenate([self.atoms, *(rule.nodes for rule in self.rules)])
+        return float(np.ptp(every)) or float(np.abs(every).max())
+
+    @property
+    def error(self) -> float:
+        """Of int |F - F_n| dx, for the cumulative spectrum F, as a share of the width: quadrature and probes."""
+        if not self.rules or not self.extent:
+            return 0.0
+        return (self.quadrature + self.sampling) / self.extent
+
+    @property
+    def quadrature(self) -> float:
+        return self.rest / self.n * float(np.mean([rule.distance for rule in self.rules]))
+
+    @property
+    def sampling(self) -> float:
+        return self.rest / self.n * sampling_distance(self.rules, self.rest)
+
+    def probes_for(self, tol: float) -> float:
+        """How many probes, as long as these, make their error a half of ``tol``."""
+        return len(self.rules) * (self.sampling / max(tol / 2 * self.extent, 1e-300)) ** 2
 
 
 def spectral_density(
@@ -55,19 +80,24 @@ def spectral_density(
     """phi(lambda) = (1/n) sum_i delta(lambda - lambda_i), by ``steps`` Lanczos steps from each of ``probes`` vectors.
 
     Each random direction z gives, by full reorthogonalisation, nodes theta_j and weights w_j = (first component of the
-    j-th eigenvector of T)^2 that sum to 1. The spread over the probes is the error. Pairs to ``deflate`` are atoms of
-    mass 1/n, and the probes are drawn orthogonal to them. Needs memory for ``steps`` vectors.
+    j-th eigenvector of T)^2 that sum to 1. Pairs to ``deflate`` are atoms of mass 1/n, and the probes are drawn
+    orthogonal to them. Needs memory for ``steps`` vectors.
+
+    Two errors are in every interval: that of the random directions, whose mass on r of N eigenvalues has the beta
+    distribution B(r/2, (N - r)/2), and that of the quadrature, by the bounds of the Gauss-Radau rules on the mass below
+    a number. ``density_error`` is that of the Wasserstein-1 distance int |F - F_n| dx of the cumulative spectrum, as a
+    share of the spectrum's width: the quadrature's, and the ends of the directions' 95 % intervals.
 
     Returns
     -------
     Dataset. Over ``("lambda",)``: ``density``, smoothed by a normal kernel (``attrs["smoothing"]``), of integral 1, and
     ``density_stderr``. Over ``("bin",)``: ``histogram``, the share of the eigenvalues between ``bin_left`` and
     ``bin_right``, bins of equal width in log |lambda| and one about 0, as wide as the nodes next to 0 are apart;
-    ``histogram_stderr``, ``histogram_low`` and ``_high`` (95 %, Student's t over the probes). Over
-    ``("probe", "step")``: ``node``, ``weight``, and T's ``diagonal`` and ``off_diagonal``.
+    ``histogram_stderr``, of the directions, and ``histogram_low`` and ``_high`` (95 %, with the quadrature's error).
+    Over ``("probe", "step")``: ``node``, ``weight``, and T's ``diagonal`` and ``off_diagonal``.
 
-    Numbers: ``negative_mass``, the share of eigenvalues below 0, with ``_low`` and ``_high`` (95 %: probes, and
-    ``undecided_mass``, what the quadrature cannot tell from 0). With ``_stderr``: ``negative_share``, the sum of
+    Numbers: ``negative_mass``, the share of eigenvalues below 0, with ``_low`` and ``_high`` (95 %), and
+    ``undecided_mass``, what the quadrature cannot tell from 0. With ``_stderr``: ``negative_share``, the sum of
     |lambda| below 0 over that of all, which eigenvalues near 0 do not touch; ``trace``; ``frobenius_norm``;
     ``effective_rank`` = (sum |lambda|)^2 / sum lambda^2.
 
@@ -77,7 +107,8 @@ def spectral_density(
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Golub & Meurant 2010, "Matrices, Moments and Quadrature", chapters 3 and 6; Ghorbani, Krishnan & Xiao 2019,
-    "An Investigation into Neural Net Optimization via Hessian Eigenvalue Density", section 2.
+    "An Investigation into Neural Net Optimization via Hessian Eigenvalue Density", section 2; Chen, Trogdon & Ubaru
+    2021, "Analysis of Stochastic Lanczos Quadrature for Spectrum Approximation".
 
     Examples
     --------
@@ -87,22 +118,27 @@ def spectral_density(
     >>> bool(found["negative_mass_low"] < 0.25 < found["negative_mass_high"]), found.attrs["products"]
     (True, 160)
     """
+    require_operator(operator)
     check_probes(steps, probes)
     started = time.perf_counter()
     atoms = np.zeros(0) if deflate is None else deflate.values.numpy()
-    scale = float(np.abs(atoms).max(initial=0))
     locked = None if deflate is None else deflate.vectors
-    with product_bar("spectral density", progress, probes * min(steps, operator.n - len(atoms))) as bar:
-        rules = probe_rules(counted(operator, bar), steps, probes, locked, seed, scale)
-    dataset = density_dataset(rules, atoms, operator.n)
+    if operator.n - len(atoms) < 2:
+        raise InputError(f"{len(atoms)} of {operator.n} eigenpairs are known: nothing is left for a density.")
+    rest = min(steps, operator.n - len(atoms))
+    with product_bar("spectral density", progress, probes * rest) as bar:
+        counted = Budget(bar).counted(operator)
+        prober = Prober(counted, locked, float(np.abs(atoms).max(initial=0)))
+        seeds = np.random.SeedSequence(seed).generate_state(probes)  # adjacent seeds share no probe
+        found = Beyond(operator.n, atoms, [prober.rule(int(each), rest, rest, lambda _: False) for each in seeds])
     return result(
         "spectral_density",
-        dataset,
+        density_dataset(found).assign(moments(found)),
         operator.provenance(),
         n_parameters=operator.n,
         atoms=len(atoms),
         seed=seed,
-        products=sum(len(rule.nodes) for rule in rules),
+        products=sum(len(rule.nodes) for rule in found.rules),
         seconds=time.perf_counter() - started,
     )
 
@@ -110,227 +146,191 @@ def spectral_density(
 def check_probes(steps: int, probes: int) -> None:
     """``InputError`` unless there are at least two of each."""
     if steps < 2 or probes < 2:
-        raise InputError(f"steps={steps}, probes={probes}: give at least 2 of each; the error is taken over probes.")
+        raise InputError(f"steps={steps}, probes={probes}: give at least 2 of each.")
 
 
-def probe_rules(
-    operator: Operator, steps: int, probes: int, locked: Tensor | None, seed: int, scale: float = 0.0
-) -> list[Rule]:
-    """The rules of ``probes`` random vectors orthogonal to the rows of ``locked``, ``steps`` products each."""
-    rest = operator.n - (0 if locked is None else len(locked))
-    if rest < 2:
-        raise InputError(f"{operator.n - rest} of {operator.n} eigenpairs are known: nothing is left for a density.")
-    seeds = np.random.SeedSequence(seed).generate_state(probes)  # adjacent seeds share no probe
-    return [_rule(operator, min(steps, rest), locked, int(s), scale=scale) for s in seeds]
+@dataclass(frozen=True)
+class Prober:
+    """Rules from random vectors orthogonal to the rows of ``locked``; ``scale`` is the largest |lambda| known."""
+
+    operator: Operator
+    locked: Tensor | None
+    scale: float
+
+    def rule(self, seed: int, least: int, most: int, fine: Callable[[Rule], bool]) -> Rule:
+        """Of one vector: ``least`` steps, and more until it is ``fine`` or there are ``most``."""
+        space = KrylovSpace(self.operator, most, torch.Generator().manual_seed(seed), self.locked, self.scale)
+        space.start()
+        while space.size < most and not space.exhausted:
+            space.extend()
+            if space.size >= least and (space.size - least) % STEPS == 0 and fine(_rule(space)):
+                break
+        return _rule(space)
 
 
-def search_rule(found: Found, steps: int) -> Rule | None:
-    """The rule of the random vector that a search began with, without the pairs that it found; None if it is too short.
-
-    The pairs are invariant, so what is left of the space, orthogonal to them, is the Krylov space of what is left of
-    the vector: its Ritz values are the nodes.
-    """
-    space = found.space
-    whole = space.size == space.dimension
-    left = np.setdiff1d(np.arange(space.size), found.chosen)
-    if space.size < space.products or len(left) < 2 or (len(left) < steps and not whole):
-        return None
-    nodes, vectors, _ = space.ritz()
-    # A simple eigenvector takes 1/n of a random vector; one of many equal ones takes all that it has in their span.
-    if (vectors[0, found.chosen] ** 2).max() > 16 / space.dimension:
-        return None
-    start = torch.from_numpy(vectors[0, left])
-    values = torch.from_numpy(nodes[left])
-    # Lanczos on the diagonal matrix of the nodes gives the tridiagonal one, and cuts it to the number of steps.
-    inner = Operator(len(left), lambda rows: rows * values, torch.float64, torch.device("cpu"))
-    return _rule(
-        inner,
-        min(steps, len(left)),
-        None,
-        0,
-        start,
-        exact=whole and len(left) <= steps,
-        scale=float(np.abs(nodes).max()),
-    )
-
-
-def density_dataset(rules: list[Rule], atoms: Floats, n: int) -> xr.Dataset:
-    """The Dataset of ``spectral_density`` from the probes' rules and the atoms."""
-    variables = {
-        **_smoothed(rules, atoms, n),
-        **_histogram(rules, atoms, n),
-        **_negative(rules, atoms, n),
-        **_moments(rules, atoms, n),
-        "node": _padded([rule.nodes for rule in rules]),
-        "weight": _padded([rule.weights for rule in rules]),
-        "diagonal": _padded([rule.diagonal for rule in rules]),
-        "off_diagonal": _padded([np.append(rule.off_diagonal, np.nan) for rule in rules]),
-    }
-    longest = max(len(rule.nodes) for rule in rules)
-    coords = {"probe": np.arange(1, len(rules) + 1), "step": np.arange(1, longest + 1)}
-    attrs = {"steps": longest, "probes": len(rules), "smoothing": _smoothing(rules, atoms)}
-    return xr.Dataset(variables, coords=coords, attrs=attrs)
-
-
-def _rule(
-    operator: Operator,
-    steps: int,
-    locked: Tensor | None,
-    seed: int,
-    start: Tensor | None = None,
-    exact: bool | None = None,
-    scale: float = 0.0,
-) -> Rule:
-    """``exact``: whether the nodes are the eigenvalues themselves; None where the space itself tells."""
-    space = KrylovSpace(operator, steps, torch.Generator().manual_seed(seed), locked, scale)
-    space.start(start)
-    while space.size < steps and not space.exhausted:
-        space.extend()
+def _rule(space: KrylovSpace) -> Rule:
+    """Of the vector that a space grew from."""
     diagonal, off_diagonal = space.tridiagonal()
-    nodes, vectors, residuals = space.ritz()
-    weights = vectors[0] ** 2
-    if exact or (exact is None and (space.exhausted or space.size == space.dimension)):
-        return Rule(
-            diagonal, off_diagonal, nodes, weights, float(weights[nodes < -space.rounding].sum()), 0.0, space.rounding
-        )
-    below, at_zero = _at_zero(diagonal, off_diagonal, space.rounding)
-    undecided = max(0.0, at_zero - _zeros(nodes, weights, residuals))
-    return Rule(diagonal, off_diagonal, nodes, weights, below, undecided, space.rounding)
+    ended = space.exhausted or space.size == space.dimension
+    return Rule(diagonal, off_diagonal, 0.0 if ended else space.beyond, space.rounding)
 
 
-def _zeros(nodes: Floats, weights: Floats, residuals: Floats) -> float:
-    """The mass of a node that lies at 0, and is as sharp, against the distance of its neighbours: eigenvalues 0."""
-    nearest = int(np.abs(nodes).argmin())
-    apart = np.abs(np.delete(nodes, nearest) - nodes[nearest]).min()
-    # The values that a node stands for are residual^2 / distance from it, in the mean.
-    spread = abs(nodes[nearest]) + residuals[nearest] ** 2 / max(apart, np.finfo(float).tiny)
-    return float(weights[nearest]) if spread <= AT_ZERO * apart else 0.0
+def search_rule(found: Found) -> Rule | None:
+    """The rule of the random vector that a search began with, without the pairs that it found; None if it is none.
+
+    It is that of the whole vector, since the pairs are found to a tolerance only, less the mass that it has on them.
+    """
+    run, space = found.run, found.space
+    if run is None:
+        return None
+    rule = Rule(run.diagonal, run.off_diagonal, run.beyond, space.rounding, np.unique(run.chosen))
+    # A simple eigenvector takes 1/n of a random vector; one of many equal ones takes all that it has in their span.
+    alone = float(rule.taken_masses.max()) <= 16 / space.dimension
+    return rule if rule.taken.size < len(run.diagonal) - 1 and alone else None
 
 
-def _at_zero(diagonal: Floats, off_diagonal: Floats, rounding: float) -> tuple[float, float]:
-    """Of the Gauss-Radau rule with a node at 0 (Golub 1973): the masses below 0 and at 0, to within rounding."""
-    last = np.zeros(len(diagonal) - 1)
-    last[-1] = off_diagonal[-1] ** 2
-    # Moved by less than rounding: where 0 is an eigenvalue of T already, there is no such rule.
-    banded = np.zeros((3, len(last)))
-    banded[0, 1:], banded[1], banded[2, :-1] = off_diagonal[:-1], diagonal[:-1] + rounding / 16, off_diagonal[:-1]
-    changed = diagonal.copy()
-    changed[-1] = solve_banded((1, 1), banded, last)[-1]
-    nodes, vectors = eigh_tridiagonal(changed, off_diagonal)
-    weights, small = vectors[0] ** 2, np.abs(nodes) <= rounding
-    return float(weights[(nodes < 0) & ~small].sum()), float(weights[small].sum())
+def density_to_tolerance(
+    operator: Operator, run: Found, tol: float, least: tuple[int, int], budget: Budget, seed: int
+) -> Beyond:
+    """What a density of ``error`` ``tol`` is made from, with the pairs and the space of a search, and more probes.
 
-
-def _smoothing(rules: list[Rule], atoms: Floats) -> float:
-    low, high = _range(rules, atoms)
-    # Values that are equal to within rounding need a kernel that numbers can tell apart.
-    return float((max(high - low, 1e-6 * max(abs(low), abs(high))) or 1.0) * SMOOTHING)
-
-
-def _range(rules: list[Rule], atoms: Floats) -> tuple[float, float]:
-    every = np.concatenate([atoms, *(rule.nodes for rule in rules)])
-    return float(every.min()), float(every.max())
-
-
-def _smoothed(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
-    width, (low, high) = _smoothing(rules, atoms), _range(rules, atoms)
-    grid = np.linspace(low - 6 * width, high + 6 * width, POINTS)
-
-    def kernels(at: Floats, masses: Floats) -> Floats:
-        density: Floats = norm.pdf(grid[:, None], at, width) @ masses
-        return density
-
-    share = len(atoms) / n
-    fixed = kernels(atoms, np.full(len(atoms), 1 / n))
-    each = np.array([fixed + kernels(rule.nodes, (1 - share) * rule.weights) for rule in rules])
-    return {
-        "lambda": xr.Variable("lambda", grid),
-        "density": xr.Variable("lambda", each.mean(0)),
-        "density_stderr": xr.Variable("lambda", _stderr(each)),
-    }
-
-
-def _histogram(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
-    edges = _edges(rules, atoms)
-    fixed = np.histogram(atoms, edges)[0] / n
-    share = 1 - len(atoms) / n
-    each = np.array([fixed + share * np.histogram(rule.nodes, edges, weights=rule.weights)[0] for rule in rules])
-    mean, stderr = each.mean(0), _stderr(each)
-    half = _student(len(rules)) * stderr
-    columns = {
-        "histogram": mean,
-        "histogram_stderr": stderr,
-        "histogram_low": np.clip(mean - half, 0, 1),
-        "histogram_high": np.clip(mean + half, 0, 1),
-        "bin_left": edges[:-1],
-        "bin_right": edges[1:],
-    }
-    return {name: xr.Variable("bin", column) for name, column in columns.items()}
-
-
-def _edges(rules: list[Rule], atoms: Floats) -> Floats:
-    """Equal in log |lambda| on both sides of a bin about 0, which is as wide as the nodes next to 0 are apart."""
-    low, high = _range(rules, atoms)
-    reach = max(abs(low), abs(high)) * (1 + 1e-9) or 1.0
-    nearest = float(np.mean([np.sort(np.abs(rule.nodes))[:2].mean() for rule in rules]))
-    inner = min(max(nearest, 1e-12 * reach), reach / 2)
-    count = max(2, 1 + int(np.ceil(BINS_A_DECADE * np.log10(reach / inner))))
-    positive = np.geomspace(inner, reach, count)
-    return np.concatenate([-positive[::-1], positive])
-
-
-def _negative(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
-    rounding = max(rule.rounding for rule in rules)
-    share, known = 1 - len(atoms) / n, float((atoms < -rounding).sum()) / n
-    each = np.array([rule.below + rule.undecided / 2 for rule in rules])
-    value = known + share * float(each.mean())
-    # What the rule leaves open at 0 counts as uniform between its ends.
-    open_part = float(np.mean([rule.undecided for rule in rules])) / np.sqrt(12)
-    half = _student(len(rules)) * share * float(np.hypot(_stderr(each), open_part))
-    return _numbers(
-        negative_mass=value,
-        negative_mass_low=max(0.0, value - half),
-        negative_mass_high=min(1.0, value + half),
-        undecided_mass=share * float(np.mean([rule.undecided for rule in rules])),
-    )
-
-
-def _moments(rules: list[Rule], atoms: Floats, n: int) -> dict[str, xr.Variable]:
+    The vector that the search began with is the first probe. Each further one is followed until its quadrature takes a
+    half of ``tol`` at most, and there are as many as the error of so many random directions asks; ``least`` are steps
+    and probes at least. Where that would take as many products as there are eigenvalues left, the search's space is
+    completed, which gives them all. ``budget`` may end it sooner; without any rule there is no density.
+    """
+    pairs = _distinct(run.pairs)
+    n, atoms = operator.n, pairs.values.numpy()
     rest = n - len(atoms)
-    traces = np.array([atoms.sum() + rest * rule.weights @ rule.nodes for rule in rules])
-    squares = np.array([atoms @ atoms + rest * rule.weights @ rule.nodes**2 for rule in rules])
-    sizes = np.array([np.abs(atoms).sum() + rest * rule.weights @ np.abs(rule.nodes) for rule in rules])
-    below = np.array([-atoms[atoms < 0].sum() - rest * rule.weights @ np.minimum(rule.nodes, 0) for rule in rules])
-    shares = below / np.maximum(sizes, np.finfo(float).tiny)
-    frobenius = float(np.sqrt(squares.mean()))
-    return _numbers(
-        negative_share=float(shares.mean()),
-        negative_share_stderr=float(_stderr(shares)),
-        trace=float(traces.mean()),
-        trace_stderr=float(_stderr(traces)),
-        frobenius_norm=frobenius,
-        frobenius_norm_stderr=float(_stderr(squares)) / (2 * frobenius) if frobenius else 0.0,
-        effective_rank=float(sizes.mean() ** 2 / squares.mean()) if frobenius else 0.0,
-        effective_rank_stderr=float(_stderr(sizes**2 / np.maximum(squares, np.finfo(float).tiny))),
+    if run.space.size == n or rest < 2:  # all that there is
+        return _completed(run.space)
+    first, rules = search_rule(run), list[Rule]()
+    steps, probes = min(least[0], rest), least[1]
+
+    def fine(rule: Rule) -> bool:
+        found = Beyond(n, atoms, [rule])
+        return found.quadrature <= tol / 2 * found.extent
+
+    if first is not None and len(first.nodes) >= steps and fine(first):
+        rules.append(first)
+    prober = Prober(operator, pairs.vectors, float(np.abs(atoms).max(initial=0)))
+    seeds = np.random.SeedSequence(seed + 1)
+    while True:
+        found = Beyond(n, atoms, rules)
+        missing = math.ceil(max(probes, found.probes_for(tol) if rules else 1)) - len(rules)
+        if missing <= 0 and fine(rules[-1]):
+            return found
+        each = max((len(rule.nodes) for rule in rules), default=max(steps, STEPS))
+        left = n - run.space.size
+        coarse = bool(rules) and not fine(rules[-1])  # more such probes would not help
+        if (coarse or missing * each >= left) and n <= WHOLE and budget.left() >= left:
+            return _completed(run.space)
+        if coarse or budget.left() < each:
+            return _as_it_is(found, first)
+        budget.expect(missing * each)
+        most = int(min(rest, LONGEST, budget.left(), left if n <= WHOLE else rest))
+        rules.append(prober.rule(int(seeds.spawn(1)[0].generate_state(1)[0]), steps, most, fine))
+
+
+def _as_it_is(found: Beyond, first: Rule | None) -> Beyond:
+    return found if found.rules or first is None else replace(found, rules=[first])
+
+
+def _completed(space: KrylovSpace) -> Beyond:
+    """All eigenvalues, from a space that is made to be the whole."""
+    space.widen(space.dimension)
+    while space.size < space.dimension:
+        if space.exhausted:
+            space.start()
+        space.extend()
+    return Beyond(space.dimension, space.ritz()[0], [])
+
+
+def _distinct(pairs: Eigenpairs) -> Eigenpairs:
+    """Each pair once: where the ends meet, those in the middle are in both."""
+    overlaps = (pairs.vectors @ pairs.vectors.T).abs().cpu() > 0.5
+    first = torch.tensor([not bool(row[:i].any()) for i, row in enumerate(overlaps)])
+    return replace(pairs, values=pairs.values[first], vectors=pairs.vectors[first.to(pairs.vectors.device)])
+
+
+def density_dataset(found: Beyond) -> xr.Dataset:
+    """The Dataset of ``spectral_density``, without what ``moments`` gives."""
+    variables = {**smoothed(found.rules, found.atoms, found.n), **histogram(found.rules, found.atoms, found.n)}
+    variables |= _negative(found) | numbers(density_error=found.error)
+    attrs = {"smoothing": smoothing(found.rules, found.atoms)}
+    if not found.rules:
+        return xr.Dataset(variables, attrs=attrs | {"steps": 0, "probes": 0})
+    longest = max(len(rule.diagonal) for rule in found.rules)
+    columns = {
+        "node": [rule.nodes for rule in found.rules],
+        "weight": [rule.weights for rule in found.rules],
+        "diagonal": [rule.diagonal for rule in found.rules],
+        "off_diagonal": [rule.off_diagonal for rule in found.rules],
+    }
+    variables |= {name: _padded(rows, longest) for name, rows in columns.items()}
+    coords = {"probe": np.arange(1, len(found.rules) + 1), "step": np.arange(1, longest + 1)}
+    return xr.Dataset(variables, coords=coords, attrs=attrs | {"steps": longest, "probes": len(found.rules)})
+
+
+def _negative(found: Beyond) -> dict[str, xr.Variable]:
+    """The share below 0 by the bounds of the quadrature and the law of the probes; what is near 0 counts half."""
+    rounding = max((rule.rounding for rule in found.rules), default=_resolution(found.atoms))
+    known, share = float((found.atoms < -rounding).sum()) / found.n, found.rest / found.n
+    undecided = float((np.abs(found.atoms) <= rounding).sum()) / found.n if not found.rules else 0.0
+    low = high = value = np.zeros(1)
+    if found.rules:
+        low, high = (np.mean([[rule.below_zero[i]] for rule in found.rules], axis=0) for i in (0, 1))
+        value, undecided = (low + high) / 2, share * float((high - low)[0])
+        low, high = share_interval(low, high, found.rest, len(found.rules))
+    return numbers(
+        negative_mass=known + share * float(value[0]),
+        negative_mass_low=known + share * float(min(low, value)[0]),
+        negative_mass_high=known + share * float(max(high, value)[0]),
+        undecided_mass=undecided,
     )
 
 
-def _numbers(**values: float) -> dict[str, xr.Variable]:
+def _resolution(atoms: Floats) -> float:
+    return 1e-12 * float(np.abs(atoms).max(initial=0))
+
+
+def moments(found: Beyond) -> dict[str, xr.Variable]:
+    """Trace, norm, effective rank and the share of |lambda| below 0, with standard errors."""
+    trace, square, size, below = (
+        _total(found, f) for f in (lambda x: x, lambda x: x**2, np.abs, lambda x: -np.minimum(x, 0))
+    )
+    tiny = np.finfo(float).tiny
+    share, rank = below[0] / max(size[0], tiny), size[0] ** 2 / max(square[0], tiny)
+    ratio = _total(found, lambda x: -np.minimum(x, 0) - share * np.abs(x))[1] / max(size[0], tiny)
+    # The error of s^2 / q to first order is that of (2 s |lambda| - (s^2 / q) lambda^2) / q.
+    spread = _total(found, lambda x: 2 * size[0] * np.abs(x) - rank * x**2)[1] / max(square[0], tiny)
+    frobenius = math.sqrt(square[0])
+    return numbers(
+        negative_share=share,
+        negative_share_stderr=ratio,
+        trace=trace[0],
+        trace_stderr=trace[1],
+        frobenius_norm=frobenius,
+        frobenius_norm_stderr=square[1] / (2 * frobenius) if frobenius else 0.0,
+        effective_rank=rank,
+        effective_rank_stderr=spread,
+    )
+
+
+def _total(found: Beyond, f: Callable[[Floats], Floats]) -> tuple[float, float]:
+    """The sum of f over all eigenvalues, and its standard error."""
+    known = float(f(found.atoms).sum())
+    if not found.rules:
+        return known, 0.0
+    mean, stderr = mean_and_stderr(found.rules, f, found.rest)
+    return known + found.rest * mean, found.rest * stderr
+
+
+def numbers(**values: float) -> dict[str, xr.Variable]:
+    """Scalar variables."""
     return {name: xr.Variable((), value) for name, value in values.items()}
 
 
-def _padded(rows: list[Floats]) -> xr.Variable:
-    """Rows of unequal length, filled with NaN: a space can be exhausted before its last step."""
-    longest = max(map(len, rows))
-    padded = [np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows]
-    return xr.Variable(("probe", "step"), np.array(padded))
-
-
-def _stderr(each: Floats) -> Floats:
-    stderr: Floats = each.std(axis=0, ddof=1) / np.sqrt(len(each))
-    return stderr
-
-
-def _student(count: int) -> float:
-    """The 0.975 quantile of Student's t for a mean of ``count``."""
-    return float(t.ppf(0.975, count - 1))
+def _padded(rows: list[Floats], longest: int) -> xr.Variable:
+    stacked = [np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows]
+    return xr.Variable(("probe", "step"), np.array(stacked))

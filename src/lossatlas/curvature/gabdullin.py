@@ -43,7 +43,7 @@ def gabdullin(density: xr.Dataset) -> xr.Dataset:
     >>> bool(abs(found["k_h1"] - 1 / 9) < 3 * found["k_h1_stderr"])
     True
     """
-    if "diagonal" not in density or density.attrs.get("atoms"):
+    if not isinstance(density, xr.Dataset) or "diagonal" not in density or density.attrs.get("atoms"):
         raise InputError(
             "The criteria need plain stochastic Lanczos quadrature: give spectral_density(operator), without deflate."
         )

@@ -16,6 +16,7 @@ from lossatlas.curvature.operators import Operator
 from lossatlas.errors import NumericalError
 
 Floats = NDArray[np.float64]
+FIRST = 64  # vectors for which there is memory at first; it grows as the space does
 PIECE = 8192  # numbers that are summed in the vectors' own type
 
 
@@ -35,10 +36,11 @@ class KrylovSpace:
         scale: float = 0.0,
     ):
         self._operator, self._generator = operator, generator
-        self._rows = torch.empty(capacity, operator.n, dtype=operator.dtype, device=operator.device)
+        self._rows = torch.empty(min(capacity, FIRST), operator.n, dtype=operator.dtype, device=operator.device)
         self._locked = self._rows[:0] if locked is None else locked.to(self._rows)
         self._scale = scale  # of the operator, where more is known of it than the space shows
         self._T = np.zeros((capacity, capacity))
+        self._skew = np.zeros((capacity, capacity))
         self._pending: list[Tensor] = []
         self._C: list[Floats] = []  # a row of length ``capacity`` for each pending vector
         self.capacity = capacity
@@ -69,9 +71,39 @@ class KrylovSpace:
     @property
     def rounding(self) -> float:
         """The residual that rounding alone can leave: some units in the last place of the operator's norm."""
-        norm = np.linalg.norm(self._T[: self.size, : self.size], ord=np.inf) if self.size else 0.0
         eps = float(torch.finfo(self._operator.dtype).eps)
-        return 16 * (1 + self._restarts) * eps * max(float(norm), self._scale)
+        return 16 * (1 + self._restarts) * eps * max(self.norm, self._scale)
+
+    @property
+    def norm(self) -> float:
+        """|T|, by its largest row sum."""
+        return float(np.linalg.norm(self._T[: self.size, : self.size], ord=np.inf)) if self.size else 0.0
+
+    def extent_of_last(self, count: int) -> tuple[float, float]:
+        """The least and the largest Ritz value of the last so many vectors of the basis."""
+        inner = slice(self.size - count, self.size)
+        values = np.linalg.eigvalsh(self._T[inner, inner])
+        return float(values[0]), float(values[-1])
+
+    @property
+    def asymmetry(self) -> float:
+        """The largest |u' A z - z' A u| over unit vectors u, z of the space: 0 but for errors of the products.
+
+        Of what was multiplied since the last restart.
+        """
+        skew = self._skew[: self.size, : self.size]
+        return float(np.linalg.norm(skew - skew.T, ord=2)) if self.size else 0.0
+
+    @property
+    def square(self) -> float:
+        """tr V A A V' = |T|^2 + |C|^2."""
+        m = self.size
+        return float((self._T[:m, :m] ** 2).sum() + sum((row[:m] ** 2).sum() for row in self._C))
+
+    @property
+    def beyond(self) -> float:
+        """The next off-diagonal entry of T, for a space that was grown from one vector; 0 where there is none."""
+        return float(self._C[-1][self.size - 1]) if self._C else 0.0
 
     @property
     def basis(self) -> Tensor:
@@ -83,13 +115,22 @@ class KrylovSpace:
         """tr T."""
         return float(np.trace(self._T[: self.size, : self.size]))
 
+    def widen(self, capacity: int) -> None:
+        """Let it grow to so many vectors, where that is more than before."""
+        more = capacity - self.capacity
+        if more <= 0:
+            return
+        self._T, self._skew = (np.pad(matrix, (0, more)) for matrix in (self._T, self._skew))
+        self._C = [np.pad(row, (0, more)) for row in self._C]
+        self.capacity = capacity
+
     def start(self, vector: Tensor | None = None) -> None:
         """A further pending vector, random by default, that the space does not contain; none where it is whole."""
         if self.whole:
             return
         if vector is None:
             vector = torch.randn(self._operator.n, generator=self._generator, dtype=torch.float64)
-        vector, _ = self._orthogonal(vector.to(self._rows))
+        vector = self._orthogonal(vector.to(self._rows))[0]
         self._pending.append(unit(vector))
         self._C.append(np.zeros(self.capacity))
 
@@ -97,6 +138,8 @@ class KrylovSpace:
         """Multiply one pending vector, the oldest by default: one product, and what is new of it is pending."""
         vector, known = self._pending.pop(which), self._C.pop(which)
         m = self.size
+        if m == len(self._rows):
+            self._rows = torch.cat([self._rows, torch.empty_like(self._rows[: self.capacity - m])])
         self._rows[m] = vector
         self._T[m, :m] = self._T[:m, m] = known[:m]
         product = self._operator @ vector
@@ -104,8 +147,9 @@ class KrylovSpace:
             raise NumericalError("The product with the operator holds NaN or infinite numbers: check the matrix.")
         self.products += 1
         self.size += 1
-        self._T[m, m] = float(dots(vector[None], product))
-        left, along = self._orthogonal(product)
+        left, along, within = self._orthogonal(product)
+        self._T[m, m] = within[m]
+        self._skew[:m, m] = within[:m] - known[:m]
         for row, coefficient in zip(self._C, along, strict=True):
             row[m] = coefficient
         beta = float(norms(left))
@@ -133,7 +177,7 @@ class KrylovSpace:
         for row in self._C:
             row[:k] = row[: self.size] @ weights
             row[k:] = 0
-        self._T[:] = 0
+        self._T[:], self._skew[:] = 0, 0
         self._T[range(k), range(k)] = values
         self.size = k
         self._restarts += 1
@@ -143,18 +187,17 @@ class KrylovSpace:
         m = self.size
         return self._T[:m, :m].diagonal().copy(), self._T[:m, :m].diagonal(1).copy()
 
-    def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Floats]:
-        """What is left of a vector, and its coefficients along the pending ones."""
+    def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Floats, Floats]:
+        """What is left of a vector, its coefficients along the pending vectors, and those along the basis."""
         pending = torch.stack(self._pending) if self._pending else self._rows[:0]
-        basis = self._rows[: self.size]
-        along = torch.zeros(len(pending), dtype=torch.float64)
+        along, within = (torch.zeros(count, dtype=torch.float64) for count in (len(pending), self.size))
         for _ in range(2):  # twice is enough (Giraud et al. 2005)
-            for rows in (self._locked, basis):
-                vector = vector - rows.T @ dots(rows, vector).to(vector)
-            coefficients = dots(pending, vector)
-            vector = vector - pending.T @ coefficients.to(vector)
-            along += coefficients.cpu()
-        return vector, along.numpy()
+            for rows, total in ((self._locked, None), (self._rows[: self.size], within), (pending, along)):
+                coefficients = dots(rows, vector)
+                vector = vector - rows.T @ coefficients.to(vector)
+                if total is not None:
+                    total += coefficients.cpu()
+        return vector, along.numpy(), within.numpy()
 
 
 def dots(rows: Tensor, vector: Tensor) -> Tensor:

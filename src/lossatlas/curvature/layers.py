@@ -7,18 +7,19 @@ import glob
 import numpy as np
 import xarray as xr
 
-from lossatlas.curvature.lanczos import top_eigenpairs
+from lossatlas.curvature.lanczos import search
 from lossatlas.curvature.operators import hessian
-from lossatlas.curvature.progress import Bar, counted
+from lossatlas.curvature.progress import Budget
 from lossatlas.curvature.trace import trace
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.objective import Objective
 
+LEAST = 100  # products that a layer may take
+SHARE = 0.9  # of the budget, for the pairs
 
-def layer_variables(
-    objective: Objective, k: int, tol: float, seed: int, bar: Bar
-) -> tuple[dict[str, xr.Variable], int]:
-    """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and the products spent.
+
+def layer_variables(objective: Objective, k: int, tol: float, seed: int, budget: Budget) -> tuple[xr.Dataset, str]:
+    """Variables over ``("layer", "end", "rank")`` and ``("layer",)``, and a note or ``""``.
 
     A layer is a module with parameters of its own; its block is H restricted to them. Where it has fewer than k, the
     ranks beyond are NaN.
@@ -26,19 +27,23 @@ def layer_variables(
     layers = _layers(objective.space)
     values = np.full((len(layers), 2, k), np.nan)
     residuals = np.full_like(values, np.nan)
-    traces, sizes, spent = [], [], 0
+    traces, sizes = [], []
+    short = f"No spectra of the layers: {budget.describe()} left too little for them."
     for row, names in enumerate(layers.values()):
+        if budget.left() < LEAST:
+            return xr.Dataset(), short
         part = objective.restricted([glob.escape(name) for name in names])
-        operator = counted(hessian(part), bar)
+        operator = budget.counted(hessian(part))
         kept = min(k, part.n_parameters)
-        pairs = top_eigenpairs(operator, kept, which="both", tol=tol, floor=tol, seed=seed)  # some are 0
+        pairs = search(operator, kept, which="both", tol=tol, floor=tol, budget=budget, share=SHARE, seed=seed).pairs
+        if budget.left() < LEAST:
+            return xr.Dataset(), short
         values[row, :, :kept] = pairs.values.reshape(2, kept).numpy()
         residuals[row, :, :kept] = pairs.residuals.reshape(2, kept).numpy()
-        traces.append(trace(operator, seed=seed))
+        traces.append(trace(operator, max_products=int(min(1000, budget.left())), seed=seed))
         sizes.append(part.n_parameters)
-        spent += pairs.products + traces[-1].products
     over = ("layer", "end", "rank")
-    return {
+    variables = {
         "layer": xr.Variable("layer", list(layers)),
         "layer_eigenvalue": xr.Variable(over, values),
         "layer_residual": xr.Variable(over, residuals),
@@ -46,7 +51,8 @@ def layer_variables(
         "layer_trace_stderr": xr.Variable("layer", [found.stderr for found in traces]),
         "layer_trace_reason": xr.Variable("layer", [found.reason for found in traces]),
         "layer_size": xr.Variable("layer", sizes),
-    }, spent
+    }
+    return xr.Dataset(variables), ""
 
 
 def _layers(space: ParameterSpace) -> dict[str, list[str]]:

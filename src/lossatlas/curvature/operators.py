@@ -103,6 +103,15 @@ class Operator:
         return "products as given" if self.products is None else self.products.explain()
 
 
+def require_operator(given: object) -> None:
+    """``InputError`` for what is no ``Operator``, such as an ``Objective``."""
+    if not isinstance(given, Operator):
+        raise InputError(
+            f"An operator is needed, and this is of the type {type(given).__name__}: "
+            "give la.hessian(objective), la.gauss_newton(objective), la.fisher(objective), or another la.Operator."
+        )
+
+
 def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
     """H = grad grad' L(theta) at ``objective.point``, by exact Hessian-vector products.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import torch
 import xarray as xr
 
-from lossatlas.curvature.operators import Operator, hessian
+from lossatlas.curvature.operators import Operator, hessian, require_operator
 from lossatlas.curvature.progress import counted, product_bar
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
@@ -37,6 +37,8 @@ def power_iteration(operators: Operator | Iterable[Operator], *, steps: int = 15
     >>> round(float(power_iteration(operator)["eigenvalue"][-1]), 4)
     4.0
     """
+    if not isinstance(operators, Iterable):
+        require_operator(operators)
     changing = not isinstance(operators, Operator)
     source = iter(operators) if not isinstance(operators, Operator) else itertools.repeat(operators)
     vector, values = torch.empty(0), list[float]()

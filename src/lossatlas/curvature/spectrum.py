@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+import warnings
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import xarray as xr
 
-from lossatlas.curvature.density import check_probes, density_dataset, probe_rules, search_rule
+from lossatlas.curvature.density import Beyond, density_dataset, density_to_tolerance, moments, numbers
 from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
-from lossatlas.curvature.progress import counted, product_bar
-from lossatlas.curvature.trace import COLUMNS, TraceEstimate, estimated, exact_trace
+from lossatlas.curvature.progress import Budget, product_bar
+from lossatlas.curvature.trace import COLUMNS, Known, NormEstimate, Probes, TraceEstimate, exact_trace
 from lossatlas.curvature.trend import trend_variables
-from lossatlas.errors import InputError
+from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
 from lossatlas.results.making import result
 
-TRACE_PRODUCTS = 1000  # at most, without those of the density
+TRACE_PRODUCTS = 1000  # at most
+PAIRS = 0.5  # of a budget, at most, for the pairs where trace or density are to follow
 
 
 def spectrum(
@@ -28,14 +30,18 @@ def spectrum(
     k: int = 10,
     *,
     tol: float = 1e-3,
+    trace: bool = True,
     trace_tol: float = 0.01,
-    steps: int = 80,
-    probes: int = 4,
+    density: bool = True,
+    density_tol: float = 0.01,
+    steps: int = 10,
+    probes: int = 1,
     trend: bool = True,
     layers: bool = False,
     vectors: bool = False,
     parameters: str | None = None,
     max_products: int | None = None,
+    max_seconds: float | None = None,
     max_memory: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -44,16 +50,22 @@ def spectrum(
 
     Returns
     -------
-    Dataset. Over ``("end", "rank")``, ``end`` in ``"top"`` (descending) and ``"bottom"`` (ascending): ``eigenvalue``;
-    ``residual`` = |H v - lambda v|, measured, within which a true eigenvalue of *this data's* H lies; the solver stops
-    at ``tol`` |lambda|, or at ``tol`` max |lambda| / 100 where lambda may be 0;
+    Dataset. Over ``("end", "rank")``, ``end`` in ``"top"`` (descending) and ``"bottom"`` (ascending): ``eigenvalue`` =
+    v' H v; ``residual`` = |H v - lambda v|, measured, within which a true eigenvalue of *this data's* H lies, and not
+    below ``attrs["asymmetry"]``, that of the products; the solver stops at ``tol`` |lambda|, or at ``tol`` max
+    |lambda| / 100 where lambda may be 0;
     ``eigenvalue_stderr``, the data-sampling error of v' H v at the converged v, from its values on the batches (NaN
     with a single batch). ``largest_gap``, the largest lambda_i - lambda_(i+1) at the top, and ``largest_gap_rank``, i.
 
-    ``trace`` with ``trace_stderr`` and its 95 % interval, ``trace_low`` to ``trace_high``: exact (0) where that is
-    cheap (see ``trace``), else to ``trace_tol``; ``attrs["trace_method"]`` says which, ``attrs["trace_reason"]`` why it
-    is not exact, ``attrs["trace_probes"]`` how many probes it took. All that
-    ``spectral_density`` gives, from ``probes`` directions orthogonal to the pairs, ``steps`` each; the pairs are atoms.
+    ``trace=True``: ``trace`` with ``trace_stderr`` and its 95 % interval, ``trace_low`` to ``trace_high``: exact (0)
+    where that is cheap (see ``la.trace``), else to ``trace_tol``, from random directions orthogonal to the space that
+    the pairs were found in; ``attrs["trace_method"]`` says which, ``attrs["trace_reason"]`` why it is not exact,
+    ``attrs["trace_probes"]`` how many directions it took. ``frobenius_norm`` with ``_stderr``, ``_low`` and ``_high``,
+    from the same.
+
+    ``density=True``: all else that ``spectral_density`` gives, with the pairs as atoms, to a ``density_error``
+    of ``density_tol``: the Wasserstein-1 distance of the cumulative spectrum as a share of the spectrum's width. The
+    space of the pairs is its first probe; ``steps`` and ``probes`` are how many there are at least.
 
     ``trend=True``: over ``("n_examples", "replicate")``, ``trend_eigenvalue``, the largest eigenvalue on random
     subsets of n/2, n/4, n/8 and n/16 examples, with ``trend_eigenvalue_stderr``: E lambda_max of a subset is larger
@@ -69,18 +81,21 @@ def spectrum(
 
     ``parameters``, a glob such as ``"layer4.*"``: of the Hessian of ``objective.restricted(parameters)``.
 
-    ``max_memory`` in bytes is what ``hessian`` may keep between products; ``max_products`` limits the search for pairs.
-    ``attrs`` count the products by what they served. What misses its tolerance is returned with a
-    ``ConvergenceWarning``.
+    ``max_products``, with all of the data, and ``max_seconds`` limit the whole; half is kept for trace and density.
+    What misses its tolerance is there with its wider error and a ``ConvergenceWarning``, and ``attrs["note"]`` tells
+    about how many products more it would take. ``max_memory`` in bytes is what ``hessian`` may keep between products.
+    ``attrs`` count the products by what they served.
 
     Raises
     ------
-    InputError : as ``hessian``, ``top_eigenpairs`` and ``spectral_density``, or a ``trace_tol`` that is not positive.
+    InputError : as ``hessian`` and ``top_eigenpairs``, a tolerance or a limit that is not positive, fewer than 2
+        ``steps`` or 1 of ``probes``.
     NonFiniteLoss : the loss at the objective's point is NaN or infinite.
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Ghorbani, Krishnan & Xiao 2019, "An Investigation into Neural Net Optimization via Hessian Eigenvalue
-    Density"; Papyan 2020, "Traces of Class/Cross-Class Structure Pervade Deep Learning Spectra".
+    Density"; Papyan 2020, "Traces of Class/Cross-Class Structure Pervade Deep Learning Spectra"; Chen, Trogdon & Ubaru
+    2021, "Analysis of Stochastic Lanczos Quadrature for Spectrum Approximation".
 
     Examples
     --------
@@ -90,73 +105,87 @@ def spectrum(
     >>> found["eigenvalue"].values.round(4).tolist(), round(float(found["trace"]), 4)
     ([[4.0], [1.0]], 5.0)
     """
-    check_probes(steps, probes)
-    if not trace_tol > 0:
-        raise InputError(f"trace_tol={trace_tol}: give a positive relative error, such as 0.01.")
+    _check({"trace_tol": trace_tol, "density_tol": density_tol}, steps, probes)
     objective = objective if parameters is None else objective.restricted(parameters)
     objective.require_finite()
     started = time.perf_counter()
-    with product_bar("spectrum", progress) as bar:
-        operator = counted(hessian(objective, max_memory=max_memory), bar)
-        run = search(operator, k, which="both", tol=tol, floor=tol / 100, max_products=max_products, seed=seed)
-        pairs = run.pairs
-        dataset = _eigenvalues(operator, pairs, k)
-        dataset, found, added = _with_density(dataset, operator, run, trace_tol, steps, probes, seed)
-        spent = {
-            "products_eigenpairs": pairs.products,
-            "products_errors": len(pairs.values),
-            "products_density": added,
-            "products_trace": found.products,
-        }
-        note = ""
+    with Budget(product_bar("spectrum", progress), max_products, max_seconds) as budget:
+        _check_limit(k, objective.n_parameters, budget)
+        operator = budget.counted(hessian(objective, max_memory=max_memory))
+        share = PAIRS if trace or density else 1.0
+        run = search(operator, k, which="both", tol=tol, floor=tol / 100, budget=budget, share=share, seed=seed)
+        gathered = _Gathered(budget, [_unfinished(run, budget)])
+        gathered.add("eigenpairs", _eigenvalues(run.pairs, k))
+        if density:
+            budget.about("density")
+            beyond = density_to_tolerance(operator, run, density_tol, (steps, probes), budget, seed)
+            gathered.add("density", *_density(beyond, density_tol, budget))
+        if trace:
+            budget.about("trace")
+            gathered.add("trace", *_trace_and_norm(operator, run, trace_tol, budget, seed))
         if trend:
-            bar.set_postfix_str("subsets of the data")
-            trends, spent["products_trend"], note = trend_variables(objective, pairs, seed, bar)
-            dataset = dataset.assign(trends)
+            budget.about("subsets of the data")
+            gathered.add("trend", *trend_variables(objective, run.pairs, seed, budget))
         if layers:
-            bar.set_postfix_str("layers")
-            blocks, spent["products_layers"] = layer_variables(objective, k, tol, seed, bar)
-            dataset = dataset.assign(blocks)
+            budget.about("layers")
+            gathered.add("layers", *layer_variables(objective, k, tol, seed, budget))
         if vectors:
-            dataset = dataset.assign(_vectors(objective, pairs, k))
+            gathered.dataset = gathered.dataset.assign(_vectors(objective, run.pairs, k))
     return result(
         "spectrum",
-        dataset,
+        gathered.dataset,
         objective.provenance(),
-        spent,
+        gathered.products,
         parameters=parameters,
         tol=tol,
-        products=sum(spent.values()),
-        converged=int(pairs.converged.all()),
-        trace_method=found.method,
-        trace_reason=found.reason or None,
-        trace_probes=found.probes,
+        density_tol=density_tol if density else None,
+        products=sum(gathered.products.values()),
+        converged=int(run.pairs.converged.all()),
+        asymmetry=run.pairs.asymmetry,
         route=operator.explain(),
         loss=objective.value() if vectors else None,
         seed=seed,
         stderr_over="batches",
-        note=note or None,
+        note=" ".join(filter(None, gathered.notes)) or None,
         seconds=time.perf_counter() - started,
     )
 
 
-def _eigenvalues(operator: Operator, pairs: Eigenpairs, k: int) -> xr.Dataset:
-    """The pairs, with the residual that is measured: the products tell the data's error too."""
-    assert operator.products is not None
-    weights = operator.products.weights
-    total, forms = torch.zeros_like(pairs.vectors, dtype=torch.float64), []
-    for weight, products in operator.products.by_batch(pairs.vectors):
-        total += weight * products.double()
-        forms.append((products * pairs.vectors).double().sum(1).cpu())
-    total /= sum(weights)
-    samples = operator.products.samples(forms)
-    unit = pairs.vectors.double()
-    residuals = torch.linalg.vector_norm(total - pairs.values.to(unit)[:, None] * unit, dim=1).cpu()
-    columns = {
-        "eigenvalue": pairs.values,
-        "residual": residuals,
-        "eigenvalue_stderr": torch.tensor([sample.stderr for sample in samples]),
-    }
+@dataclass
+class _Gathered:
+    """The parts of a spectrum as they are measured: variables and attributes, notes, and the products of each."""
+
+    budget: Budget
+    notes: list[str]
+    dataset: xr.Dataset = field(default_factory=xr.Dataset)
+    products: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, part: xr.Dataset, note: str = "") -> None:
+        attrs = self.dataset.attrs | part.attrs
+        self.dataset = self.dataset.merge(part, overwrite_vars=list(part.variables)).assign_attrs(attrs)
+        self.notes.append(note)
+        self.products[f"products_{name}"] = self.budget.whole - sum(self.products.values())
+
+
+def _check(tolerances: dict[str, float], steps: int, probes: int) -> None:
+    for name, tol in tolerances.items():
+        if not tol > 0:
+            raise InputError(f"{name}={tol}: give a positive relative error, such as 0.01.")
+    if steps < 2 or probes < 1:
+        raise InputError(f"steps={steps}, probes={probes}: give at least 2 steps and 1 probe.")
+
+
+def _check_limit(k: int, n: int, budget: Budget) -> None:
+    least = min(2 * k, n) + 2 * k
+    if budget.max_products is not None and budget.max_products < least:
+        raise InputError(
+            f"max_products={budget.max_products} cannot give {2 * k} eigenpairs and measure them: "
+            f"allow at least {least}."
+        )
+
+
+def _eigenvalues(pairs: Eigenpairs, k: int) -> xr.Dataset:
+    columns = {"eigenvalue": pairs.values, "residual": pairs.residuals, "eigenvalue_stderr": pairs.stderrs}
     dataset = xr.Dataset(
         {name: (("end", "rank"), column.reshape(2, k).numpy()) for name, column in columns.items()},
         coords={"end": ["top", "bottom"], "rank": np.arange(1, k + 1)},
@@ -168,63 +197,68 @@ def _eigenvalues(operator: Operator, pairs: Eigenpairs, k: int) -> xr.Dataset:
     return dataset
 
 
-def _distinct(pairs: Eigenpairs) -> Eigenpairs:
-    """Each pair once: where the ends meet, those in the middle are in both."""
-    overlaps = (pairs.vectors @ pairs.vectors.T).abs().cpu() > 0.5
-    first = torch.tensor([not bool(row[:i].any()) for i, row in enumerate(overlaps)])
-    return replace(pairs, values=pairs.values[first], vectors=pairs.vectors[first.to(pairs.vectors.device)])
+def _unfinished(run: Found, budget: Budget) -> str:
+    """What more the pairs would take, where a limit ended their search."""
+    if not budget.limited or bool(run.pairs.converged.all()):
+        return ""
+    more = f"about {run.missing:,.0f} products more" if np.isfinite(run.missing) else "many products more"
+    return f"The pairs did not reach tol within {budget.describe()}: that would take {more}."
 
 
-def _with_density(
-    dataset: xr.Dataset, operator: Operator, run: Found, tol: float, steps: int, probes: int, seed: int
-) -> tuple[xr.Dataset, TraceEstimate, int]:
-    """All of ``spectral_density``, the trace, and the products that the probes took.
+def _density(found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, str]:
+    if not found.rules and found.rest:
+        return xr.Dataset(), f"No density: {budget.describe()} left no products for it."
+    every = moments(found)
+    dataset = density_dataset(found).assign({name: every[name] for name in every if not name.startswith("trace")})
+    if found.error <= tol:
+        return dataset, ""
+    steps = max(len(rule.nodes) for rule in found.rules)
+    more = max(found.probes_for(tol) - len(found.rules), 1) * steps
+    note = f"The density's error is {found.error:.2g} of the spectrum's width, not density_tol={tol:g}"
+    warnings.warn(f"{note}: allow more products.", ConvergenceWarning, stacklevel=3)
+    return dataset, f"{note}: that would take about {more:,.0f} products more."
 
-    The search for the pairs is one of the probes; the trace is exact, or from the probes and as many more as it takes.
+
+def _trace_and_norm(operator: Operator, run: Found, tol: float, budget: Budget, seed: int) -> tuple[xr.Dataset, str]:
+    """Both from random directions beyond the whole space of the search, and a note where there is no product left for
+    them; exact where all eigenvalues are known.
     """
-    known = _distinct(run.pairs)
-    rest = operator.n - len(known.values)
-    if rest < 2:
-        return _all_known(dataset, known, operator)
-    first = search_rule(run, steps)
-    fresh = probe_rules(
-        operator, steps, probes - (first is not None), known.vectors, seed + 1, float(known.values.abs().max())
-    )
-    density = density_dataset([first, *fresh] if first else fresh, known.values.numpy(), operator.n)
+    if run.space.size == operator.n:
+        values = run.space.ritz()[0]
+        norm = float(np.linalg.norm(values))
+        found = exact_trace(torch.from_numpy(values), COLUMNS)
+        return _trace_dataset(found).assign(_norm_variables(NormEstimate(norm, 0.0, norm, norm))), ""
     exact = operator.exact_diagonal()
+    probes = Probes(operator, Known.of(run.space), seed + 2)
+    if budget.left() < 2:
+        known = None if exact.values is None else exact_trace(exact.values)
+        note = f"No {'Frobenius norm' if known else 'trace'}: {budget.describe()} left no products for it."
+        return _trace_dataset(known) if known else xr.Dataset(), note
     if exact.values is not None:
         found = exact_trace(exact.values)
     else:
-        # The probes' own first moments, and further probes until the standard error is met.
-        moments = rest * (density["node"] * density["weight"]).sum("step").to_numpy()
-        base = float(known.values.sum())
-        found = estimated(operator, known.vectors, base, moments, 0, tol, TRACE_PRODUCTS, seed + 2)
-        found = found.because(exact.reason)
-    density = density.assign(_trace_variables(found))
-    return dataset.merge(density).assign_attrs(density.attrs), found, sum(len(rule.nodes) for rule in fresh)
+        found = probes.trace(tol, TRACE_PRODUCTS, budget).because(exact.reason)
+    return _trace_dataset(found).assign(_norm_variables(probes.norm(budget))), _missed(found, tol)
 
 
-def _all_known(dataset: xr.Dataset, known: Eigenpairs, operator: Operator) -> tuple[xr.Dataset, TraceEstimate, int]:
-    """Where at most one eigenvalue is left: what the pairs themselves tell."""
-    trace = float(operator.rows(torch.eye(operator.n).to(operator.device, operator.dtype)).double().diagonal().sum())
-    every = known.values.numpy()
-    if len(every) < operator.n:
-        every = np.append(every, trace - every.sum())
-    rounding = 16 * torch.finfo(operator.dtype).eps * float(np.abs(every).max())
-    below = float((every < -rounding).mean())
-    found = TraceEstimate(trace, 0.0, trace, trace, operator.n, COLUMNS)
-    added = _trace_variables(found) | {
-        "frobenius_norm": float(np.linalg.norm(every)),
-        "frobenius_norm_stderr": 0.0,
-        "negative_mass": below,
-        "negative_mass_low": below,
-        "negative_mass_high": below,
-    }
-    return dataset.assign(added), found, 0
+def _missed(found: TraceEstimate, tol: float) -> str:
+    """What more an estimate of the trace would take, where it misses its tolerance."""
+    share = found.stderr / max(abs(found.value), 1e-300)
+    if share <= tol:
+        return ""
+    more = found.probes * ((share / tol) ** 2 - 1)
+    return f"The trace's standard error is {share:.2g} of it, not trace_tol={tol:g}: about {more:,.0f} products more."
 
 
-def _trace_variables(found: TraceEstimate) -> dict[str, float]:
-    return {"trace": found.value, "trace_stderr": found.stderr, "trace_low": found.low, "trace_high": found.high}
+def _norm_variables(size: NormEstimate) -> dict[str, xr.Variable]:
+    named = {"": size.value, "_stderr": size.stderr, "_low": size.low, "_high": size.high}
+    return numbers(**{f"frobenius_norm{end}": value for end, value in named.items()})
+
+
+def _trace_dataset(found: TraceEstimate) -> xr.Dataset:
+    told = {"trace_method": found.method, "trace_probes": found.probes, "trace_reason": found.reason}
+    values = numbers(trace=found.value, trace_stderr=found.stderr, trace_low=found.low, trace_high=found.high)
+    return xr.Dataset(values, attrs={name: value for name, value in told.items() if value != ""})
 
 
 def _vectors(objective: Objective, pairs: Eigenpairs, k: int) -> dict[str, xr.Variable]:

@@ -11,8 +11,9 @@ import torch
 from scipy.stats import t
 from torch import Tensor
 
-from lossatlas.curvature.krylov import Floats, KrylovSpace, unit
-from lossatlas.curvature.operators import Operator
+from lossatlas.curvature.krylov import Floats, KrylovSpace, norms, unit
+from lossatlas.curvature.operators import Operator, require_operator
+from lossatlas.curvature.progress import Budget
 from lossatlas.errors import ConvergenceWarning, InputError, NumericalError
 
 SMALL = 64  # up to this size all columns are multiplied
@@ -42,6 +43,29 @@ class TraceEstimate:
     def because(self, reason: str) -> TraceEstimate:
         """The same, with ``reason`` where it is not exact."""
         return self if self.method.startswith(EXACT) else replace(self, reason=reason)
+
+
+@dataclass(frozen=True)
+class NormEstimate:
+    """|A| in the Frobenius norm with its standard error (0 where it is exact) and 95 % interval."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of A on the span of an orthonormal ``basis`` V ``(m, n)``: tr V A V' and tr V A A V'."""
+
+    basis: Tensor
+    trace: float
+    square: float
+
+    @staticmethod
+    def of(space: KrylovSpace) -> Known:
+        return Known(space.basis, space.trace, space.square)
 
 
 @dataclass(frozen=True)
@@ -100,6 +124,7 @@ def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, se
     >>> round(found.value, 5), found.stderr, found.method
     (5.0, 0.0, 'exact: a backward pass for each output')
     """
+    require_operator(operator)
     _check(tol, max_products)
     exact = operator.exact_diagonal()
     if exact.values is not None:
@@ -107,9 +132,9 @@ def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, se
     return _trace_of_products(operator, tol, max_products, seed).because(exact.reason)
 
 
-def exact_trace(diagonal: Tensor) -> TraceEstimate:
-    """The sum of the diagonal that backward passes gave."""
-    return _exact(float(diagonal.sum()), 0, BACKWARD)
+def exact_trace(numbers: Tensor, method: str = BACKWARD) -> TraceEstimate:
+    """The sum of a diagonal, or of all eigenvalues, that took no product of its own."""
+    return _exact(float(numbers.sum()), 0, method)
 
 
 def _trace_of_products(operator: Operator, tol: float, max_products: int, seed: int) -> TraceEstimate:
@@ -117,59 +142,97 @@ def _trace_of_products(operator: Operator, tol: float, max_products: int, seed: 
         return _exact(float(_columns(operator).sum()), operator.n, COLUMNS)
     generator = torch.Generator().manual_seed(seed)
     short = _space(operator, min(SHORT, operator.n - 2), generator)
-    samples = rest_samples(operator, short.basis, ROUND, generator)
-    if _needed(short.trace, samples, tol) <= 3 * LONG:
-        return estimated(operator, short.basis, short.trace, samples, short.products + ROUND, tol, max_products, seed)
-    space = _space(operator, min(LONG, operator.n - 2), generator)
-    samples = rest_samples(operator, space.basis, ROUND, generator)
-    spent = short.products + space.products + 2 * ROUND
-    return estimated(operator, space.basis, space.trace, samples, spent, tol, max_products, seed)
+    probes = Probes(operator, Known.of(short), seed, short.products)
+    probes.draw(ROUND)
+    if probes.needed(tol) > 3 * LONG:
+        spent = probes.products
+        space = _space(operator, min(LONG, operator.n - 2), generator)
+        probes = Probes(operator, Known.of(space), seed, spent + space.products)
+    return probes.trace(tol, max_products)
 
 
-def estimated(
-    operator: Operator,
-    basis: Tensor,
-    base: float,
-    samples: Floats,
-    spent: int,
-    tol: float,
-    max_products: int,
-    seed: int,
-) -> TraceEstimate:
-    """tr A = ``base`` on the span of ``basis`` + the mean of samples for the rest, with as many more as ``tol`` takes.
+class Probes:
+    """Random vectors z orthogonal to what is known of A, |z|^2 = n - m, that tell tr A and |A|^2 of the rest.
 
-    Where that would be as many as there are columns, from all of them.
+    E z' A z and E |A z|^2 are the traces of A and of A A beyond the known space. ``products`` counts those spent, with
+    ``spent`` before.
     """
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-    if (missing := ROUND - len(samples)) > 0:  # a few that agree by chance would end it
-        samples = np.concatenate([samples, rest_samples(operator, basis, missing, generator)])
-        spent += missing
-    first = samples
-    while (needed := math.ceil(_needed(base, samples, tol)) - len(samples)) > 0:
-        if operator.n <= min(needed, max_products - spent):
-            return _exact(float(_columns(operator).sum()), spent + operator.n, COLUMNS)
-        rounds = min(-(-needed // ROUND), (max_products - spent) // ROUND)
-        if not rounds:
-            break
-        more = [rest_samples(operator, basis, ROUND, generator) for _ in range(rounds)]
-        samples, spent = np.concatenate([samples, *more]), spent + rounds * ROUND
-    value, stderr = base + float(samples.mean()), float(samples.std(ddof=1)) / math.sqrt(len(samples))
-    half = max(_half_width(first, len(samples)), _half_width(samples, len(samples)))
-    if stderr > tol * abs(value):
-        _warn(f"The trace is {value:.4g} with a standard error of {stderr:.2g}", tol, spent, stacklevel=4)
-    method = f"estimate: {len(samples)} probes orthogonal to {len(basis)} vectors"
-    return TraceEstimate(value, stderr, value - half, value + half, spent, method, probes=len(samples))
+
+    def __init__(self, operator: Operator, known: Known, seed: int, spent: int = 0) -> None:
+        self._operator, self._known = operator, known
+        self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+        self._forms, self._squares = np.zeros(0), np.zeros(0)
+        self.products = spent
+
+    def __len__(self) -> int:
+        return len(self._forms)
+
+    def draw(self, count: int) -> None:
+        """So many probes more, a product each."""
+        basis, n = self._known.basis, self._operator.n
+        z = basis.new_empty(count, n)
+        for row in z:  # one at a time in float64, so that the type does not decide on them
+            row.copy_(torch.randn(n, generator=self._generator, dtype=torch.float64))
+        for _ in range(2):
+            z = z - (z @ basis.T) @ basis
+        z = unit(z)
+        products = _finite(self._operator.rows(z))
+        rest = n - len(basis)
+        forms = (z * products).sum(1, dtype=torch.float64).cpu().numpy()
+        self._forms = np.concatenate([self._forms, rest * forms])
+        self._squares = np.concatenate([self._squares, rest * (norms(products) ** 2).cpu().numpy()])
+        self.products += count
+
+    def needed(self, tol: float) -> float:
+        """How many probes reach a standard error of ``tol`` |tr A|, by the spread of these."""
+        value = self._known.trace + float(self._forms.mean())
+        return float(self._forms.var(ddof=1)) / max(tol * abs(value), 1e-150) ** 2
+
+    def trace(self, tol: float, max_products: int, budget: Budget | None = None) -> TraceEstimate:
+        """tr A, from as many probes as ``tol`` takes, or from all columns where that would be as many.
+
+        ``budget``, where there is one, may end it sooner; it must allow 2 probes.
+        """
+        self.draw(min(ROUND - len(self), self._left(budget)))
+        first = self._forms
+        while (missing := math.ceil(self.needed(tol)) - len(self)) > 0:
+            left = max_products - self.products
+            if self._operator.n <= min(missing, left, self._left(budget)):
+                columns = float(_columns(self._operator).sum())
+                return _exact(columns, self.products + self._operator.n, COLUMNS)
+            if not (more := min(ROUND, left // ROUND * ROUND, self._left(budget))):
+                break
+            if budget is not None:
+                budget.expect(min(missing, left))
+            self.draw(more)
+        value = self._known.trace + float(self._forms.mean())
+        stderr = float(self._forms.std(ddof=1)) / math.sqrt(len(self))
+        half = max(_half_width(first, len(self)), _half_width(self._forms, len(self)))
+        if stderr > tol * abs(value):
+            _warn(f"The trace is {value:.4g} with a standard error of {stderr:.2g}", tol, self.products, stacklevel=4)
+        method = f"estimate: {len(self)} probes orthogonal to {len(self._known.basis)} vectors"
+        return TraceEstimate(value, stderr, value - half, value + half, self.products, method, probes=len(self))
+
+    def norm(self, budget: Budget | None = None) -> NormEstimate:
+        """|A|, from the probes that there are, and 10 of them if ``budget``, which must allow 2, has so many; the
+        interval of |A|^2 is Student's.
+        """
+        self.draw(max(min(ROUND - len(self), self._left(budget)), 0))
+        square, half = self._known.square + float(self._squares.mean()), _half_width(self._squares, len(self))
+        stderr = float(self._squares.std(ddof=1)) / math.sqrt(len(self))
+        value = math.sqrt(square)
+        low, high = math.sqrt(max(square - half, self._known.square)), math.sqrt(square + half)
+        return NormEstimate(value, stderr / (2 * value) if value else 0.0, low, high)
+
+    @staticmethod
+    def _left(budget: Budget | None) -> int:
+        left = math.inf if budget is None else budget.left()
+        return max(int(left), 0) if math.isfinite(left) else 2**60
 
 
 def _half_width(known: Floats, count: int) -> float:
     """Of the 95 % interval of a mean of ``count``, by the spread of those that decided on their number."""
     return float(t.ppf(0.975, len(known) - 1) * known.std(ddof=1)) / math.sqrt(count)
-
-
-def _needed(base: float, samples: Floats, tol: float) -> float:
-    """How many samples reach a standard error of ``tol`` |trace|, by the spread of these."""
-    value = base + float(samples.mean())
-    return float(samples.var(ddof=1)) / max(tol * abs(value), 1e-150) ** 2
 
 
 def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, seed: int = 0) -> DiagonalEstimate:
@@ -204,6 +267,8 @@ def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, s
     >>> diagonal(la.hessian(la.Objective(model, torch.nn.functional.mse_loss, data))).values
     tensor([4.0000, 1.0000], dtype=torch.float64)
     """
+    require_operator(operator)
+    require_operator(operator)
     _check(tol, max_products)
     exact = operator.exact_diagonal()
     if exact.values is not None:
@@ -233,19 +298,6 @@ def _estimated_diagonal(operator: Operator, tol: float, max_products: int, seed:
     if share > tol:
         _warn(f"The diagonal's error is {share:.1%} of it", tol, spent, stacklevel=3)
     return DiagonalEstimate(mean, stderr, spent, f"estimate: {spent} probes", reason)
-
-
-def rest_samples(operator: Operator, basis: Tensor, count: int, generator: torch.Generator) -> Floats:
-    """z' A z for ``count`` random z orthogonal to the rows of ``basis``, |z|^2 = n - m: unbiased for that trace."""
-    probes = torch.randn(count, operator.n, generator=generator, dtype=torch.float64).to(
-        operator.device, operator.dtype
-    )
-    for _ in range(2):
-        probes = probes - (probes @ basis.T) @ basis
-    probes = unit(probes)
-    forms = _finite((probes.double() * operator.rows(probes).double()).sum(1))
-    samples: Floats = (operator.n - len(basis)) * forms.cpu().numpy()
-    return samples
 
 
 def _columns(operator: Operator) -> Tensor:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lossatlas.curvature.lanczos import Eigenpairs, search
 from lossatlas.curvature.operators import hessian
-from lossatlas.curvature.progress import Bar, counted
+from lossatlas.curvature.progress import Budget
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
 
@@ -20,10 +20,8 @@ REPLICATES = 4  # disjoint subsets of a size, where there are so many
 TOLERANCE = 1e-2  # of the solver, far below the spread of the subsets
 
 
-def trend_variables(
-    objective: Objective, pairs: Eigenpairs, seed: int, bar: Bar
-) -> tuple[dict[str, xr.Variable], int, str]:
-    """Variables over ``("n_examples", "replicate")``, products in units of the whole data, and a note or ``""``.
+def trend_variables(objective: Objective, pairs: Eigenpairs, seed: int, budget: Budget) -> tuple[xr.Dataset, str]:
+    """Variables over ``("n_examples", "replicate")``, and a note or ``""``.
 
     E lambda_max(H_S) >= lambda_max(E H_S), since lambda_max is convex (Jensen). Subsets of one size are disjoint, so
     that their spread is that of independent samples.
@@ -33,31 +31,26 @@ def trend_variables(
     sizes = [n // 2**j for j in range(HALVINGS, 0, -1) if n // 2**j >= 2]
     values = np.full((len(sizes), REPLICATES), np.nan)
     stderrs = np.full_like(values, np.nan)
-    spent = 0.0
     for row, size in enumerate(sizes):
         for column in range(min(REPLICATES, n // size)):
+            if budget.left() < 2:
+                return xr.Dataset(), f"No trend over the number of examples: {budget.describe()} left none for it."
             try:
                 part = objective.examples(order[column * size : (column + 1) * size])
             except InputError as reason:
-                return {}, 0, f"No trend over the number of examples: {reason}"
-            operator = counted(hessian(part), bar)
+                return xr.Dataset(), f"No trend over the number of examples: {reason}"
+            operator = budget.counted(hessian(part), size / n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
                 found = search(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, seed=seed).pairs
+            budget.add(size / n)  # the pair's own, that measures it
             values[row, column] = float(found.values[0])
-            assert operator.products is not None
-            stderrs[row, column] = math.hypot(
-                operator.products.forms(found.vectors)[0].stderr, float(found.residuals[0])
-            )
-            spent += (found.products + 1) * size / n
+            stderrs[row, column] = math.hypot(float(found.stderrs[0]), float(found.residuals[0]))
     over = ("n_examples", "replicate")
-    return (
-        {
-            "trend_eigenvalue": xr.Variable(over, values),
-            "trend_eigenvalue_stderr": xr.Variable(over, stderrs),
-            "n_examples": xr.Variable("n_examples", sizes),
-            "replicate": xr.Variable("replicate", np.arange(1, REPLICATES + 1)),
-        },
-        round(spent),
-        "",
-    )
+    variables = {
+        "trend_eigenvalue": xr.Variable(over, values),
+        "trend_eigenvalue_stderr": xr.Variable(over, stderrs),
+        "n_examples": xr.Variable("n_examples", sizes),
+        "replicate": xr.Variable("replicate", np.arange(1, REPLICATES + 1)),
+    }
+    return xr.Dataset(variables), ""

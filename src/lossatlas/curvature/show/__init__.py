@@ -21,14 +21,18 @@ class SpectrumOptions(Options):
 
     k: int = Field(10, ge=1, description="eigenvalues at each end")
     tol: Tolerance = Field(1e-3, description="relative residual to reach")
+    trace: bool = Field(True, description="the trace and the Frobenius norm too")
     trace_tol: Tolerance = Field(0.01, description="relative standard error of the trace to reach")
-    steps: int = Field(80, ge=2, description="Lanczos steps of the density")
-    probes: int = Field(4, ge=2, description="random vectors of the density")
+    density: bool = Field(True, description="the density of the spectrum too")
+    density_tol: Tolerance = Field(0.01, description="Wasserstein-1 error of the density to reach, of the width")
+    steps: int = Field(10, ge=2, description="Lanczos steps of a probe of the density, at least")
+    probes: int = Field(1, ge=1, description="random vectors of the density, at least")
     trend: bool = Field(True, description="the largest eigenvalue on subsets of the data too")
     layers: bool = Field(False, description="the spectrum of each layer's block too")
     vectors: bool = Field(False, description="keep the eigenvectors")
     parameters: str | None = Field(None, description="a glob: only these parameters vary")
-    max_products: int | None = Field(None, ge=1, description="Hessian-vector products to spend at most")
+    max_products: int | None = Field(None, ge=1, description="Hessian-vector products to spend at most, on all of it")
+    max_seconds: float | None = Field(None, gt=0, description="seconds to spend at most, on all of it")
     max_memory: int | None = Field(None, ge=0, description="bytes to keep between products at most")
     seed: int = Field(0, ge=0, description="of the random vectors")
 
@@ -71,7 +75,8 @@ _DENSITY: dict[str, tuple[str, ...] | None] = {
     "effective_rank": (),
     "effective_rank_stderr": (),
     "frobenius_norm": (),
-    "frobenius_norm_stderr": (),
+    "frobenius_norm_*": (),
+    "density_error": (),
 }
 
 SPECTRUM = Kind(
@@ -88,13 +93,11 @@ SPECTRUM = Kind(
             "eigenvalue": ("end", "rank"),
             "residual": ("end", "rank"),
             "eigenvalue_stderr": ("end", "rank"),
-            "trace": (),
-            "trace_stderr": (),
         },
         optional=_DENSITY
         | {
-            "trace_low": (),
-            "trace_high": (),
+            "trace": (),
+            "trace_*": (),
             "largest_gap": (),
             "largest_gap_rank": (),
             "n_examples": ("n_examples",),
@@ -109,11 +112,12 @@ SPECTRUM = Kind(
             "slope": ("end", "rank"),
             "point": ("parameter",),
         },
-        attrs=(*OBJECTIVE, "tol", "converged", "products", "products_eigenpairs", "trace_method", "seed"),
+        attrs=(*OBJECTIVE, "tol", "converged", "products", "products_eigenpairs", "seed"),
         optional_attrs=(
             *COMMON,
-            *("steps", "probes", "smoothing", "loss", "parameters", "route", "trace_reason", "trace_probes"),
-            *("products_density", "products_trace", "products_errors", "products_trend", "products_layers"),
+            *("steps", "probes", "smoothing", "density_tol", "loss", "parameters", "route", "asymmetry"),
+            *("trace_method", "trace_reason", "trace_probes"),
+            *("products_density", "products_trace", "products_trend", "products_layers"),
         ),
     ),
     figures=function_at(f"{_SHOW}.groups:spectra"),

@@ -51,9 +51,9 @@ def scalars(datasets: Sequence[xr.Dataset]) -> str:
     share = any("negative_mass" in d for d in datasets)
     gap = any("largest_gap" in d for d in datasets)
     return joined(
-        "Numbers of the whole spectrum ± one standard error over the probes; a quantity without an error was computed "
-        "exactly.",
-        "The interval of the share below 0 is a 95 % one, from the probes and the quadrature." if share else "",
+        "Numbers of the whole spectrum ± one standard error, from the random directions and the quadrature; a quantity "
+        "without an error was computed exactly.",
+        "The interval of the share below 0 is a 95 % one." if share else "",
         "The error of the largest gap is the sum of the two residuals." if gap else "",
         sentence(datasets, "trace_method", "Trace, {}."),
         sentence(datasets, "route", "Products: {}."),
@@ -82,8 +82,8 @@ def density(datasets: Sequence[xr.Dataset]) -> str:
         f"How the eigenvalues of the {matrix(datasets[0])}{restricted(datasets[0])} are distributed, by stochastic "
         "Lanczos quadrature with full reorthogonalisation. Left: the density, each eigenvalue smoothed by a Gaussian "
         f"kernel{kernel}. Right: the share of the eigenvalues in bins of equal width in the logarithm of their "
-        f"magnitude, the negative ones mirrored about 0, and one bin about 0.{known} Bands and bars: 95 % over the "
-        "probes. Both vertical axes are logarithmic.",
+        f"magnitude, the negative ones mirrored about 0, and one bin about 0.{known} Bands and bars: 95 % "
+        "intervals, from the random directions and the quadrature. Both vertical axes are logarithmic.",
         quadrature(datasets),
         examples(datasets),
     )

@@ -75,7 +75,7 @@ def no_negative_curvature(dataset: xr.Dataset) -> Claim:
 def few_negative_eigenvalues(dataset: xr.Dataset, share: float = 0.01) -> Claim:
     """Whether at most this share of the eigenvalues is negative, from the density's own interval."""
     known = {"steps": "Lanczos steps", "probes": "probes"}
-    how = ", ".join(f"{dataset.attrs[key]} {name}" for key, name in known.items() if key in dataset.attrs)
+    how = ", ".join(f"{dataset.attrs[key]} {name}" for key, name in known.items() if dataset.attrs.get(key))
     return Claim(
         hypothesis=f"At most {100 * share:g} % of the eigenvalues of the {_at_the_point(dataset)} are negative",
         statistic=f"share of the eigenvalues below 0, threshold {share:g}",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lossatlas.drawing.style import FloatArray
 
 TINY = 1e-300  # stands for 0 on a logarithmic axis
+QUANTILE = float(stats.norm.ppf(0.975))
 DEEPEST = 1e-9  # of the highest value: where the axis ends if nothing says what one eigenvalue is
 
 
@@ -29,7 +30,7 @@ DEEPEST = 1e-9  # of the highest value: where the axis ends if nothing says what
 def spectral_density(*datasets: xr.Dataset) -> Figure:
     """The density of the eigenvalues (left) and their share in bins of log |lambda| (right), a row a network.
 
-    Bands: 95 % over the probes. Markers and stems: the eigenvalues known one by one, each with mass 1/n.
+    Bands: 95 % intervals. Markers and stems: the eigenvalues known one by one, each with mass 1/n.
     """
     rows = len(datasets)
     figure = Figure(figsize=(WIDTH, 0.5 + 2.3 * rows), layout="constrained")
@@ -49,20 +50,15 @@ def spectral_density(*datasets: xr.Dataset) -> Figure:
 
 def _density(axes: Axes, dataset: xr.Dataset) -> None:
     grid, density = values(dataset, "lambda"), values(dataset, "density")
-    half = _quantile(dataset) * values(dataset, "density_stderr")
+    half = QUANTILE * values(dataset, "density_stderr")
     low = np.maximum(density - half, TINY)
-    axes.fill_between(grid, low, density + half, color=BLUE, alpha=0.3, linewidth=0, label="95 % over the probes")
+    axes.fill_between(grid, low, density + half, color=BLUE, alpha=0.3, linewidth=0, label="95 % interval")
     axes.plot(grid, density, color=BLUE, linewidth=1, label="stochastic Lanczos quadrature")
     known = atoms(dataset)
     if known.size:
         at = np.interp(known, grid, density)
         axes.plot(known, at, "o", color=VERMILLION, markersize=3, label="eigenvalues known one by one")
     axes.set_yscale("log")
-
-
-def _quantile(dataset: xr.Dataset) -> float:
-    """Student's, since the probes are few."""
-    return float(stats.t.ppf(0.975, max(int(dataset.attrs["probes"]) - 1, 1)))
 
 
 def atoms(dataset: xr.Dataset) -> FloatArray:

@@ -48,7 +48,7 @@ def _ends(dataset: xr.Dataset) -> Iterator[str]:
 
 
 def _trace(dataset: xr.Dataset) -> Iterator[str]:
-    if "top" in dataset["end"].to_numpy():
+    if "trace" in dataset and "top" in dataset["end"].to_numpy():
         leading, k = number(float(dataset["eigenvalue"].sel(end="top").sum())), dataset.sizes["rank"]
         yield f"Its trace is {value(dataset, 'trace')}; the {k} largest eigenvalues add up to {leading}."
     yield from _estimate("The trace", dataset.attrs.get("trace_reason"))

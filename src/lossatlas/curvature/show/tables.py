@@ -22,6 +22,7 @@ Row = tuple[str, Callable[["xr.Dataset"], str]]
 SCALARS: tuple[tuple[str, Row], ...] = (
     ("trace", ("trace", lambda d: value(d, "trace"))),
     ("frobenius_norm", ("Frobenius norm", lambda d: value(d, "frobenius_norm"))),
+    ("density_error", ("error of the density, as a share of the width", lambda d: percent(scalar(d, "density_error")))),
     ("negative_mass", ("share of the eigenvalues below 0", share_below_0)),
     ("undecided_mass", ("share of the eigenvalues not told from 0", lambda d: percent(scalar(d, "undecided_mass")))),
     ("negative_share", ("share of |λ| below 0", lambda d: value(d, "negative_share"))),
@@ -32,7 +33,6 @@ COSTS = {
     "eigenpairs": "products for the eigenpairs",
     "density": "products for the density",
     "trace": "products for the trace",
-    "errors": "products for the errors of the data",
     "trend": "products for the subsets",
     "layers": "products for the layers",
 }

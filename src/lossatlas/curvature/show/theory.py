@@ -69,13 +69,15 @@ DENSITY = Topic(
         paragraph(
             "which is exact for polynomials $f$ of degree up to $2m - 1$. For a $v$ of random direction the left side "
             "has the expectation $\\mathrm{tr} \\, f(H) / n$, so a mean over a few such probes estimates the "
-            "distribution, and the spread over the probes gives its error. For the picture of the density each mass is "
+            "distribution. The mass of $v$ on $r$ of the eigenvalues has the beta distribution with the parameters "
+            "$r / 2$ and $(n - r) / 2$, which gives the probes' error; the Gauss-Radau rules bound that of the "
+            "quadrature. For the picture of the density each mass is "
             "smoothed by a Gaussian kernel. Eigenpairs that are known one by one are projected out of the probes and "
             "enter as masses of $1/n$. With $m$ nodes the quadrature cannot say how eigenvalues are spread within a "
             "dense cluster, such as the one about 0, only what mass the cluster has. The share of negative eigenvalues "
             "is bracketed for each probe by the rule that has a node at 0 (Gauss-Radau): it lies between the mass of "
-            "the negative nodes and that mass with the node at 0 added; the interval given holds this and the spread "
-            "over the probes. The effective rank is"
+            "the negative nodes and that mass with the node at 0 added; the interval given holds this and the error "
+            "of the probes. The effective rank is"
         ),
         Formula(
             r"r = \frac{\left( \sum_{i} \left| \lambda_i \right| \right)^{2}}{\sum_{i} \lambda_i^{2}} \leq n, \qquad "
