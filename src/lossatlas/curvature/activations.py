@@ -73,7 +73,7 @@ class _InActivations(Hessian):
         # A pass over the data: how many activations each batch has.
         self.sizes = [self._size(batch, index) for index, batch in enumerate(objective.batches)]
 
-    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+    def kept(self, theta: Tensor, batch: Any, index: int, known: bool = False) -> Map:
         return super().kept(torch.zeros(self.sizes[index]).to(theta), batch, index)
 
     def losses(self, theta: Tensor, batch: Any, index: int) -> Tensor:
@@ -114,10 +114,8 @@ class _Blocks:
     def __init__(self, objective: Objective, form: _InActivations, max_memory: int | None) -> None:
         if max_memory is not None and max_memory < 0:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
-        self._batches, self._shares = (
-            objective.batches,
-            np.divide(objective.batches.weights, sum(objective.batches.weights)),
-        )
+        weights = objective.batches.weights
+        self._batches, self._shares = objective.batches, [weight / sum(weights) for weight in weights]
         self._routes = Routes(form, objective.point.detach().clone(), 1.0, False)
         self._ends = np.cumsum([0, *form.sizes])
         self.n = int(self._ends[-1])

@@ -55,8 +55,8 @@ class Cotangents:
             yield from (column * size for column in _roots(self._function.losses, outputs, batch[1]))
         elif self._kind == "empirical":
             yield self._slope(outputs, batch[1], scales * size)
-        for _, (targets, coefficients) in drawn:
-            yield self._slope(outputs, targets, coefficients.rsqrt() * size / len(drawn) ** 0.5)
+        for _, (targets, counts) in drawn:
+            yield self._slope(outputs, targets, scales * counts.sqrt() * size / len(drawn) ** 0.5)
 
     def _slope(self, outputs: Tensor, targets: Any, scales: Tensor) -> Tensor:
         with _surroundings(outputs.device):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError
 from lossatlas.evaluation.products.diagonal import ExactDiagonal, exact_diagonal
-from lossatlas.evaluation.products.likelihood import SampledFisher, draw
+from lossatlas.evaluation.products.likelihood import Sampled, SampledFisher, draw
 from lossatlas.evaluation.products.linearised import (
     EmpiricalFisher,
     GaussNewton,
@@ -260,19 +260,23 @@ def matrix_products(
     return Products(form, source, weights, objective.point, max_memory, stage=stage, period=period)
 
 
-def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[Any]:
-    """The batches, ``draws`` times over, with ``Drawn`` targets in place of the data's.
+def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[tuple[Any, Sampled]]:
+    """The batches, ``draws`` times over, with targets drawn from the model in place of the data's.
 
     Raises ``InputError`` for a loss that is no negative log-likelihood from which could be drawn.
     """
     function, generator = objective.function, torch.Generator().manual_seed(seed)
+    form = EmpiricalFisher(function)
     with torch.no_grad(), preserved_rng(objective.device):
         tensors = function.tensors(objective.point)
-        return [
-            (batch[0], draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator))
-            for _ in range(draws)
-            for index, batch in enumerate(objective.batches)
-        ]
+
+        def sampled(batch: Any, index: int) -> Sampled:
+            drawn = draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator)
+            scales = form.scales(function.measure(tensors, copied(batch), index), batch)
+            return Sampled(drawn.targets, 1 / (drawn.coefficients * scales**2))
+
+        again = range(draws)
+        return [(batch[0], sampled(batch, index)) for _ in again for index, batch in enumerate(objective.batches)]
 
 
 def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:

@@ -21,15 +21,22 @@ class Drawn(NamedTuple):
     coefficients: Tensor
 
 
-class SampledFisher(EmpiricalFisher):
-    """F_b = mean_i c_i s_i s_i', with s_i the gradient of log p of what was drawn; batches hold ``Drawn`` targets.
+class Sampled(NamedTuple):
+    """Drawn targets, and of how many terms the loss of each example is the mean, 1 where it is their sum."""
 
-    E s_i s_i' is the sum of that of the terms, which are drawn independently and have gradients of mean 0.
+    targets: Tensor
+    counts: Tensor
+
+
+class SampledFisher(EmpiricalFisher):
+    """F_b = mean_i share_i m_i g_i g_i', g_i the gradient of a mean of m_i terms; batches hold ``Sampled`` targets.
+
+    m_i E g_i g_i' is the mean of that of the terms, which are drawn independently and have gradients of mean 0.
     """
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
-        inputs, (targets, coefficients) = batch
-        scaled: Tensor = self.losses(theta, (inputs, targets), index) * coefficients.rsqrt()
+        inputs, (targets, counts) = batch
+        scaled: Tensor = super()._each(theta, (inputs, targets), index) * counts.sqrt()
         return scaled
 
 
