@@ -143,7 +143,7 @@ class _Blocks:
             return
         for index, batch in enumerate(self._batches):
             if index not in self._kept:
-                product, size = self._routes.prepared(batch, index)
+                product, size = self._routes.prepared(batch, index)[:2]
                 if size <= self._free:
                     self._kept[index] = product
                     self._free -= size

@@ -70,7 +70,7 @@ class GaussNewton(Linearised):
     in_pieces = False  # whether H_f of large logits was taken in closed form, which is faster than a traced one
 
     def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
-        if self.in_pieces:
+        if self.in_pieces and _is_traced():
             raise InputError("the softmax of so many logits is taken in closed form, piece by piece.")
 
         def outputs(at: Tensor) -> Tensor:
@@ -134,6 +134,13 @@ class EmpiricalFisher(Linearised):
             return torch.ones_like(losses)
         shares = weights * (len(weights) / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
         return torch.where(shares > 0, shares, 1).rsqrt()
+
+
+def _is_traced() -> bool:
+    """Whether operations are being written down; not imported with the file, which would take a second."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode() is not None
 
 
 def require_differentiable(function: FunctionalModel) -> None:
