@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from oracles.plain import columns, normal
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import lossatlas as la
-from lossatlas.evaluation.products import linearised, routes, softmax
+from lossatlas.errors import InputError
+from lossatlas.evaluation.products import linearised, softmax
 from lossatlas.evaluation.products.softmax import softmax_slope
 
 PLACES = torch.arange(12).reshape(6, 2) % 3
@@ -90,12 +92,13 @@ def test_products_are_those_of_autograd(problem, small, monkeypatch):
     assert small == [True, True, False, False]
 
 
-def test_large_logits_are_not_traced_and_the_explanation_says_why(small, monkeypatch):
-    monkeypatch.setattr(routes, "STAGED_FROM", 0)
-    operator = la.gauss_newton(objective(*RECOGNISED["classes"]))
-    columns(operator)
-    assert "graphs of autograd, since it cannot be traced" in operator.explain()
-    assert "in closed form, piece by piece" in operator.explain()
+def test_large_logits_are_refused_to_a_trace_alone(small):
+    o = objective(*RECOGNISED["classes"])
+    form, batch, vector = linearised.GaussNewton(o.function), next(iter(o.batches)), normal(o.n_parameters)
+    kept = form.kept(o.point, batch, 0)
+    torch.testing.assert_close(form.direct(o.point, batch, 0, vector), kept(vector), rtol=1e-10, atol=1e-14)
+    with pytest.raises(InputError, match="in closed form, piece by piece"):
+        make_fx(lambda v: form.direct(o.point, batch, 0, v))(vector)
 
 
 @pytest.mark.parametrize("problem", OTHERS)
