@@ -92,6 +92,7 @@ def test_products_are_those_of_autograd(problem, small, monkeypatch):
     assert small == [True, True, False, False]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own rules of forward mode
 def test_large_logits_are_refused_to_a_trace_alone(small):
     o = objective(*RECOGNISED["classes"])
     form, batch, vector = linearised.GaussNewton(o.function), next(iter(o.batches)), normal(o.n_parameters)

@@ -35,9 +35,11 @@ class SampledFisher(EmpiricalFisher):
     """
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
-        inputs, (targets, counts) = batch
-        scaled: Tensor = super()._each(theta, (inputs, targets), index) * counts.sqrt()
+        scaled: Tensor = super()._each(theta, self.plain(batch), index) * batch[1].counts.sqrt()
         return scaled
+
+    def plain(self, batch: Any) -> Any:
+        return batch[0], batch[1].targets
 
 
 def draw(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Drawn:

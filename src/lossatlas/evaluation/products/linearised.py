@@ -47,6 +47,10 @@ class Linearised(ABC):
     def losses(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         return self.function.measure(self.function.tensors(theta), batch, index)["loss"]
 
+    def plain(self, batch: Any) -> Any:
+        """The batch as the function takes it."""
+        return batch
+
 
 class Hessian(Linearised):
     """H_b = grad grad' of the mean loss of the batch."""
