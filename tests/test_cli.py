@@ -128,6 +128,7 @@ def test_axes_that_do_not_go_together_are_refused(
         (["robustness", "--sigmas", "0,1", "--draws", "2", "--relative", "filter"], {"sigma": 2, "draw": 2}),
         (["power", "--steps", "3", "--batch", "50"], {"iteration": 3}),
         (["gauss_newton_split", "-k", "2", "--probes", "2", "--tol", "0.1"], {"rank": 2}),
+        (["batch_eigenvalues", "--batch-size", "50", "--batches", "2", "--tol", "0.1"], {"batch": 2, "rank": 1}),
     ],
 )
 def test_each_verb_writes_a_dataset_and_a_figure(

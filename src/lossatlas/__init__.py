@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from lossatlas.connectivity.repair import repair as repair
     from lossatlas.connectivity.symmetry.discovery import symmetries as symmetries
     from lossatlas.connectivity.symmetry.symmetries import Symmetries as Symmetries
+    from lossatlas.curvature.activations import activation_hessian as activation_hessian
     from lossatlas.curvature.axes import eigen_plane as eigen_plane
+    from lossatlas.curvature.batches import batch_eigenvalues as batch_eigenvalues
     from lossatlas.curvature.density import spectral_density as spectral_density
     from lossatlas.curvature.gabdullin import gabdullin as gabdullin
     from lossatlas.curvature.kfac import kfac as kfac
@@ -108,6 +110,8 @@ _HOME = {
     "spectral_density": "curvature.density",
     "gabdullin": "curvature.gabdullin",
     "gauss_newton_split": "curvature.split",
+    "activation_hessian": "curvature.activations",
+    "batch_eigenvalues": "curvature.batches",
     "kfac": "curvature.kfac",
     "power_iteration": "curvature.power",
     "spectrum": "curvature.spectrum",

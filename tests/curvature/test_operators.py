@@ -249,7 +249,7 @@ class Noisy(Network):
 def test_every_draw_of_targets_sees_the_same_random_numbers_of_the_model():
     o = objective(Noisy().double())
     data, eye = drawn_batches(o, draws=2), torch.eye(o.n_parameters, dtype=torch.float64)
-    halves = [matrix_products(o, "empirical_fisher", data=part)(eye) for part in (data[:3], data[3:])]
+    halves = [matrix_products(o, "sampled_fisher", data=part)(eye) for part in (data[:3], data[3:])]
     torch.testing.assert_close(columns(la.fisher(o, draws=2)), (halves[0] + halves[1]) / 2)
 
 

@@ -100,6 +100,7 @@ def _curvature(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
     yield "spectral density", density
     yield "criteria", la.gabdullin(density)
     yield "split", la.gauss_newton_split(a.train, 2, probes=2, progress=False)
+    yield "batches", la.batch_eigenvalues(a.train, batch_size=40, tol=0.05, progress=False)
     yield "power iteration", power_baseline(a.train, steps=4)
     yield "power iteration over changing batches", power_baseline(a.train, batch=50, steps=4)
 

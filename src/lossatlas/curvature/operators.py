@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError
 from lossatlas.evaluation.products.diagonal import ExactDiagonal, exact_diagonal
-from lossatlas.evaluation.products.likelihood import draw
+from lossatlas.evaluation.products.likelihood import Sampled, SampledFisher, draw
 from lossatlas.evaluation.products.linearised import (
     EmpiricalFisher,
     GaussNewton,
@@ -28,15 +28,17 @@ from lossatlas.objective import Objective
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-Matrix = Literal["hessian", "gauss_newton", "empirical_fisher"]
+Matrix = Literal["hessian", "gauss_newton", "sampled_fisher", "empirical_fisher"]
 FORMS: dict[Matrix, type[Linearised]] = {
     "hessian": Hessian,
     "gauss_newton": GaussNewton,
+    "sampled_fisher": SampledFisher,
     "empirical_fisher": EmpiricalFisher,
 }
 NAMES: dict[Matrix, str] = {
     "hessian": "Hessian",
     "gauss_newton": "Gauss-Newton matrix",
+    "sampled_fisher": "Fisher matrix",
     "empirical_fisher": "empirical Fisher matrix",
 }
 
@@ -172,18 +174,21 @@ def fisher(
     seed: int = 0,
     max_memory: int | None = None,
 ) -> Operator:
-    """F = sum_i E g_i g_i' / N, with g_i the gradient of the loss of example i for targets drawn from the model.
+    """F = sum_t w_t E s_t s_t', s_t = grad log p(y_t | f), y_t ~ p: of a loss that is L = sum_t w_t (-log p(y_t | f)).
 
-    ``"sampled"`` draws ``draws`` targets for each input from p(y | x) = exp(-loss), once, from ``seed``: an unbiased
-    estimate of the Fisher matrix, which is the Gauss-Newton matrix where the outputs are the natural parameters of the
-    likelihood, as for logits.
-    ``"empirical"`` takes the targets of the data: another matrix.
+    The terms t are the examples, or their outputs and positions, each drawn independently; w_t is what the loss itself
+    gives them: 1 / N for a mean over N examples, 1 / (N C) for one over C outputs of each too, 0 for an ignored
+    target. So F is the Gauss-Newton matrix wherever the outputs are the natural parameters of p, as logits are.
+    ``"sampled"`` draws ``draws`` targets for each input, once, from ``seed``: an unbiased estimate of F. They have the
+    form of the data's: class indices, one-hot for class probabilities, 0 and 1 for a binary cross-entropy.
+    ``"empirical"`` is sum_i g_i g_i' / N, with g_i the gradient of the loss of example i for the targets of the data:
+    another matrix.
 
     Raises
     ------
     InputError : a loss without a value for each example; where targets are to be drawn, one that is not the negative
         log-likelihood of classes (cross-entropy), of 0 or 1 (binary cross-entropy), or of numbers with normal noise
-        (squared error); and as ``hessian``.
+        (squared error), with one weight for all terms of an example; and as ``hessian``.
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Martens 2020, "New Insights and Perspectives on the Natural Gradient Method", section 9.2; Kunstner, Hennig
@@ -203,7 +208,7 @@ def fisher(
     if draws < 1:
         raise InputError(f"draws={draws}: give at least one drawn target for each input.")
     data = drawn_batches(objective, draws, seed)
-    return _operator(objective, "empirical_fisher", max_memory, data)
+    return _operator(objective, "sampled_fisher", max_memory, data)
 
 
 def gradient_covariance(objective: Objective, *, max_memory: int | None = None) -> Operator:
@@ -255,19 +260,23 @@ def matrix_products(
     return Products(form, source, weights, objective.point, max_memory, stage=stage, period=period)
 
 
-def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[Any]:
+def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[tuple[Any, Sampled]]:
     """The batches, ``draws`` times over, with targets drawn from the model in place of the data's.
 
     Raises ``InputError`` for a loss that is no negative log-likelihood from which could be drawn.
     """
     function, generator = objective.function, torch.Generator().manual_seed(seed)
+    form = EmpiricalFisher(function)
     with torch.no_grad(), preserved_rng(objective.device):
         tensors = function.tensors(objective.point)
-        return [
-            (batch[0], draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator))
-            for _ in range(draws)
-            for index, batch in enumerate(objective.batches)
-        ]
+
+        def sampled(batch: Any, index: int) -> Sampled:
+            drawn = draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator)
+            scales = form.scales(function.measure(tensors, copied(batch), index), batch)
+            return Sampled(drawn.targets, 1 / (drawn.coefficients * scales**2))
+
+        again = range(draws)
+        return [(batch[0], sampled(batch, index)) for _ in again for index, batch in enumerate(objective.batches)]
 
 
 def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:
@@ -276,7 +285,7 @@ def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:
     For H the network must be piecewise linear in each single weight (ReLU, pooling, linear, convolution, frozen
     BatchNorm), where it is that of G almost everywhere. Found by tracing, and verified on entries at random.
     """
-    if matrix == "empirical_fisher":
+    if matrix in ("sampled_fisher", "empirical_fisher"):
         return ExactDiagonal(None, "Backward passes give the diagonal of the Hessian and the Gauss-Newton matrix only.")
     require_differentiable(objective.function)
     of_hessian = matrix == "hessian"
@@ -286,9 +295,8 @@ def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:
 def _operator(objective: Objective, matrix: Matrix, max_memory: int | None, data: Any = None) -> Operator:
     products = matrix_products(objective, matrix, data=data, max_memory=max_memory)
     diagonal = partial(matrix_diagonal, objective, matrix)
-    name = NAMES[matrix] if data is None else "Fisher matrix"
 
     def provenance() -> dict[str, object]:
-        return {"matrix": name, **objective.provenance()}
+        return {"matrix": NAMES[matrix], **objective.provenance()}
 
     return Operator(objective.n_parameters, products, objective.dtype, objective.device, products, diagonal, provenance)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from lossatlas.results import chapters
+from lossatlas.results.blocks import Reference
 from lossatlas.results.kind import Kind, Options, function_at
 from lossatlas.results.provenance import COMMON, OBJECTIVE
 from lossatlas.results.schema import Schema
@@ -208,4 +209,55 @@ POWER_ITERATION = Kind(
     theory=function_at(f"{_SHOW}.theory:of_power"),
 )
 
-KINDS = (SPECTRUM, SPECTRAL_DENSITY, GAUSS_NEWTON_SPLIT, GABDULLIN, POWER_ITERATION)
+
+class BatchOptions(Options):
+    """The keywords of ``batch_eigenvalues``."""
+
+    k: int = Field(1, ge=1, description="eigenvalues of each batch")
+    which: Literal["largest", "smallest"] = Field("largest", description="the end of the spectrum")
+    batch_size: int | None = Field(None, ge=1, description="cut the data anew, into batches of so many examples")
+    batches: int | None = Field(None, ge=1, description="batches to take at most, drawn at random")
+    tol: Tolerance = Field(1e-2, description="relative residual to reach")
+    max_products: int | None = Field(None, ge=1, description="Hessian-vector products a search at most")
+    max_memory: int | None = Field(None, ge=0, description="bytes to keep between products at most")
+    seed: int = Field(0, ge=0, description="of the batches and the random vectors")
+
+
+_MEANS = ("eigenvalue_mean", *(f"eigenvalue_mean_{part}" for part in ("stderr", "low", "high")))
+
+BATCH_EIGENVALUES = Kind(
+    name="batch_eigenvalues",
+    title="Eigenvalues of batches",
+    chapter=chapters.CURVATURE,
+    verb=function_at("lossatlas.curvature.batches:batch_eigenvalues"),
+    help="The extreme eigenvalues of each batch's own Hessian, beside those of all the data.",
+    options=BatchOptions,
+    schema=Schema(
+        variables={
+            "eigenvalue": ("batch", "rank"),
+            "residual": ("batch", "rank"),
+            "batch_examples": ("batch",),
+            **dict.fromkeys(("rank", "eigenvalue_all", "residual_all", *_MEANS), ("rank",)),
+            "eigenvalue_quantile": ("quantile", "rank"),
+            "batch": ("batch",),
+            "quantile": ("quantile",),
+        },
+        attrs=(*OBJECTIVE, "which", "batches", "batches_available", "tol", "converged", "products", "seed"),
+        optional_attrs=(*COMMON, "batch_size"),
+    ),
+    figures=function_at(f"{_SHOW}.batches:figures"),
+    numbers=function_at(f"{_SHOW}.batches:numbers"),
+    claims=function_at(f"{_SHOW}.batches:claims"),
+    theory=function_at(f"{_SHOW}.batches:theory"),
+    references={
+        "andreyev2024": Reference(
+            "A. Andreyev, P. Beneventano",
+            2024,
+            "Edge of stochastic stability: revisiting the edge of stability for SGD",
+            "arXiv:2412.20553",
+            "https://arxiv.org/abs/2412.20553",
+        )
+    },
+)
+
+KINDS = (SPECTRUM, SPECTRAL_DENSITY, GAUSS_NEWTON_SPLIT, GABDULLIN, POWER_ITERATION, BATCH_EIGENVALUES)

@@ -8,7 +8,7 @@ autograd, which need no forward mode and serve any number of vectors. Pearlmutte
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.errors import InputError
+from lossatlas.evaluation.products.softmax import softmax_slope
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import preserved_rng
 from lossatlas.model.data.examples import examples_in
@@ -46,6 +47,10 @@ class Linearised(ABC):
     def losses(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         return self.function.measure(self.function.tensors(theta), batch, index)["loss"]
 
+    def plain(self, batch: Any) -> Any:
+        """The batch as the function takes it."""
+        return batch
+
 
 class Hessian(Linearised):
     """H_b = grad grad' of the mean loss of the batch."""
@@ -66,7 +71,12 @@ class Hessian(Linearised):
 class GaussNewton(Linearised):
     """G_b = J' H_f J, with J the Jacobian of the batch's outputs f and H_f the Hessian of its mean loss in f."""
 
+    in_pieces = False  # whether H_f of large logits was taken in closed form, which is faster than a traced one
+
     def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
+        if self.in_pieces and _is_traced():
+            raise InputError("the softmax of so many logits is taken in closed form, piece by piece.")
+
         def outputs(at: Tensor) -> Tensor:
             return self._outputs(at, batch, index)
 
@@ -83,8 +93,10 @@ class GaussNewton(Linearised):
         outputs = _twice(_require_graph(self._outputs(theta, batch, index)))
         push, pull = _push(outputs, theta), _pull(outputs, theta)
         at = outputs.detach().requires_grad_()
-        # A clone, since a loss may write into the outputs.
-        slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
+        slope = softmax_slope(self.function.losses, at, batch[1])
+        self.in_pieces = slope is not None
+        if slope is None:  # a clone, since a loss may write into the outputs
+            slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
         bend = _pull(slope, at)
         return lambda vector: pull(bend(push(vector)))
 
@@ -111,6 +123,10 @@ class EmpiricalFisher(Linearised):
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         measured = self.function.measure(self.function.tensors(theta), batch, index)
+        return measured["loss"] * self.scales(measured, batch)
+
+    def scales(self, measured: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """1 / sqrt(share_i) of examples whose losses are l_i share_i, so that squares have the weights of the mean."""
         losses, weights = measured["loss"], measured.get(weight_key("loss"))
         own = self.function.returns_values or weights is not None
         if losses.ndim != 1 or (not own and len(losses) != examples_in(batch)):
@@ -119,10 +135,16 @@ class EmpiricalFisher(Linearised):
                 "example: return per-example values."
             )
         if weights is None:
-            return losses
+            return torch.ones_like(losses)
         shares = weights * (len(weights) / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
-        # l_i sqrt(share_i) for losses that are l_i share_i, so that squares have the weights of the mean.
-        return losses * torch.where(shares > 0, shares, 1).rsqrt()
+        return torch.where(shares > 0, shares, 1).rsqrt()
+
+
+def _is_traced() -> bool:
+    """Whether operations are being written down; not imported with the file, which would take a second."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode() is not None
 
 
 def require_differentiable(function: FunctionalModel) -> None:
