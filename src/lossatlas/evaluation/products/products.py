@@ -89,7 +89,8 @@ class Products:
 
     def _product(self, index: int, batch: Any, rows: Tensor) -> Tensor:
         """A_b V ``(k, n)``."""
-        found = _stacked(self._kept.product(index) or self._prepared(index, batch), rows)
+        product = self._kept.product(index) or self._prepared(index, batch)
+        found = _stacked(product, rows, keep=self._kept.product(index) is not None)
         if _finite(found):
             return found
         batch = next(itertools.islice(self._batches, index, None)) if batch is None else batch
@@ -155,7 +156,9 @@ def _finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def _stacked(product: Map, rows: Tensor) -> Tensor:
+def _stacked(product: Map, rows: Tensor, keep: bool) -> Tensor:
+    """The products of all rows; ``keep``: there will be more of them."""
     with guarded(), full_precision(rows.device):
         # A clone: some operations ask that what they differentiate begins at an even place of its memory.
-        return torch.stack([product(row.clone()) for row in rows.unbind()]) if len(rows) else rows
+        found = [product(row.clone(), keep or index + 1 < len(rows)) for index, row in enumerate(rows.unbind())]
+    return torch.stack(found) if found else rows

@@ -156,7 +156,7 @@ class Routes:
     def _forwards(self, batch: Any, index: int) -> Prepared:
         batch = copied(batch)
 
-        def product(vector: Tensor) -> Tensor:
+        def product(vector: Tensor, keep: bool = True) -> Tensor:
             with self._surroundings(), torch.no_grad():
                 return self._form.direct(self._theta, copied(batch), index, vector).detach()
 
@@ -171,7 +171,7 @@ class Routes:
                 product, work = self._counted(batch, index)
                 self._works.append((form_of(batch), work))
                 return Prepared(product, work.size, time.perf_counter() - started, lasting=False)
-            product = self._form.kept(self._theta, copied(batch), index)
+            product = self._form.kept(self._theta, copied(batch), index, known=True)
         return Prepared(product, work.size, time.perf_counter() - started)
 
     def _counted(self, batch: Any, index: int) -> tuple[Map, Work]:

@@ -64,7 +64,7 @@ class Replay:
     def __init__(self, program: Program, fixed: tuple[Any, ...]) -> None:
         self._program, self.fixed = program, fixed
 
-    def __call__(self, vector: Tensor) -> Tensor:
+    def __call__(self, vector: Tensor, keep: bool = True) -> Tensor:
         with torch.no_grad():
             product: Tensor = self._program.rest(*self.fixed, *self._program.pointwise(vector))
             return product
