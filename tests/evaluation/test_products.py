@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import lossatlas as la
 from lossatlas.curvature.operators import Operator, matrix_products
 from lossatlas.errors import InputError, NumericalError
-from lossatlas.evaluation.products import costs, kept, products, routes
+from lossatlas.evaluation.products import costs, kept, pieces, products, routes
 from lossatlas.objective import Objective
 
 MATRICES: dict[str, Callable[..., Operator]] = {
@@ -624,3 +624,65 @@ def test_what_is_not_finite_is_named(power, loss, told):
     o = Objective(Root(power), loss, (normal(4, 2), normal(4)), check=False)
     with pytest.raises(NumericalError, match=told):
         la.hessian(o) @ torch.ones(2, dtype=torch.float64)
+
+
+# Pieces
+
+
+class Wide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)))
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of 64 numbers an example are too large for more than 10 examples, which are cut to 8."""
+    monkeypatch.setattr(pieces, "LARGEST", 10 * 64 * 8)
+    monkeypatch.setattr(pieces, "SUITED", 8 * 64 * 8)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_batches_of_large_tensors_are_computed_in_pieces_of_examples(request, traced, matrix):
+    """Of 21 and 8 examples of unequal weights, so that pieces have other weights than their numbers."""
+    if traced:
+        request.getfixturevalue("staged")
+    data = [(normal(size, 6), torch.arange(size) % 3) for size in (21, 8)]
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
+    model = Wide().double()
+    rows = normal(2, sum(p.numel() for p in model.parameters()))
+    operator = MATRICES[matrix](Objective(model, loss, data))
+    truth = operator.rows(rows)  # with whole batches
+    assert "of 2 batches kept" in operator.explain()
+    for _ in range(3):
+        assert relative_error(operator.rows(rows), truth) < 1e-12
+        assert "4 of 4 pieces of 8 examples kept" in operator.explain()
+    samples = operator.products.forms(rows)
+    assert [len(sample.values) for sample in samples] == [2, 2]
+
+
+class Mixing(Wide):
+    """Rows that depend on the others of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(0))
+
+
+class Drawing(Wide):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.dropout(x, 0.5, training=True))
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("make", [Mixing, Drawing])
+def test_batches_whose_examples_are_not_apart_stay_whole(make):
+    o = Objective(make().double(), F.cross_entropy, (normal(21, 6), torch.arange(21) % 3))
+    operator, v = la.hessian(o), normal(o.n_parameters)
+    for _ in range(2):
+        assert relative_error(operator @ v, o.hvp(v)) < 1e-12
+    assert "1 of 1 batches kept" in operator.explain()

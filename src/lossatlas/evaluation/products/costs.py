@@ -19,12 +19,17 @@ UNKNOWN = 2**40  # the bytes of a graph that cannot be counted: it is not kept
 
 @dataclass(frozen=True)
 class Work:
-    """What autograd's graphs of one batch keep: ``size`` bytes in ``tensors`` tensors; theta takes ``theta`` bytes."""
+    """What autograd's graphs of one batch keep: ``size`` bytes in ``tensors`` tensors; theta takes ``theta`` bytes.
+
+    ``largest``: the bytes of the largest tensor with a row for each of the ``rows`` examples.
+    """
 
     size: int
     tensors: int
     theta: int
     device: str
+    rows: int = 0
+    largest: int = 0
 
     @property
     def product(self) -> float:

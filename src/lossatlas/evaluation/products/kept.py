@@ -17,9 +17,10 @@ class Prepared(NamedTuple):
 
 
 class Kept:
-    """The maps of ``count`` batches, as far as ``budget`` bytes reach, the one in use for the moment included."""
+    """The maps of ``count`` batches, or pieces of them, as far as ``budget`` bytes reach, the one in use included."""
 
-    def __init__(self, count: int, budget: int) -> None:
+    def __init__(self, count: int, budget: int, what: str = "batches") -> None:
+        self._what = what
         self._held: list[Prepared | None] = [None] * count
         self._sizes = [0] * count
         self._budget, self._peak = budget, 0
@@ -63,7 +64,7 @@ class Kept:
     def __str__(self) -> str:
         count = sum(held is not None for held in self._held)
         used, needed, peak = (f"{size / 1e6:,.0f}" for size in (self._used, sum(self._sizes), self._peak))
-        return f"{count} of {len(self._held)} batches kept ({used} of {needed} MB, at most {peak} MB at once)"
+        return f"{count} of {len(self._held)} {self._what} kept ({used} of {needed} MB, at most {peak} MB at once)"
 
     @property
     def _used(self) -> int:

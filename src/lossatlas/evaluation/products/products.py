@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError, NumericalError
-from lossatlas.evaluation.products.costs import repaid_after
+from lossatlas.evaluation.products.costs import Work, repaid_after
 from lossatlas.evaluation.products.finite import what_is_not_finite
 from lossatlas.evaluation.products.kept import Kept
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
+from lossatlas.evaluation.products.pieces import Pieces
 from lossatlas.evaluation.products.routes import GRAPHS, Routes, guarded
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import describe
@@ -55,7 +56,10 @@ class Products:
             theta = theta.detach().clone()
         self._form, self._theta, self._stage = form, theta, stage
         self._routes = Routes(form, theta)
-        self._kept = Kept(len(weights), free_bytes(theta.device) // 2 if max_memory is None else max_memory)
+        self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
+        self._pieces = Pieces(batches, len(weights))
+        self._kept = Kept(len(weights), self._budget)
+        self._work: Work | None = None  # of the first piece's graphs
         self._done = 0  # products so far
         self._share = sum(weights) / max(weights[0], 1e-300)  # of all data to the first batch
         self._repaid = repaid_after(None, self._share)  # after how many of them a trace is tried, under ``stage``
@@ -78,47 +82,77 @@ class Products:
 
     def by_batch(self, rows: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Each batch's weight and A_b V ``(k, n)``."""
+        cut = self._done > 0 and self._pieces.cut(self._form.function, self._work)
+        if cut:
+            self._kept = Kept(
+                sum(map(len, self._pieces.shares)), self._budget, f"pieces of {self._pieces.rows} examples"
+            )
         trace, self._stage = self._stage and self._done >= self._repaid, self._stage and self._done < self._repaid
         unread = self._kept.complete and not trace
         data = itertools.repeat(None, len(self.weights)) if unread else self._batches
         for index, (weight, batch) in enumerate(zip(self.weights, data, strict=True)):
+            if cut and index == 0:
+                self._verify_pieces(batch)
             if trace and index == 0:
-                self._trace(batch)
-            yield weight, self._product(index, batch, rows)
+                self._trace(self._pieces.of(batch)[0])
+            yield weight, self._of_batch(index, batch, rows)
         self._done += len(rows)
 
-    def _product(self, index: int, batch: Any, rows: Tensor) -> Tensor:
-        """A_b V ``(k, n)``."""
-        product = self._kept.product(index) or self._prepared(index, batch)
-        found = _stacked(product, rows, keep=self._kept.product(index) is not None)
+    def _verify_pieces(self, batch: Any) -> None:
+        """Batches stay whole where the first one's product is not that of its pieces."""
+        row = self._routes.draw(0)[None]
+        expected = _stacked(self._routes.prepared(batch, 0).product, row, keep=False)
+        if not self._routes.agree(self._of_batch(0, batch, row), expected):
+            self._pieces.join()
+            self._kept = Kept(len(self.weights), self._budget)
+
+    def _of_batch(self, index: int, batch: Any, rows: Tensor) -> Tensor:
+        """A_b V ``(k, n)``, of the pieces of the batch."""
+        shares = self._pieces.shares
+        first, own = sum(map(len, shares[:index])), shares[index]
+        parts = [None] * len(own) if batch is None else self._pieces.of(batch)
+        total = self._product(first, index, parts[0], rows)
+        if len(own) > 1:
+            total *= own[0]
+            for place in range(1, len(own)):
+                total.add_(self._product(first + place, index, parts[place], rows), alpha=own[place])
+        return total
+
+    def _product(self, place: int, index: int, piece: Any, rows: Tensor) -> Tensor:
+        """A V ``(k, n)`` of a piece of a batch, which has a place of its own among what is kept."""
+        product = self._kept.product(place) or self._prepared(place, index, piece)
+        found = _stacked(product, rows, keep=self._kept.product(place) is not None)
         if _finite(found):
             return found
-        batch = next(itertools.islice(self._batches, index, None)) if batch is None else batch
         number = index % self._period
-        self._kept.pop(index)
-        found = self._routes.forward(batch, number, rows)
+        if piece is None:
+            batch = next(itertools.islice(self._batches, index, None))
+            piece = self._pieces.of(batch)[place - sum(map(len, self._pieces.shares[:index]))]
+        self._kept.pop(place)
+        found = self._routes.forward(piece, number, rows)
         if not _finite(found):
-            raise NumericalError(what_is_not_finite(self._form, self._theta, batch, number, found.sum(0)))
+            raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0)))
         return found
 
-    def _prepared(self, index: int, batch: Any) -> Map:
-        self._kept.pop(index)
-        prepared = self._routes.prepared(batch, index % self._period)
-        if index == 0:
-            self._repaid = repaid_after(self._routes.work(batch), self._share)
-        self._kept.offer(index, prepared)
+    def _prepared(self, place: int, index: int, piece: Any) -> Map:
+        self._kept.pop(place)
+        prepared = self._routes.prepared(piece, index % self._period)
+        if place == 0:
+            self._work = self._routes.work(piece)
+            self._repaid = repaid_after(self._work, self._share * len(self._pieces.shares[0]))
+        self._kept.offer(place, prepared)
         return prepared.product
 
-    def _trace(self, batch: Any) -> None:
-        """One trial of the traced route, on the first batch, of which there are never both forms at once."""
+    def _trace(self, piece: Any) -> None:
+        """One trial of the traced route, on the first piece, of which there are never both forms at once."""
         missing, prepared = self._kept.missing, self._kept.pop(0)
         if prepared is None or not prepared.lasting:
-            prepared = self._routes.prepared(batch, 0)
+            prepared = self._routes.prepared(piece, 0)
         plain = self._routes.timed(prepared.product, 0)
         plain = plain._replace(seconds=plain.seconds + missing * prepared.seconds)
         self._kept.make_room(prepared.size)
         del prepared
-        if self._routes.trace(batch, 0, plain, missing):
+        if self._routes.trace(piece, 0, plain, missing):
             self._kept.clear()
 
     @torch.inference_mode(False)

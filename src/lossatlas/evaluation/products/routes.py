@@ -96,9 +96,13 @@ class Routes:
             self.chosen = f"{self._plainly}, since double backward gives NaN or infinite numbers"
         return products
 
-    def timed(self, product: Map, index: int) -> Timed:
+    def draw(self, index: int) -> Tensor:
+        """A random vector ``(n,)`` to compare routes on."""
         generator = torch.Generator().manual_seed(index)
-        draw = torch.randn(len(self._theta), generator=generator, dtype=torch.float64).to(self._theta)
+        return torch.randn(len(self._theta), generator=generator, dtype=torch.float64).to(self._theta)
+
+    def timed(self, product: Map, index: int) -> Timed:
+        draw = self.draw(index)
         results, seconds = [], []
         for _ in range(2):
             started = time.perf_counter()
@@ -108,6 +112,12 @@ class Routes:
                 torch.cuda.synchronize(draw.device)
             seconds.append(time.perf_counter() - started)
         return Timed((results[0], results[1]), min(seconds))
+
+    def agree(self, found: Tensor, expected: Tensor) -> bool:
+        """Whether products of two routes are the same but for rounding."""
+        off = torch.linalg.vector_norm(found.double() - expected.double())
+        tolerance = AGREEMENT.get(self._theta.dtype, 1e-2)
+        return bool(off <= tolerance * torch.linalg.vector_norm(expected.double()))
 
     def work(self, batch: Any) -> Work | None:
         """What autograd's graphs of a batch of this form keep, if one has been made."""
@@ -149,8 +159,8 @@ class Routes:
     def _require_agreement(self, plain: Timed, found: Timed) -> None:
         expected = plain.results[0]
         for result in found.results:  # two, since a replay must leave nothing behind
-            off = float(torch.linalg.vector_norm(result - expected))
-            if not off <= AGREEMENT.get(self._theta.dtype, 1e-2) * float(torch.linalg.vector_norm(expected)):
+            if not self.agree(result, expected):
+                off = float(torch.linalg.vector_norm(result - expected))
                 raise _Dropped(f"the traced products are {off:.1e} off")
 
     def _forwards(self, batch: Any, index: int) -> Prepared:
@@ -191,7 +201,9 @@ class Routes:
         try:
             with saved_tensors_hooks(pack, unpack):
                 product = self._form.kept(self._theta, copied(batch), index)
-            return product, Work(self._bytes(saved), len(saved), theta, device)
+            rows = next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 0)
+            largest = max((t.nbytes for t in saved if t.ndim and len(t) == rows), default=0)
+            return product, Work(self._bytes(saved), len(saved), theta, device, rows, largest)
         except (RuntimeError, InputError) as error:
             if "saved tensor hooks" not in str(error) and "storage" not in str(error):
                 raise
