@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 import lossatlas as la
 from lossatlas.curvature.operators import Operator, matrix_products
-from lossatlas.errors import InputError
-from lossatlas.evaluation.products import routes
+from lossatlas.errors import InputError, NumericalError
+from lossatlas.evaluation.products import costs, kept, pieces, products, routes
 from lossatlas.objective import Objective
 
 MATRICES: dict[str, Callable[..., Operator]] = {
@@ -34,8 +35,9 @@ some_members = pytest.mark.parametrize("member", SOME, ids=lambda m: m.name)
 
 @pytest.fixture
 def staged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small problems are traced too."""
-    monkeypatch.setattr(routes, "STAGED_FROM", 0)
+    """Small problems are traced too, at the first product, whether it is faster or not."""
+    monkeypatch.setattr(products, "repaid_after", lambda *_: 0)
+    monkeypatch.setattr(routes, "_require_faster", lambda *_: None)
 
 
 # The traced route
@@ -334,7 +336,8 @@ def counted() -> Objective:
 
 def test_what_is_kept_is_not_computed_again():
     operator = la.hessian(counted())
-    operator @ normal(operator.n)
+    for _ in range(2):  # the graphs of the first product count what they keep, which takes time
+        operator @ normal(operator.n)
     FORWARDS.clear()
     operator @ normal(operator.n)
     assert FORWARDS == []
@@ -382,14 +385,16 @@ def test_traced_products_do_not_depend_on_the_budget(budget):
     assert operator.explain().startswith("traced")
 
 
-@pytest.mark.parametrize("route", [0, 2**60], ids=["traced", "autograd"])
-def test_the_parameters_are_counted_once_and_not_for_every_batch(monkeypatch, route):
+@pytest.mark.parametrize("route", ["traced", "graphs of autograd"])
+def test_the_parameters_are_counted_once_and_not_for_every_batch(request, route):
     """They take 1.6 MB, and what each of the 8 batches of one example keeps in addition some 10 kB."""
-    monkeypatch.setattr(routes, "STAGED_FROM", route)
+    if route == "traced":
+        request.getfixturevalue("staged")
     model = nn.Sequential(nn.Linear(200, 1000), nn.ReLU(), nn.Linear(1000, 3, bias=False)).double()
     o = Objective(model, F.cross_entropy, (normal(8, 200), torch.arange(8) % 3), batch_size=1)
     operator = la.gauss_newton(o, max_memory=8_000_000)
     operator @ normal(o.n_parameters)
+    assert operator.explain().startswith(route)
     assert "8 of 8 batches kept" in operator.explain()
 
 
@@ -397,7 +402,10 @@ def test_no_product_has_been_computed_before_the_first():
     operator = la.hessian(BY_NAME["mlp-tanh"].objective(torch.float64), max_memory=0)
     assert operator.explain() == "no product has been computed yet"
     operator @ normal(operator.n)
-    assert operator.explain().startswith("graphs of autograd; 0 of 3 batches kept (0 of")
+    assert re.match(
+        r"graphs of autograd \(a trace would pay from product [\d,]+ on\); 0 of 3 batches kept \(0 of",
+        operator.explain(),
+    )
 
 
 def test_a_failed_product_leaves_the_operator_usable():
@@ -464,3 +472,217 @@ def test_the_generators_and_the_model_are_left_as_they_were(matrix):
 def test_negative_memory_is_refused_before_anything_is_computed():
     with pytest.raises(InputError, match="max_memory=-5"):
         matrix_products(BY_NAME["mlp-tanh"].objective(torch.float64), "hessian", max_memory=-5)
+
+
+# The choice of the route
+
+
+class Looping(Network):
+    """As a recurrent network of one's own, with a part that is not differentiated."""
+
+    def hidden(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            scale = x.abs().mean()
+        for _ in range(20):
+            x = x + torch.tanh(self.first(x)).mean(1, keepdim=True) / scale
+        return super().hidden(x)
+
+
+class Masking(nn.Module):
+    """Attention that leaves padding out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.embed, self.encode, self.last = nn.Linear(1, 4), nn.TransformerEncoder(layer, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.encode(self.embed(x[..., None]), src_key_padding_mask=x < -1).mean(1))
+
+
+@pytest.mark.usefixtures("staged")
+@pytest.mark.parametrize("make", [Looping, Masking])
+def test_loops_masks_and_parts_without_gradients_are_traced(make):
+    o = Objective(make().double(), F.cross_entropy, batches(6, 6, 6))
+    v = normal(o.n_parameters)
+    operator = la.hessian(o)
+    assert relative_error(operator @ v, o.hvp(v)) < 1e-11
+    assert operator.explain().startswith("traced, ")
+
+
+def test_a_trace_is_begun_when_the_products_so_far_repay_it_and_within_the_memory(monkeypatch):
+    monkeypatch.setattr(products, "repaid_after", lambda work, _: 3 if work else 1)
+    monkeypatch.setattr(routes, "_require_faster", lambda *_: None)
+    o = Objective(Network().double(), F.cross_entropy, batches(6, 6, 6))
+    rows = normal(5, o.n_parameters)
+    truth = o.hvp(rows)
+    for budget in (10**9, 10_000, 0):
+        operator = la.hessian(o, max_memory=budget)
+        for done, (row, product) in enumerate(zip(rows, truth, strict=True)):
+            assert relative_error(operator @ row, product) < 1e-11
+            assert operator.explain().startswith(
+                "traced" if done >= 3 else "graphs of autograd (a trace would pay from"
+            )
+        used = re.search(r"\(([\d,]+) of [\d,]+ MB, at most ([\d,]+) MB", operator.explain()).groups()
+        assert all(int(size) * 1_000_000 <= budget + 500_000 for size in used)
+
+
+def test_a_trace_that_is_not_faster_is_dropped_and_not_tried_again(monkeypatch):
+    monkeypatch.setattr(products, "repaid_after", lambda *_: 0)
+    monkeypatch.setattr(routes.Routes, "_replay", slowly(routes.Routes._replay))
+    o = Objective(Network().double(), F.cross_entropy, batches(6, 6, 6))
+    operator, v = la.hessian(o), normal(o.n_parameters)
+    for _ in range(2):
+        assert relative_error(operator @ v, o.hvp(v)) < 1e-11
+        assert operator.explain().startswith("graphs of autograd, since the traced products are not faster; 3 of 3")
+
+
+def slowly(replay: Callable[..., kept.Prepared]) -> Callable[..., kept.Prepared]:
+    def replayed(*args: object) -> kept.Prepared:
+        found = replay(*args)
+
+        def product(*given: object) -> Tensor:
+            time.sleep(0.1)
+            return found.product(*given)
+
+        return found._replace(product=product)
+
+    return replayed
+
+
+@pytest.mark.usefixtures("staged")
+def test_a_trace_of_too_many_operations_is_given_up(monkeypatch):
+    monkeypatch.setattr(costs, "OPERATIONS", (50, 0))
+    o = Objective(Network().double(), F.cross_entropy, batches(6, 6, 6))
+    operator, v = la.hessian(o), normal(o.n_parameters)
+    assert relative_error(operator @ v, o.hvp(v)) < 1e-11
+    assert "since it cannot be traced: it takes more than 50 operations" in operator.explain()
+
+
+def test_a_trace_pays_after_fewer_products_of_more_work():
+    """Repaid: it takes at most a tenth of what those products take, or of 20 products, however large the network."""
+    small, large = (costs.Work(size, 40, 10**4, "cpu") for size in (10**6, 10**8))
+    assert costs.repaid_after(small, 8) > costs.repaid_after(small, 100) > costs.repaid_after(large, 8) == 1
+    assert costs.repaid_after(None, 8) == 1  # never before the first product
+    assert costs.repaid_after(costs.Work(costs.UNKNOWN, 0, 10**6, "cpu"), 8) == np.inf
+
+
+# What is not finite
+
+
+class Polynomial(nn.Module):
+    """sum_j w^j x_j for j = 0, 1, 2, whose first two powers have second derivatives 0 that double backward misses."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([value], dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.w[:, None] ** torch.arange(3) * x).sum(1)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
+def test_where_double_backward_gives_nan_forward_mode_is_taken(request, traced, matrix):
+    if traced:
+        request.getfixturevalue("staged")
+    x, y = normal(8, 3), normal(8)
+    o = Objective(Polynomial(0.0), F.mse_loss, (x, y), batch_size=4)
+    operator, v = MATRICES[matrix](o), torch.ones(1, dtype=torch.float64)
+    curved = 4 * (x[:, 0] - y) * x[:, 2] if matrix == "hessian" else torch.zeros(8).double()
+    expected = (2 * x[:, 1] ** 2 + curved).mean()
+    for _ in range(2):
+        assert float(operator @ v) == pytest.approx(float(expected), rel=1e-12)
+    reason = ", since double backward gives NaN or infinite numbers"
+    assert matrix != "hessian" or operator.explain().startswith(f"forward over reverse mode{reason}")
+
+
+class Root(nn.Module):
+    """sqrt(w)^power at w = 0: nothing is finite but the value for power 1, for 3 the gradient is."""
+
+    def __init__(self, power: int) -> None:
+        super().__init__()
+        self.w, self.power = nn.Parameter(torch.zeros(2, dtype=torch.float64)), power
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.w.abs() ** (self.power / 2) * x).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("power", "loss", "told"),
+    [
+        (1, F.mse_loss, "The gradient holds NaN or infinite numbers on batch 0 at this point, for w, though the loss"),
+        (
+            3,
+            F.mse_loss,
+            "The product holds NaN or infinite numbers on batch 0 at this point, for w, by double backward",
+        ),
+        (3, lambda f, y: F.mse_loss(f, y) / 0, "The loss of batch 0 is inf at this point"),
+    ],
+)
+def test_what_is_not_finite_is_named(power, loss, told):
+    o = Objective(Root(power), loss, (normal(4, 2), normal(4)), check=False)
+    with pytest.raises(NumericalError, match=told):
+        la.hessian(o) @ torch.ones(2, dtype=torch.float64)
+
+
+# Pieces
+
+
+class Wide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)))
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of 64 numbers an example are too large for more than 10 examples, which are cut to 8."""
+    monkeypatch.setattr(pieces, "LARGEST", 10 * 64 * 8)
+    monkeypatch.setattr(pieces, "SUITED", 8 * 64 * 8)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_batches_of_large_tensors_are_computed_in_pieces_of_examples(request, traced, matrix):
+    """Of 21 and 8 examples of unequal weights, so that pieces have other weights than their numbers."""
+    if traced:
+        request.getfixturevalue("staged")
+    data = [(normal(size, 6), torch.arange(size) % 3) for size in (21, 8)]
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
+    model = Wide().double()
+    rows = normal(2, sum(p.numel() for p in model.parameters()))
+    operator = MATRICES[matrix](Objective(model, loss, data))
+    truth = operator.rows(rows)  # with whole batches
+    assert "of 2 batches kept" in operator.explain()
+    for _ in range(3):
+        assert relative_error(operator.rows(rows), truth) < 1e-12
+        assert "4 of 4 pieces of 8 examples kept" in operator.explain()
+    samples = operator.products.forms(rows)
+    assert [len(sample.values) for sample in samples] == [2, 2]
+
+
+class Mixing(Wide):
+    """Rows that depend on the others of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(0))
+
+
+class Drawing(Wide):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.dropout(x, 0.5, training=True))
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("make", [Mixing, Drawing])
+def test_batches_whose_examples_are_not_apart_stay_whole(make):
+    o = Objective(make().double(), F.cross_entropy, (normal(21, 6), torch.arange(21) % 3))
+    operator, v = la.hessian(o), normal(o.n_parameters)
+    for _ in range(2):
+        assert relative_error(operator @ v, o.hvp(v)) < 1e-12
+    assert "1 of 1 batches kept" in operator.explain()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from lossatlas.curvature.operators import hessian
-from lossatlas.evaluation.products import routes
+from lossatlas.evaluation.products import products, routes
 from lossatlas.geometry.directions import random_directions
 from lossatlas.geometry.regions import plane
 from lossatlas.objective import Objective
@@ -110,7 +110,8 @@ def test_a_loss_that_differentiates_has_value_and_derivatives(make, dtype):
 
 @pytest.mark.parametrize("make", [pinn, penalised, forces])
 def test_products_that_are_traced_agree_or_fall_back_with_the_reason(make, monkeypatch):
-    monkeypatch.setattr(routes, "STAGED_FROM", 0)
+    monkeypatch.setattr(products, "repaid_after", lambda *_: 0)
+    monkeypatch.setattr(routes, "_require_faster", lambda *_: None)
     objective, model, loss = make(torch.float64)
     dense = torch.autograd.functional.hessian(oracle(model, loss), objective.point)
     operator, v = hessian(objective), torch.linspace(-1, 1, objective.n_parameters, dtype=torch.float64)

@@ -50,6 +50,24 @@ def one_path(module: nn.Module) -> Iterator[None]:
         torch.backends.cudnn.enabled = cudnn
 
 
+@contextmanager
+def plain_recurrence(module: nn.Module) -> Iterator[None]:
+    """LSTMs by their plain formula while inside.
+
+    oneDNN's kernel has no forward mode, and a second derivative by it takes longer and keeps twice as much.
+    """
+    onednn: Any = torch.backends.mkldnn
+    enabled, handles = onednn.enabled, []
+    for lstm in (m for m in module.modules() if isinstance(m, nn.LSTM)):
+        handles.append(lstm.register_forward_pre_hook(lambda *_: setattr(onednn, "enabled", False)))
+        handles.append(lstm.register_forward_hook(lambda *_: setattr(onednn, "enabled", enabled), always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _switches() -> list[Switch]:
     """What allows TF32. Newer PyTorch has other names for it, and the older ones cannot be read where both were set."""
     cudnn: Any = torch.backends.cudnn

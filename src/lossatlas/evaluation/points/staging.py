@@ -57,6 +57,7 @@ def _part(
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in given:
         copies[node] = graph.placeholder(f"given_{len(copies)}")
+        copies[node].meta = dict(node.meta)
     for node in traced.graph.nodes:
         if node.op == "placeholder" and node not in copies and kinds[node] == kind:
             copies[node] = graph.placeholder(node.target)

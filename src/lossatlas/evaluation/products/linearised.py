@@ -26,7 +26,7 @@ from lossatlas.model.failures import explain_derivative
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.loss.metrics import weight_key
 
-Map = Callable[[Tensor], Tensor]
+Map = Callable[..., Tensor]  # (vector), or (vector, keep): whether it serves once more, else its graphs are freed
 _WRAPPER = once_differentiable(lambda *_: None).__code__.co_filename
 
 
@@ -41,8 +41,8 @@ class Linearised(ABC):
         """A_b v by forward over reverse differentiation."""
 
     @abstractmethod
-    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
-        """v -> A_b v by graphs that are made once, here."""
+    def kept(self, theta: Tensor, batch: Any, index: int, known: bool = False) -> Map:
+        """v -> A_b v by graphs that are made once, here; ``known``: those of a batch of this form were looked at."""
 
     def losses(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         return self.function.measure(self.function.tensors(theta), batch, index)["loss"]
@@ -62,9 +62,9 @@ class Hessian(Linearised):
         product: Tensor = jvp(grad(loss), (theta,), (vector,))[1]
         return product
 
-    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+    def kept(self, theta: Tensor, batch: Any, index: int, known: bool = False) -> Map:
         theta = theta.detach().requires_grad_()
-        gradient = gradient_of(_twice(self.losses(theta, batch, index)).mean(), theta, create_graph=True)
+        gradient = gradient_of(_twice(self.losses(theta, batch, index), known).mean(), theta, create_graph=True)
         return _pull(gradient, theta)
 
 
@@ -88,17 +88,18 @@ class GaussNewton(Linearised):
         product: Tensor = vjp(outputs, theta)[1](curved)[0]
         return product
 
-    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+    def kept(self, theta: Tensor, batch: Any, index: int, known: bool = False) -> Map:
         theta = theta.detach().requires_grad_()
-        outputs = _twice(_require_graph(self._outputs(theta, batch, index)))
+        outputs = _twice(_require_graph(self._outputs(theta, batch, index)), known)
         push, pull = _push(outputs, theta), _pull(outputs, theta)
         at = outputs.detach().requires_grad_()
         slope = softmax_slope(self.function.losses, at, batch[1])
         self.in_pieces = slope is not None
         if slope is None:  # a clone, since a loss may write into the outputs
-            slope = gradient_of(_twice(self.function.losses(at.clone(), batch[1])).mean(), at, create_graph=True)
+            losses = _twice(self.function.losses(at.clone(), batch[1]), known)
+            slope = gradient_of(losses.mean(), at, create_graph=True)
         bend = _pull(slope, at)
-        return lambda vector: pull(bend(push(vector)))
+        return lambda vector, keep=True: pull(bend(push(vector)), keep)
 
     def _outputs(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         return self.function.outputs(self.function.tensors(theta), batch, index)
@@ -115,11 +116,11 @@ class EmpiricalFisher(Linearised):
         product: Tensor = vjp(losses, theta)[1](tangent / len(tangent))[0]
         return product
 
-    def kept(self, theta: Tensor, batch: Any, index: int) -> Map:
+    def kept(self, theta: Tensor, batch: Any, index: int, known: bool = False) -> Map:
         theta = theta.detach().requires_grad_()
-        losses = _twice(_require_graph(self._each(theta, batch, index)))
+        losses = _twice(_require_graph(self._each(theta, batch, index)), known)
         push, pull = _push(losses, theta), _pull(losses, theta)
-        return lambda vector: pull(push(vector) / len(losses))
+        return lambda vector, keep=True: pull(push(vector) / len(losses), keep)
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         measured = self.function.measure(self.function.tensors(theta), batch, index)
@@ -203,10 +204,10 @@ def _gradient_or_none(value: Tensor, at: Tensor, create_graph: bool) -> Tensor |
 def _pull(values: Tensor, at: Tensor) -> Map:
     """u -> J' u for J the Jacobian of ``values``; J is symmetric where they are a gradient."""
     if not values.requires_grad:  # constant, such as the gradient of what is linear
-        return lambda _: torch.zeros_like(at, requires_grad=False)
+        return lambda _, keep=True: torch.zeros_like(at, requires_grad=False)
 
-    def product(cotangent: Tensor) -> Tensor:
-        return torch.autograd.grad(values, at, cotangent, retain_graph=True, materialize_grads=True)[0]
+    def product(cotangent: Tensor, keep: bool = True) -> Tensor:
+        return torch.autograd.grad(values, at, cotangent, retain_graph=keep, materialize_grads=True)[0]
 
     return product
 
@@ -226,12 +227,12 @@ def _require_graph(values: Tensor) -> Tensor:
     return values
 
 
-def _twice(values: Tensor) -> Tensor:
-    """The values themselves, if all that made them can be differentiated twice.
+def _twice(values: Tensor, known: bool) -> Tensor:
+    """The values themselves, if all that made them can be differentiated twice, which may be ``known``.
 
     Autograd leaves a ``once_differentiable`` function out of a second derivative without a word.
     """
-    seen, stack = set[Any](), [values.grad_fn]
+    seen, stack = set[Any](), [None if known else values.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

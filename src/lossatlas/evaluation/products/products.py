@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,12 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError, NumericalError
+from lossatlas.evaluation.products.costs import Work, repaid_after
+from lossatlas.evaluation.products.finite import what_is_not_finite
+from lossatlas.evaluation.products.kept import Kept
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
-from lossatlas.evaluation.products.routes import Routes, guarded
+from lossatlas.evaluation.products.pieces import Pieces
+from lossatlas.evaluation.products.routes import GRAPHS, Routes, guarded
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import describe
 from lossatlas.model.loss.samples import Sample
@@ -20,10 +26,11 @@ from lossatlas.model.loss.samples import Sample
 class Products:
     """V -> A V for vectors as rows ``(k, n)``, with A = sum_b w_b A_b / sum_b w_b over the batches b.
 
-    What does not depend on the vectors is computed at the first product and kept for the further ones, as far as
-    ``max_memory`` bytes reach (half of what is free by default); the other batches are prepared anew at each call.
-    ``stage=False`` leaves out the traced route (see ``Routes``). Where the batches are the data several times over,
-    ``period`` is the number of the data's own: the index of a batch seeds the numbers that a model draws.
+    What does not depend on the vectors is computed once and kept, as far as ``max_memory`` bytes reach (half of what is
+    free by default), what is in use for the moment included; the other batches are prepared anew at each call. Products
+    are traced once the trace is repaid by those expected (``Work``), and where they are faster then; never under
+    ``stage=False``. Where the batches are the data several times over, ``period`` is the number of the data's own: the
+    index of a batch seeds the numbers that a model draws.
     """
 
     def __init__(
@@ -44,41 +51,109 @@ class Products:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
         self.weights = weights
         self._batches = batches
-        self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
         self._period = period or len(weights)
         with torch.inference_mode(False):
             theta = theta.detach().clone()
-        self._routes = Routes(form, theta, sum(weights) / max(weights[0], 1e-300), stage)
-        self._n = len(theta)
-        self._kept: list[Map | None] | None = None
-        self._held = ""
+        self._form, self._theta, self._stage = form, theta, stage
+        self._routes = Routes(form, theta)
+        self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
+        self._pieces = Pieces(batches, len(weights))
+        self._kept = Kept(len(weights), self._budget)
+        self._work: Work | None = None  # of the first piece's graphs
+        self._done = 0  # products so far
+        self._share = sum(weights) / max(weights[0], 1e-300)  # of all data to the first batch
+        self._repaid = repaid_after(None, self._share)  # after how many of them a trace is tried, under ``stage``
 
     @torch.inference_mode(False)  # a caller's own would leave no graph
     def __call__(self, rows: Tensor) -> Tensor:
         """A V ``(k, n)``; ``NumericalError`` where it is not finite."""
-        if rows.ndim != 2 or rows.shape[1] != self._n:
-            raise DirectionError(f"The vectors are {describe(rows)}: give them as rows, (k, {self._n}).")
+        n = len(self._theta)
+        if rows.ndim != 2 or rows.shape[1] != n:
+            raise DirectionError(f"The vectors are {describe(rows)}: give them as rows, (k, {n}).")
         if not bool(torch.isfinite(rows).all()):
             raise DirectionError("A vector holds NaN or infinite numbers: give a finite one.")
         total = torch.zeros_like(rows)
         for weight, products in self.by_batch(rows):
             total.add_(products, alpha=weight)
         total /= sum(self.weights)
-        if not bool(torch.isfinite(total).all()):
-            raise NumericalError(
-                "The product holds NaN or infinite numbers at this point: the loss cannot be differentiated there."
-            )
+        if not _finite(total):
+            raise NumericalError("The product overflows: give a vector of a smaller norm, or dtype=torch.float64.")
         return total
 
     def by_batch(self, rows: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Each batch's weight and A_b V ``(k, n)``."""
-        if self._kept is None:
-            yield from self._first(rows)
-            return
-        batches: Iterable[Any] = self._kept if all(self._kept) else self._batches
-        for index, (weight, batch, kept) in enumerate(zip(self.weights, batches, self._kept, strict=True)):
-            product = kept or self._routes.prepared(batch, index % self._period)[0]
-            yield weight, _stacked(product, rows)
+        cut = self._done > 0 and self._pieces.cut(self._form.function, self._work)
+        if cut:
+            self._kept = Kept(
+                sum(map(len, self._pieces.shares)), self._budget, f"pieces of {self._pieces.rows} examples"
+            )
+        trace, self._stage = self._stage and self._done >= self._repaid, self._stage and self._done < self._repaid
+        unread = self._kept.complete and not trace
+        data = itertools.repeat(None, len(self.weights)) if unread else self._batches
+        for index, (weight, batch) in enumerate(zip(self.weights, data, strict=True)):
+            if cut and index == 0:
+                self._verify_pieces(batch)
+            if trace and index == 0:
+                self._trace(self._pieces.of(batch)[0])
+            yield weight, self._of_batch(index, batch, rows)
+        self._done += len(rows)
+
+    def _verify_pieces(self, batch: Any) -> None:
+        """Batches stay whole where the first one's product is not that of its pieces."""
+        row = self._routes.draw(0)[None]
+        expected = _stacked(self._routes.prepared(batch, 0).product, row, keep=False)
+        if not self._routes.agree(self._of_batch(0, batch, row), expected):
+            self._pieces.join()
+            self._kept = Kept(len(self.weights), self._budget)
+
+    def _of_batch(self, index: int, batch: Any, rows: Tensor) -> Tensor:
+        """A_b V ``(k, n)``, of the pieces of the batch."""
+        shares = self._pieces.shares
+        first, own = sum(map(len, shares[:index])), shares[index]
+        parts = [None] * len(own) if batch is None else self._pieces.of(batch)
+        total = self._product(first, index, parts[0], rows)
+        if len(own) > 1:
+            total *= own[0]
+            for place in range(1, len(own)):
+                total.add_(self._product(first + place, index, parts[place], rows), alpha=own[place])
+        return total
+
+    def _product(self, place: int, index: int, piece: Any, rows: Tensor) -> Tensor:
+        """A V ``(k, n)`` of a piece of a batch, which has a place of its own among what is kept."""
+        product = self._kept.product(place) or self._prepared(place, index, piece)
+        found = _stacked(product, rows, keep=self._kept.product(place) is not None)
+        if _finite(found):
+            return found
+        number = index % self._period
+        if piece is None:
+            batch = next(itertools.islice(self._batches, index, None))
+            piece = self._pieces.of(batch)[place - sum(map(len, self._pieces.shares[:index]))]
+        self._kept.pop(place)
+        found = self._routes.forward(piece, number, rows)
+        if not _finite(found):
+            raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0)))
+        return found
+
+    def _prepared(self, place: int, index: int, piece: Any) -> Map:
+        self._kept.pop(place)
+        prepared = self._routes.prepared(piece, index % self._period)
+        if place == 0:
+            self._work = self._routes.work(piece)
+            self._repaid = repaid_after(self._work, self._share * len(self._pieces.shares[0]))
+        self._kept.offer(place, prepared)
+        return prepared.product
+
+    def _trace(self, piece: Any) -> None:
+        """One trial of the traced route, on the first piece, of which there are never both forms at once."""
+        missing, prepared = self._kept.missing, self._kept.pop(0)
+        if prepared is None or not prepared.lasting:
+            prepared = self._routes.prepared(piece, 0)
+        plain = self._routes.timed(prepared.product, 0)
+        plain = plain._replace(seconds=plain.seconds + missing * prepared.seconds)
+        self._kept.make_room(prepared.size)
+        del prepared
+        if self._routes.trace(piece, 0, plain, missing):
+            self._kept.clear()
 
     @torch.inference_mode(False)
     def forms(self, rows: Tensor) -> list[Sample]:
@@ -92,21 +167,11 @@ class Products:
 
     def explain(self) -> str:
         """By which route products are computed, and what is kept; once the first has been."""
-        return f"{self._routes.chosen}; {self._held}" if self._held else "no product has been computed yet"
-
-    def _first(self, rows: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """As ``by_batch``, keeping what fits into memory."""
-        kept: list[Map | None] = []
-        used = needed = 0
-        for index, (weight, batch) in enumerate(zip(self.weights, self._batches, strict=True)):
-            product, size = self._routes.settled(batch, index % self._period)
-            needed += size
-            kept.append(product if used + size <= self._budget else None)
-            used += size if kept[-1] else 0
-            yield weight, _stacked(product, rows)
-        held = sum(product is not None for product in kept)
-        self._held = f"{held} of {len(kept)} batches kept ({used / 1e6:,.0f} of {needed / 1e6:,.0f} MB)"
-        self._kept = kept
+        if not self._done:
+            return "no product has been computed yet"
+        waits = self._stage and self._repaid < math.inf and self._routes.chosen == GRAPHS
+        note = f" (a trace would pay from product {self._repaid + 1:,} on)" if waits else ""
+        return f"{self._routes.chosen}{note}; {self._kept}"
 
 
 def free_bytes(device: torch.device) -> int:
@@ -121,7 +186,13 @@ def free_bytes(device: torch.device) -> int:
     return 4 * 2**30  # where nothing tells
 
 
-def _stacked(product: Map, rows: Tensor) -> Tensor:
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _stacked(product: Map, rows: Tensor, keep: bool) -> Tensor:
+    """The products of all rows; ``keep``: there will be more of them."""
     with guarded(), full_precision(rows.device):
         # A clone: some operations ask that what they differentiate begins at an even place of its memory.
-        return torch.stack([product(row.clone()) for row in rows.unbind()]) if len(rows) else rows
+        found = [product(row.clone(), keep or index + 1 < len(rows)) for index, row in enumerate(rows.unbind())]
+    return torch.stack(found) if found else rows

@@ -1,10 +1,11 @@
-"""Two routes to a batch's map v -> A_b v, and the choice between them."""
+"""Routes to a batch's map v -> A_b v, and the choice between them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,88 +14,177 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.points.tracing import Untraceable
+from lossatlas.evaluation.products.costs import UNKNOWN, Work
+from lossatlas.evaluation.products.kept import Prepared
 from lossatlas.evaluation.products.linearised import Linearised, Map
 from lossatlas.evaluation.products.staged import StagedProduct
-from lossatlas.model.arithmetic import full_precision
+from lossatlas.model.arithmetic import full_precision, plain_recurrence
 from lossatlas.model.data.batches import copied, preserved_rng, tensors_in
 from lossatlas.model.data.batches import form as form_of
 from lossatlas.model.data.randomness import has_drawn
 from lossatlas.model.failures import explain_derivative
 
-# Bytes that autograd's graphs of all batches would keep: for less work than that, tracing takes longer than it saves.
-STAGED_FROM = 2**28
 AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-4}
-UNKNOWN = 2**40  # the bytes of a graph that cannot be counted: it is not kept
+GRAPHS = "graphs of autograd"
+
+
+class Timed(NamedTuple):
+    """A product of a map with a random vector, twice, and the shorter of the two times."""
+
+    results: tuple[Tensor, Tensor]
+    seconds: float
 
 
 class Routes:
-    """Graphs of autograd, for any model; for larger problems a traced graph of operations, which is faster.
+    """Graphs of autograd, for any model; a traced graph of operations, where it is faster; forward over reverse mode.
 
-    The traced one (``StagedProduct``) is taken for batches of the first one's form, if it agrees with autograd on two
-    of them; ``chosen`` tells. ``share`` is the weight of all data over that of the first batch.
+    ``trace`` asks for the second (``StagedProduct``), for batches of the first one's form; it is dropped unless it
+    agrees with autograd on two of them and takes less time. ``forward`` asks for the third, where double backward is
+    not finite. ``chosen`` tells.
     """
 
-    def __init__(self, form: Linearised, theta: Tensor, share: float, stage: bool) -> None:
-        self._form, self._theta, self._share, self._stage = form, theta, share, stage
+    def __init__(self, form: Linearised, theta: Tensor) -> None:
+        self._form, self._theta = form, theta
+        self._works: list[tuple[Any, Work]] = []  # by the form of the batch
+        self._forward = False
         self._staged: StagedProduct | None = None
         self._staged_form: Any = None
-        self._unseen = True  # whether the traced route has yet to be compared on a batch that it was not made with
-        self.chosen = "graphs of autograd"
+        self._unseen = False  # whether the traced route has yet to be compared on a batch that it was not made with
+        self.chosen = GRAPHS
 
-    def settled(self, batch: Any, index: int) -> tuple[Map, int]:
-        """As ``prepared``, on the first pass over the batches, when the route is chosen."""
-        if index == 0 and self._staged is None and self._stage:
-            return self._choose(batch)
-        if self._fits(batch) and self._unseen:
-            self._unseen = False
-            reference = self._autograd(batch, index)
-            return self._compared(reference, batch, index)
-        return self.prepared(batch, index)
-
-    def prepared(self, batch: Any, index: int) -> tuple[Map, int]:
-        """The map of a batch and the bytes that it keeps."""
+    def prepared(self, batch: Any, index: int) -> Prepared:
+        """The map of a batch, by the route chosen for its form."""
         if not self._fits(batch):
-            return self._autograd(batch, index)
-        assert self._staged is not None
-        with self._surroundings():
-            replay = self._staged.at(self._theta, copied(batch))
-        return replay, self._bytes(replay.fixed)
+            return self._plain(batch, index)
+        if self._unseen:
+            self._unseen = False
+            self._verify(batch, index)
+            return self.prepared(batch, index)
+        return self._replay(batch)
+
+    def trace(self, batch: Any, index: int, plain: Timed, missing: float) -> bool:
+        """Whether the traced route is taken from here on; ``missing`` is the share of the batches that is not kept.
+
+        Whoever has ``plain`` measured has let go of its graphs: memory need not hold both forms of a batch.
+        """
+        try:
+            with self._surroundings():
+                limit = self._operations(batch)
+                self._staged = StagedProduct(self._form, self._theta, copied(batch), index, limit)
+                _require_undrawn(self._theta.device)
+            self._staged_form = form_of(batch)
+            replay = self._replay(batch)
+            found = self.timed(replay.product, index)
+            self._require_agreement(plain, found)
+            _require_faster(found.seconds + missing * replay.seconds, plain.seconds)
+        except (Untraceable, _Dropped) as reason:
+            self._staged = None
+            self.chosen = f"{self._plainly}, since {'it cannot be traced: ' * isinstance(reason, Untraceable)}{reason}"
+            return False
+        self._unseen = True
+        self.chosen = f"traced, {self._staged.operations:,} operations"
+        return True
+
+    def forward(self, batch: Any, index: int, rows: Tensor) -> Tensor:
+        """Products ``(k, n)`` by forward over reverse mode, which is taken from here on if they are finite."""
+        try:
+            products = torch.stack([self._forwards(batch, index).product(row) for row in rows.unbind()])
+        except (RuntimeError, InputError):  # an operation without forward mode
+            return torch.full_like(rows, torch.nan)
+        if bool(torch.isfinite(products).all()):
+            self._forward, self._staged = True, None
+            self.chosen = f"{self._plainly}, since double backward gives NaN or infinite numbers"
+        return products
+
+    def draw(self, index: int) -> Tensor:
+        """A random vector ``(n,)`` to compare routes on."""
+        generator = torch.Generator().manual_seed(index)
+        return torch.randn(len(self._theta), generator=generator, dtype=torch.float64).to(self._theta)
+
+    def timed(self, product: Map, index: int) -> Timed:
+        draw = self.draw(index)
+        results, seconds = [], []
+        for _ in range(2):
+            started = time.perf_counter()
+            with self._surroundings():
+                results.append(product(draw).double())
+            if draw.is_cuda:
+                torch.cuda.synchronize(draw.device)
+            seconds.append(time.perf_counter() - started)
+        return Timed((results[0], results[1]), min(seconds))
+
+    def agree(self, found: Tensor, expected: Tensor) -> bool:
+        """Whether products of two routes are the same but for rounding."""
+        off = torch.linalg.vector_norm(found.double() - expected.double())
+        tolerance = AGREEMENT.get(self._theta.dtype, 1e-2)
+        return bool(off <= tolerance * torch.linalg.vector_norm(expected.double()))
+
+    def work(self, batch: Any) -> Work | None:
+        """What autograd's graphs of a batch of this form keep, if one has been made."""
+        form = form_of(batch)
+        return next((work for known, work in self._works if known == form), None)
+
+    # Inside
+
+    def _operations(self, batch: Any) -> int:
+        work = self.work(batch)
+        return work.operations if work else 0
+
+    @property
+    def _plainly(self) -> str:
+        return "forward over reverse mode" if self._forward else GRAPHS
 
     def _fits(self, batch: Any) -> bool:
         return self._staged is not None and form_of(batch) == self._staged_form
 
-    def _choose(self, batch: Any) -> tuple[Map, int]:
-        reference = self._autograd(batch, 0)
-        if reference[1] * self._share < STAGED_FROM:
-            return reference
+    def _plain(self, batch: Any, index: int) -> Prepared:
+        return self._forwards(batch, index) if self._forward else self._graphs(batch, index)
+
+    def _replay(self, batch: Any) -> Prepared:
+        assert self._staged is not None
+        started = time.perf_counter()
+        with self._surroundings():
+            replay = self._staged.at(self._theta, copied(batch))
+        return Prepared(replay, self._bytes(replay.fixed), time.perf_counter() - started)
+
+    def _verify(self, batch: Any, index: int) -> None:
+        """The traced route is dropped unless it agrees on this batch; at no time are there both forms of it."""
+        plain = self.timed(self._plain(batch, index).product, index)
         try:
-            with self._surroundings():
-                self._staged = StagedProduct(self._form, self._theta, copied(batch), 0)
-                _require_undrawn(self._theta.device)
-        except Untraceable as reason:
+            self._require_agreement(plain, self.timed(self._replay(batch).product, index))
+        except _Dropped as reason:
             self._staged = None
-            self.chosen = f"graphs of autograd, since it cannot be traced: {reason}"
-            return reference
-        self._staged_form = form_of(batch)
-        self.chosen = f"traced, {self._staged.operations:,} operations"
-        return self._compared(reference, batch, 0)
+            self.chosen = f"{self._plainly}, since {reason}"
 
-    def _compared(self, reference: tuple[Map, int], batch: Any, index: int) -> tuple[Map, int]:
-        """The traced map, or, where it differs, autograd's from here on."""
-        generator = torch.Generator().manual_seed(index)
-        draws = torch.randn(2, len(self._theta), generator=generator, dtype=torch.float64).to(self._theta)
-        replayed = self.prepared(batch, index)
-        for vector in (*draws, draws[0]):  # the first one again: a replay must leave nothing behind
-            with self._surroundings():
-                expected, found = reference[0](vector).double(), replayed[0](vector).double()
-            off = float(torch.linalg.vector_norm(found - expected))
-            if not off <= AGREEMENT.get(self._theta.dtype, 1e-2) * float(torch.linalg.vector_norm(expected)):
-                self._staged = None
-                self.chosen = f"graphs of autograd, since the traced products are {off:.1e} off"
-                return reference
-        return replayed
+    def _require_agreement(self, plain: Timed, found: Timed) -> None:
+        expected = plain.results[0]
+        for result in found.results:  # two, since a replay must leave nothing behind
+            if not self.agree(result, expected):
+                off = float(torch.linalg.vector_norm(result - expected))
+                raise _Dropped(f"the traced products are {off:.1e} off")
 
-    def _autograd(self, batch: Any, index: int) -> tuple[Map, int]:
+    def _forwards(self, batch: Any, index: int) -> Prepared:
+        batch = copied(batch)
+
+        def product(vector: Tensor, keep: bool = True) -> Tensor:
+            with self._surroundings(), torch.no_grad():
+                return self._form.direct(self._theta, copied(batch), index, vector).detach()
+
+        return Prepared(product, self._bytes(list(tensors_in(batch))), 0.0)
+
+    def _graphs(self, batch: Any, index: int) -> Prepared:
+        """Counted by hooks for the first batch of a form: these stay in its graph and take time at each product."""
+        started = time.perf_counter()
+        work = self.work(batch)
+        with self._surroundings(), torch.inference_mode(False), torch.enable_grad(), guarded():
+            if work is None:
+                product, work = self._counted(batch, index)
+                self._works.append((form_of(batch), work))
+                return Prepared(product, work.size, time.perf_counter() - started, lasting=False)
+            product = self._form.kept(self._theta, copied(batch), index, known=True)
+        return Prepared(product, work.size, time.perf_counter() - started)
+
+    def _counted(self, batch: Any, index: int) -> tuple[Map, Work]:
         saved: list[Tensor] = []
 
         def pack(tensor: Tensor) -> tuple[Tensor, int]:
@@ -107,16 +197,18 @@ class Routes:
                 raise RuntimeError("a tensor needed for the gradient is changed in place after its use")
             return tensor
 
-        with self._surroundings(), torch.inference_mode(False), torch.enable_grad(), guarded():
-            try:
-                with saved_tensors_hooks(pack, unpack):
-                    product = self._form.kept(self._theta, copied(batch), index)
-                return product, self._bytes(saved)
-            except (RuntimeError, InputError) as error:
-                if "saved tensor hooks" not in str(error) and "storage" not in str(error):
-                    raise
-            # A model that uses torch.func inside allows no counting.
-            return self._form.kept(self._theta, copied(batch), index), UNKNOWN
+        theta, device = self._theta.nbytes, self._theta.device.type
+        try:
+            with saved_tensors_hooks(pack, unpack):
+                product = self._form.kept(self._theta, copied(batch), index)
+            rows = next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 0)
+            largest = max((t.nbytes for t in saved if t.ndim and len(t) == rows), default=0)
+            return product, Work(self._bytes(saved), len(saved), theta, device, rows, largest)
+        except (RuntimeError, InputError) as error:
+            if "saved tensor hooks" not in str(error) and "storage" not in str(error):
+                raise
+        # A model that uses torch.func inside allows no counting.
+        return self._form.kept(self._theta, copied(batch), index), Work(UNKNOWN, 0, theta, device)
 
     def _bytes(self, values: Iterable[Any]) -> int:
         """Of the distinct storages behind the tensors, without theta's."""
@@ -126,9 +218,20 @@ class Routes:
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """Generators come back as they were; attention by its plain formula: fused, it has no second derivative."""
-        with preserved_rng(self._theta.device), full_precision(self._theta.device), sdpa_kernel(SDPBackend.MATH):
+        """Generators come back as they were; attention and LSTMs by plain formulas, which have second derivatives."""
+        device = self._theta.device
+        plain_attention, recurrence = sdpa_kernel(SDPBackend.MATH), plain_recurrence(self._form.function.module)
+        with preserved_rng(device), full_precision(device), plain_attention, recurrence:
             yield
+
+
+class _Dropped(Exception):
+    """Why the traced route is not taken."""
+
+
+def _require_faster(traced: float, plain: float) -> None:
+    if not traced < plain:
+        raise _Dropped("the traced products are not faster")
 
 
 @contextmanager

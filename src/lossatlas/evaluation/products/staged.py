@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossatlas.evaluation.points.staging import Program
 from lossatlas.evaluation.points.tracing import POINT_PREFIX, Trace, Untraceable
@@ -24,16 +25,17 @@ class StagedProduct:
 
     Forward over reverse differentiation is traced down to ATen, so that replaying it needs no differentiation and
     keeps no graph: only the numbers that meet v. Raises ``Untraceable`` with the reason: an operation without forward
-    mode, a decision that depends on values, a random number.
+    mode, a decision that depends on values, a random number, more than ``limit`` operations.
     """
 
-    def __init__(self, form: Linearised, theta: Tensor, batch: Any, index: int) -> None:
+    def __init__(self, form: Linearised, theta: Tensor, batch: Any, index: int, limit: int) -> None:
         # A second and more of imports, which small problems and the command line's help do without.
         from torch.fx.experimental.proxy_tensor import make_fx
 
         def product(at: Tensor, *rest: Tensor) -> Tensor:
             *tensors, vector = rest
-            return form.direct(at, refill(batch, iter(tensors)), index, vector)
+            with _Limit(limit):
+                return form.direct(at, refill(batch, iter(tensors)), index, vector)
 
         vector = torch.zeros_like(theta)
         try:
@@ -43,6 +45,8 @@ class StagedProduct:
                 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
                 make = make_fx(product, tracing_mode="fake", _allow_non_fake_inputs=True)
                 module = make(theta, *tensors_in(batch), vector)
+        except Untraceable:
+            raise
         except Exception as error:  # whatever a user's model does that cannot be traced
             raise Untraceable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         self._program = Program(_as_trace(module), reuse_memory)
@@ -60,10 +64,24 @@ class Replay:
     def __init__(self, program: Program, fixed: tuple[Any, ...]) -> None:
         self._program, self.fixed = program, fixed
 
-    def __call__(self, vector: Tensor) -> Tensor:
+    def __call__(self, vector: Tensor, keep: bool = True) -> Tensor:
         with torch.no_grad():
             product: Tensor = self._program.rest(*self.fixed, *self._program.pointwise(vector))
             return product
+
+
+class _Limit(TorchDispatchMode):
+    """``Untraceable`` after so many operations: a loop in Python, say, that takes longer than it is worth."""
+
+    def __init__(self, operations: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._operations = self._left = operations
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise Untraceable(f"it takes more than {self._operations:,} operations")
+        return func(*args, **(kwargs or {}))
 
 
 def _as_trace(module: fx.GraphModule) -> Trace:

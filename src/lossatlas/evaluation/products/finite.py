@@ -1,0 +1,32 @@
+"""What is not finite where a product is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossatlas.evaluation.products.linearised import Linearised, loss_and_gradient
+
+
+def what_is_not_finite(form: Linearised, theta: Tensor, batch: Any, index: int, product: Tensor) -> str:
+    """A sentence on the loss, its gradient or ``product`` ``(n,)``, whichever comes first, with the remedy."""
+    loss, gradient = loss_and_gradient(form.function, theta, batch, index)
+    if not bool(torch.isfinite(loss)):
+        return f"The loss of batch {index} is {float(loss)} at this point: choose another point, or mend the data."
+    if not bool(torch.isfinite(gradient).all()):
+        return (
+            f"The gradient holds NaN or infinite numbers on batch {index} at this point, for {_names(form, gradient)}, "
+            "though the loss is finite: the loss cannot be differentiated there."
+        )
+    return (
+        f"The product holds NaN or infinite numbers on batch {index} at this point, for {_names(form, product)}, by "
+        "double backward and by forward over reverse mode, though loss and gradient are finite: the loss cannot be "
+        "differentiated twice there; leave those parameters out with parameters=, or choose another point."
+    )
+
+
+def _names(form: Linearised, vector: Tensor) -> str:
+    bad = [e.name for e in form.function.space if not bool(torch.isfinite(vector[e.start : e.stop]).all())]
+    return ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
