@@ -116,7 +116,7 @@ class _Blocks:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
         weights = objective.batches.weights
         self._batches, self._shares = objective.batches, [weight / sum(weights) for weight in weights]
-        self._routes = Routes(form, objective.point.detach().clone(), 1.0, False)
+        self._routes = Routes(form, objective.point.detach().clone())
         self._ends = np.cumsum([0, *form.sizes])
         self.n = int(self._ends[-1])
         self._free = free_bytes(objective.device) // 2 if max_memory is None else max_memory

@@ -12,9 +12,10 @@ from lossatlas.evaluation.products.linearised import Linearised, loss_and_gradie
 
 def what_is_not_finite(form: Linearised, theta: Tensor, batch: Any, index: int, product: Tensor) -> str:
     """A sentence on the loss, its gradient or ``product`` ``(n,)``, whichever comes first, with the remedy."""
-    loss, gradient = loss_and_gradient(form.function, theta, batch, index)
+    loss, gradient = loss_and_gradient(form.function, theta, form.plain(batch), index)
     if not bool(torch.isfinite(loss)):
-        return f"The loss of batch {index} is {float(loss)} at this point: choose another point, or mend the data."
+        value = "NaN" if bool(torch.isnan(loss)) else "infinite"
+        return f"The loss of batch {index} is {value} at this point: choose another point, or mend the data."
     if not bool(torch.isfinite(gradient).all()):
         return (
             f"The gradient holds NaN or infinite numbers on batch {index} at this point, for {_names(form, gradient)}, "

@@ -16,7 +16,7 @@ from lossatlas.errors import InputError, LossAtlasError
 from lossatlas.evaluation.points.tracing import Untraceable
 from lossatlas.evaluation.products.costs import UNKNOWN, Work
 from lossatlas.evaluation.products.kept import Prepared
-from lossatlas.evaluation.products.linearised import Linearised, Map
+from lossatlas.evaluation.products.linearised import Linearised, Map, quiet_forward_mode
 from lossatlas.evaluation.products.staged import StagedProduct
 from lossatlas.model.arithmetic import full_precision, plain_recurrence
 from lossatlas.model.data.batches import copied, preserved_rng, tensors_in
@@ -167,7 +167,7 @@ class Routes:
         batch = copied(batch)
 
         def product(vector: Tensor, keep: bool = True) -> Tensor:
-            with self._surroundings(), torch.no_grad():
+            with self._surroundings(), torch.no_grad(), quiet_forward_mode():
                 return self._form.direct(self._theta, copied(batch), index, vector).detach()
 
         return Prepared(product, self._bytes(list(tensors_in(batch))), 0.0)

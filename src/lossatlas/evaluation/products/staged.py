@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-import warnings
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossatlas.evaluation.points.staging import Program
 from lossatlas.evaluation.points.tracing import POINT_PREFIX, Trace, Untraceable
-from lossatlas.evaluation.products.linearised import Linearised
+from lossatlas.evaluation.products.linearised import Linearised, quiet_forward_mode
 from lossatlas.evaluation.products.reuse import reuse_memory
 from lossatlas.model.data.batches import refill, tensors_in
 
@@ -39,10 +38,7 @@ class StagedProduct:
 
         vector = torch.zeros_like(theta)
         try:
-            with torch.no_grad(), warnings.catch_warnings():
-                # PyTorch compiles its rules of forward mode with its own deprecated torch.jit.script.
-                warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-                warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+            with torch.no_grad(), quiet_forward_mode():
                 make = make_fx(product, tracing_mode="fake", _allow_non_fake_inputs=True)
                 module = make(theta, *tensors_in(batch), vector)
         except Untraceable:
