@@ -617,7 +617,7 @@ class Root(nn.Module):
             F.mse_loss,
             "The product holds NaN or infinite numbers on batch 0 at this point, for w, by double backward",
         ),
-        (3, lambda f, y: F.mse_loss(f, y) / 0, "The loss of batch 0 is inf at this point"),
+        (3, lambda f, y: F.mse_loss(f, y) / 0, "The loss of batch 0 is infinite at this point"),
     ],
 )
 def test_what_is_not_finite_is_named(power, loss, told):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import operator
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,10 +41,7 @@ class StagedProduct:
 
         vector = torch.zeros_like(theta)
         try:
-            with torch.no_grad(), warnings.catch_warnings():
-                # PyTorch compiles its rules of forward mode with its own deprecated torch.jit.script.
-                warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-                warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+            with torch.no_grad(), forward_mode():
                 make = make_fx(product, tracing_mode="fake", _allow_non_fake_inputs=True)
                 module = make(theta, *tensors_in(batch), vector)
         except Untraceable:
@@ -68,6 +67,15 @@ class Replay:
         with torch.no_grad():
             product: Tensor = self._program.rest(*self.fixed, *self._program.pointwise(vector))
             return product
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Without PyTorch's warnings: it compiles its rules of forward mode with its own deprecated torch.jit.script."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+        yield
 
 
 class _Limit(TorchDispatchMode):
