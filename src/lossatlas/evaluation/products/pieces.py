@@ -12,7 +12,7 @@ from lossatlas.model.data.containers import leading_size
 from lossatlas.model.functional import FunctionalModel
 
 SUITED = 2**22  # bytes of the largest tensor of a piece: what caches hold
-AHEAD = 4  # times theta's bytes are kept by a piece, at least: each of them adds to a product of theta's size
+AHEAD = 8  # times theta's bytes are kept by a piece, at least: each of them adds to a product of theta's size
 
 
 class Pieces:
