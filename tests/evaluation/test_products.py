@@ -640,9 +640,9 @@ class Wide(nn.Module):
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors of 64 numbers an example are too large for more than 10 examples, which are cut to 8."""
-    monkeypatch.setattr(pieces, "LARGEST", 10 * 64 * 8)
+    """Tensors of 64 numbers an example are too large for more than 8 examples."""
     monkeypatch.setattr(pieces, "SUITED", 8 * 64 * 8)
+    monkeypatch.setattr(pieces, "AHEAD", 0)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -679,10 +679,23 @@ class Drawing(Wide):
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("make", [Mixing, Drawing])
-def test_batches_whose_examples_are_not_apart_stay_whole(make):
+@pytest.mark.parametrize(("make", "noticed"), [(Mixing, True), (Mixing, False), (Drawing, True)])
+def test_batches_whose_examples_are_not_apart_stay_whole(make, noticed, monkeypatch):
+    """Where that is not noticed beforehand, their product differs from that of the pieces."""
+    if not noticed:
+        monkeypatch.setattr(pieces.Batches, "uncut", None)
     o = Objective(make().double(), F.cross_entropy, (normal(21, 6), torch.arange(21) % 3))
     operator, v = la.hessian(o), normal(o.n_parameters)
-    for _ in range(2):
+    for _ in range(3):
         assert relative_error(operator @ v, o.hvp(v)) < 1e-12
-    assert "1 of 1 batches kept" in operator.explain()
+        assert "1 of 1 batches kept" in operator.explain()
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_batch_stays_whole_where_a_piece_would_have_ignored_targets_only():
+    targets = torch.arange(21) % 3
+    targets[:10] = -100
+    o = Objective(Wide().double(), F.cross_entropy, (normal(21, 6), targets))
+    operator, v = la.hessian(o), normal(o.n_parameters)
+    for _ in range(3):
+        assert relative_error(operator @ v, o.hvp(v)) < 1e-12

@@ -115,8 +115,9 @@ def require_operator(given: object) -> None:
 def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
     """H = grad grad' L(theta) at ``objective.point``, by exact Hessian-vector products.
 
-    What does not depend on the vector is computed at the first product and kept, as far as ``max_memory`` bytes reach
-    (half of what is free by default): later products take about half the time of ``objective.hvp``.
+    What does not depend on the vector is computed once and kept, as far as ``max_memory`` bytes reach (half of what is
+    free by default): later products take about half the time of ``objective.hvp``. They are traced once the products so
+    far, or the 20 that a search makes at least, repay that, and if it is faster; ``explain()`` tells.
 
     Returns
     -------

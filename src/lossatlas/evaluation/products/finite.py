@@ -14,8 +14,8 @@ def what_is_not_finite(form: Linearised, theta: Tensor, batch: Any, index: int, 
     """A sentence on the loss, its gradient or ``product`` ``(n,)``, whichever comes first, with the remedy."""
     loss, gradient = loss_and_gradient(form.function, theta, form.plain(batch), index)
     if not bool(torch.isfinite(loss)):
-        value = "NaN" if bool(torch.isnan(loss)) else "infinite"
-        return f"The loss of batch {index} is {value} at this point: choose another point, or mend the data."
+        what = "NaN" if bool(torch.isnan(loss)) else "infinite"
+        return f"The loss of batch {index} is {what} at this point: choose another point, or mend the data."
     if not bool(torch.isfinite(gradient).all()):
         return (
             f"The gradient holds NaN or infinite numbers on batch {index} at this point, for {_names(form, gradient)}, "

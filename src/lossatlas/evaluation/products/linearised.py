@@ -7,10 +7,8 @@ autograd, which need no forward mode and serve any number of vectors. Pearlmutte
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -148,15 +146,6 @@ def _is_traced() -> bool:
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
     return get_proxy_mode() is not None
-
-
-@contextmanager
-def quiet_forward_mode() -> Iterator[None]:
-    """PyTorch compiles its rules of forward mode with its own deprecated torch.jit.script: without its warnings."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-        yield
 
 
 def require_differentiable(function: FunctionalModel) -> None:

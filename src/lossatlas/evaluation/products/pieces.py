@@ -11,8 +11,8 @@ from lossatlas.model.data.batches import Batches, refill, tensors_in
 from lossatlas.model.data.containers import leading_size
 from lossatlas.model.functional import FunctionalModel
 
-# Memory of more than 32 MB goes back to the system at each use, on Linux, and comes anew page by page.
-LARGEST, SUITED = 2**25, 2**24
+SUITED = 2**22  # bytes of the largest tensor of a piece: what caches hold
+AHEAD = 8  # times theta's bytes are kept by a piece, at least: each of them adds to a product of theta's size
 
 
 class Pieces:
@@ -23,23 +23,26 @@ class Pieces:
 
     def __init__(self, batches: Iterable[Any], count: int) -> None:
         self._batches = batches
-        self.rows: int | None = None
+        self.rows: int | None = None  # of a piece; 0 where batches are whole for good
         self.shares = [[1.0]] * count
 
     def cut(self, function: FunctionalModel, work: Work | None) -> bool:
-        """Whether batches are cut from here on: where tensors of an example a row are too large, on a CPU."""
-        if work is None or work.device != "cpu" or work.largest <= LARGEST or self.rows is not None:
+        """Whether batches are cut from here on: where tensors with a row an example are too large, on a CPU."""
+        if work is None or work.device != "cpu" or self.rows is not None or not work.largest:
             return False
+        rows = max(1, work.rows * SUITED // work.largest, work.rows * AHEAD * work.theta // work.size)
         mixed = function.draws or (function.policy == "batch" and function.norms)
-        if mixed or not isinstance(self._batches, Batches) or self._batches.uncut is not None:
+        if 3 * rows > 2 * work.rows or mixed or not isinstance(self._batches, Batches) or self._batches.uncut:
             return False
-        self.rows = max(1, work.rows * SUITED // work.largest)
+        self.rows = rows
         self.shares = [_shares(self._batches, self.of(batch)) for batch in self._batches]
-        return True
+        if not all(share > 0 for shares in self.shares for share in shares):  # a piece whose targets are all ignored
+            self.join()
+        return self.rows > 0
 
     def join(self) -> None:
-        """Whole batches again."""
-        self.rows, self.shares = None, [[1.0]] * len(self.shares)
+        """Whole batches from here on."""
+        self.rows, self.shares = 0, [[1.0]] * len(self.shares)
 
     def of(self, batch: Any) -> list[Any]:
         """Of nearly equal size, so that few of them have a form of their own."""
@@ -53,4 +56,4 @@ class Pieces:
 
 def _shares(batches: Batches, pieces: list[Any]) -> list[float]:
     weights = [float(batches.weigh(piece)) for piece in pieces]
-    return [weight / sum(weights) for weight in weights] if len(pieces) > 1 else [1.0]
+    return [weight / max(sum(weights), 1e-300) for weight in weights] if len(pieces) > 1 else [1.0]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossatlas.evaluation.points.staging import Program
 from lossatlas.evaluation.points.tracing import POINT_PREFIX, Trace, Untraceable
-from lossatlas.evaluation.products.linearised import Linearised, quiet_forward_mode
+from lossatlas.evaluation.products.linearised import Linearised
 from lossatlas.evaluation.products.reuse import reuse_memory
 from lossatlas.model.data.batches import refill, tensors_in
 
@@ -38,7 +41,7 @@ class StagedProduct:
 
         vector = torch.zeros_like(theta)
         try:
-            with torch.no_grad(), quiet_forward_mode():
+            with torch.no_grad(), forward_mode():
                 make = make_fx(product, tracing_mode="fake", _allow_non_fake_inputs=True)
                 module = make(theta, *tensors_in(batch), vector)
         except Untraceable:
@@ -64,6 +67,15 @@ class Replay:
         with torch.no_grad():
             product: Tensor = self._program.rest(*self.fixed, *self._program.pointwise(vector))
             return product
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Without PyTorch's warnings: it compiles its rules of forward mode with its own deprecated torch.jit.script."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+        yield
 
 
 class _Limit(TorchDispatchMode):
