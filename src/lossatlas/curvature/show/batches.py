@@ -73,7 +73,7 @@ def caption(datasets: Datasets) -> str:
 @styled
 def batch_eigenvalues(*datasets: xr.Dataset) -> Figure:
     """The cumulative distribution over the batches of the outermost eigenvalue; a panel a network."""
-    figure, axes = panels(len(datasets), height=2.7, width=6.3 if len(datasets) > 1 else 4.4)
+    figure, axes = panels(len(datasets), height=3.1, width=6.3 if len(datasets) > 1 else 4.4)
     for k, (panel, dataset, label) in enumerate(zip(axes, datasets, labels(datasets), strict=True)):
         _distribution(panel, dataset.isel(rank=0), COLOURS[k % len(COLOURS)])
         symbol = r"\lambda_{\max}" if dataset.attrs["which"] == "largest" else r"\lambda_{\min}"
@@ -91,7 +91,7 @@ def _distribution(axes: Axes, first: xr.Dataset, colour: str) -> None:
     whole, residual = float(first["eigenvalue_all"]), float(first["residual_all"])
     axes.axvspan(whole - residual, whole + residual, color=GREY, alpha=0.25, linewidth=0)
     axes.axvline(whole, color="black", linestyle="--", label=f"all the data: {number(whole)}")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
 
 
 def _end(dataset: xr.Dataset) -> str:
