@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
+from lossatlas.drawing import style
 from lossatlas.drawing.contours import draw_contours, loss_panel
 from lossatlas.drawing.grids import colour_scale
 from lossatlas.drawing.style import labels, panels, save, styled
@@ -74,7 +75,8 @@ def test_the_same_figure_gives_the_same_bytes(file_format: str):
     assert first == second
 
 
-def test_text_in_a_pdf_stays_text():
+def test_text_in_a_pdf_stays_text(fonttype, monkeypatch):
+    monkeypatch.setitem(style.RC, "pdf.fonttype", fonttype)
     figure, (axes,) = panels(1)
     axes.set(xlabel="alpha", ylabel="loss")
     pdf = saved(figure, "pdf")
