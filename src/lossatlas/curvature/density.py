@@ -119,7 +119,7 @@ def spectral_density(
     (True, 160)
     """
     require_operator(operator)
-    check_probes(steps, probes)
+    _check_probes(steps, probes)
     started = time.perf_counter()
     atoms = np.zeros(0) if deflate is None else deflate.values.numpy()
     locked = None if deflate is None else deflate.vectors
@@ -143,7 +143,7 @@ def spectral_density(
     )
 
 
-def check_probes(steps: int, probes: int) -> None:
+def _check_probes(steps: int, probes: int) -> None:
     """``InputError`` unless there are at least two of each."""
     if steps < 2 or probes < 2:
         raise InputError(f"steps={steps}, probes={probes}: give at least 2 of each.")

@@ -263,10 +263,8 @@ class _PairSearch:
         if self.budget is not None:
             self.budget.add(len(vectors))
         order = self._order(measured.values.numpy())
-        values, residuals = (
-            measured.values[order],
-            (measured.residuals[order] + self.space.rounding).clamp(min=asymmetry),
-        )
+        values = measured.values[order]
+        residuals = (measured.residuals[order] + self.space.rounding).clamp(min=asymmetry)
         allowed = torch.from_numpy(self._allowed(values.numpy()))
         found = Eigenpairs(
             values,

@@ -21,8 +21,6 @@ from lossatlas.curvature.krylov import Floats
 
 AT_ZERO = 1e-3  # how near to 0, against its distance to other nodes, a node stands for eigenvalues that are 0
 HALVINGS = 60  # of the interval in which a share lies
-
-
 NONE = np.zeros(0, dtype=np.intp)
 
 
@@ -89,14 +87,20 @@ class Rule:
     def mass_below(self, x: float) -> tuple[float, float]:
         """Between what bounds the mass of the numbers below x lies; that of x itself is in the second only."""
         nodes, weights = self._through(x)
-        close = self.rounding
-        return self._left(float(weights[nodes < x - close].sum()), float(weights[nodes <= x + close].sum()), x)
+        low, high = x - self.rounding, x + self.rounding
+        return (
+            self._left(float(weights[nodes < low].sum()), self._known(-np.inf, low)),
+            self._left(float(weights[nodes <= high].sum()), self._known(-np.inf, high)),
+        )
 
-    def _left(self, low: float, high: float, x: float) -> tuple[float, float]:
-        """Bounds on the mass below x, without that of the known eigenvalues."""
-        masses = self.taken_masses
-        below, left = float(masses[self._eigen[0][self.taken] < x].sum()), 1 - float(masses.sum())
-        return min(max((low - below) / left, 0.0), 1.0), min(max((high - below) / left, 0.0), 1.0)
+    def _known(self, low: float, high: float) -> float:
+        """The mass of the known eigenvalues between two numbers."""
+        values = self._eigen[0][self.taken]
+        return float(self.taken_masses[(low <= values) & (values <= high)].sum())
+
+    def _left(self, mass: float, known: float) -> float:
+        """The share of the rule in a mass of the whole vector's, of which so much is that of known eigenvalues."""
+        return min(max((mass - known) / (1 - float(self.taken_masses.sum())), 0.0), 1.0)
 
     def _through(self, x: float) -> tuple[Floats, Floats]:
         """Nodes and weights of the rule with one node more, at x (Gauss-Radau; Golub 1973)."""
@@ -120,8 +124,10 @@ class Rule:
             return mass, mass
         nodes, weights = self._through(0.0)
         small = np.abs(nodes) <= self.rounding
-        low = float(weights[(nodes < 0) & ~small].sum())
-        return self._left(low, low + max(0.0, float(weights[small].sum()) - self._zeros()), 0.0)
+        low, known = float(weights[(nodes < 0) & ~small].sum()), self._known(-np.inf, -self.rounding)
+        at_zero = max(self._zeros(), self._known(-self.rounding, self.rounding))  # no part of what is open at 0
+        high = low + max(0.0, float(weights[small].sum()) - at_zero)
+        return self._left(low, known), self._left(high, known)
 
     def _zeros(self) -> float:
         """The mass of a node that lies at 0, and is as sharp, against the distance of its neighbours: eigenvalues 0."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from lossatlas.curvature.density import Beyond, density_dataset, density_to_tolerance, moments, numbers
+from lossatlas.curvature.density import LONGEST, Beyond, density_dataset, density_to_tolerance, moments, numbers
 from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
 from lossatlas.curvature.operators import Operator, hessian
@@ -212,10 +212,14 @@ def _density(found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, str
     dataset = density_dataset(found).assign({name: every[name] for name in every if not name.startswith("trace")})
     if found.error <= tol:
         return dataset, ""
+    note = f"The density's error is {found.error:.2g} of the spectrum's width, not density_tol={tol:g}"
+    if not budget.limited:
+        note = f"{note}: a probe takes {LONGEST} steps at most, so ask for less."
+        warnings.warn(note, ConvergenceWarning, stacklevel=3)
+        return dataset, note
+    warnings.warn(f"{note}: allow more products.", ConvergenceWarning, stacklevel=3)
     steps = max(len(rule.nodes) for rule in found.rules)
     more = max(found.probes_for(tol) - len(found.rules), 1) * steps
-    note = f"The density's error is {found.error:.2g} of the spectrum's width, not density_tol={tol:g}"
-    warnings.warn(f"{note}: allow more products.", ConvergenceWarning, stacklevel=3)
     return dataset, f"{note}: that would take about {more:,.0f} products more."
 
 

@@ -17,6 +17,7 @@ from lossatlas.objective import Objective
 
 HALVINGS = 4
 REPLICATES = 4  # disjoint subsets of a size, where there are so many
+PRODUCTS = 300  # with a subset's matrix, at most
 TOLERANCE = 1e-2  # of the solver, far below the spread of the subsets
 
 
@@ -42,7 +43,10 @@ def trend_variables(objective: Objective, pairs: Eigenpairs, seed: int, budget: 
             operator = budget.counted(hessian(part), size / n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
-                found = search(operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, seed=seed).pairs
+                limit = int(min(PRODUCTS, budget.left() * n / size))
+                found = search(
+                    operator, 1, tol=TOLERANCE, start=pairs.vectors[0], look=False, max_products=limit, seed=seed
+                ).pairs
             budget.add(size / n)  # the pair's own, that measures it
             values[row, column] = float(found.values[0])
             stderrs[row, column] = math.hypot(float(found.stderrs[0]), float(found.residuals[0]))
