@@ -27,7 +27,7 @@ from common.curvature_peers import PyHessian, title, tools
 from common.curvature_tables import CurvatureRow, Product, product_table, reaching, run_table
 from common.curvature_tools import Lossatlas, ScipyOnLossatlas, Task, Tool, Values, suited
 from common.curvature_truth import PIECEWISE_LINEAR, Truth
-from common.machine import header
+from common.machine import header, peak
 from common.problems import DATA, N_TEST, RECIPES, Problem, problem
 from common.tables import Page
 from torch import Tensor
@@ -43,6 +43,7 @@ BASE = "tol=0.001"
 TARGETS = (1e-3, 1e-6)
 QUICK = 10.0  # seconds: what takes longer is measured once, not in every round
 N_QUICK, N_PART = 200, 500  # examples of --quick, and of the trial of batch sizes
+FORWARD_PASSES = 6  # whose arithmetic a product takes: the tangent's two terms, and four of the gradient's derivative
 
 COLUMNS = (
     "ratio: to lossatlas's time (with tol=0.001); once: what is spent before the first product and in it, beyond a"
@@ -69,6 +70,8 @@ def main() -> None:
     count = N_QUICK if arguments.quick else N_TEST
     page.add(f"data       {count:,} test images of {DATA}; H is the Hessian of their mean cross-entropy")
     page.add("runs       " + _settings(arguments))
+    fastest, by = peak()
+    page.add(f"peak       {fastest:.0f} GFLOP/s in float32, by {by}")
     page.add("columns    " + COLUMNS)
     for kind in kinds:
         if kind.caveat:
@@ -77,7 +80,7 @@ def main() -> None:
     for name in arguments.networks:
         whole = _first(problem(name, data, arguments.cache), count)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative on a CPU
-            _Network(whole, Truth(whole, arguments.cache), kinds, arguments, page).run(arguments.parts)
+            _Network(whole, Truth(whole, arguments.cache), kinds, fastest, arguments, page).run(arguments.parts)
     print(f"\nWritten to {arguments.out}.")
 
 
@@ -115,9 +118,15 @@ class _Network:
     """One network's tables. What a part has measured serves the later ones."""
 
     def __init__(
-        self, whole: Problem, truth: Truth, kinds: list[type[Tool]], arguments: argparse.Namespace, page: Page
+        self,
+        whole: Problem,
+        truth: Truth,
+        kinds: list[type[Tool]],
+        fastest: float,
+        arguments: argparse.Namespace,
+        page: Page,
     ) -> None:
-        self.problem, self.truth, self.page = whole, truth, page
+        self.problem, self.truth, self.fastest, self.page = whole, truth, fastest, page
         self.rounds, self.patience = arguments.rounds, arguments.patience
         page.add("", f"{whole.name}: {len(whole.center):,} parameters")
         part = _first(whole, min(N_PART, len(whole.targets)))
@@ -150,6 +159,11 @@ class _Network:
             size = str(tool.batch_size) if tool.batch_size else "own"
             rows.append(Product(title(type(tool)), size, timing, first[tool.name] - timing.median, off))
         self.page.add("  One product H v", *product_table(rows))
+        rate = FORWARD_PASSES * self.problem.flops / rows[0].timing.median / 1e9
+        self.page.add(
+            f"    {rows[0].title}: {rate:.0f} GFLOP/s, {rate / self.fastest:.0%} of the peak, for the work of"
+            f" {FORWARD_PASSES} forward passes"
+        )
 
     def _largest(self) -> None:
         reference, bound = self.truth.eigenvalues(K, "LA")
