@@ -10,11 +10,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from lossatlas.results.claim import Claim
+    from lossatlas.results.views import View
 
 
 @dataclass(frozen=True)
@@ -86,21 +90,45 @@ class Formula:
 class Picture:
     """A figure with its caption, drawn when it is first asked for.
 
-    ``interactive`` makes a plotly figure that the page shows in its place; ``width`` is a share of the line;
-    ``vector`` is False for shaded pictures, which a page holds as PNG.
+    Parameters
+    ----------
+    caption : what is seen.
+    how : how it was computed, in one line.
+    pitfall : what it does not show, in one line.
+    method : further sentences on how it was computed and how it is drawn, for the details.
+    alt : what it shows, for those who do not see it; the caption where it is empty.
+    width : a share of the line.
+    view : what a page shows in its place, where it can.
+    vector : False for shaded pictures, which a page holds as PNG.
+    lead : whether it can open a page: the picture that tells most of all.
+    datasets : whose numbers it shows; by default those of its group.
     """
 
     tag: ClassVar[str] = "picture"
     name: str
     draw: Callable[[], Figure]
     caption: str
+    how: str = ""
+    pitfall: str = ""
+    method: tuple[str, ...] = ()
+    alt: str = ""
     width: float = 1.0
-    interactive: Callable[[], Any] | None = None
+    view: Callable[[], View] | None = None
     vector: bool = True
+    lead: bool = False
+    datasets: tuple[xr.Dataset, ...] = ()
 
     @cached_property
     def figure(self) -> Figure:
         return self.draw()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of the figure that sums up a report; ``draw`` is given its axes."""
+
+    title: str
+    draw: Callable[[Axes], object]
 
 
 @dataclass(frozen=True)
@@ -118,13 +146,52 @@ class Table:
 class FigureGroup:
     """Datasets that belong into one figure, with its pictures (the first is the main one) and tables.
 
-    The report prints the pictures, the numbers of each Dataset, the claims on them, and the tables, in this order.
+    ``title`` of the part of the chapter, and ``chapter``, its question: the kind's own where they are empty.
     """
 
     datasets: tuple[xr.Dataset, ...]
     pictures: tuple[Picture, ...]
     tables: tuple[Table, ...] = ()
-    title: str = ""  # of the part of the chapter; the kind's own where it is empty
+    title: str = ""
+    chapter: str = ""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A key number with its error, as text: ``Number("trace", "1.4 ± 0.1", of="network A")``.
+
+    Those of one ``name`` are a row of a table, with a column for each ``of``.
+    """
+
+    name: str
+    text: str
+    of: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What results say to the question of their chapter, in plain English, with what decides it.
+
+    Parameters
+    ----------
+    sentence : one or two sentences for the chapter, with intervals; one that is undecided says so.
+    short : the same in one sentence of at most 25 words, for the abstract.
+    claim : what decides it; None where nothing is tested.
+    finding : the claim's hypothesis in a few words, for a table: "connected after alignment".
+    quantity : what the claim's number is, in a few words: "error barrier".
+    limit : what limits the answer: the pitfall that applies, in one sentence.
+    chapter : the question, where it is another than the kind's.
+    opening : whether it says whom the report is about, so that the abstract begins with it.
+    """
+
+    sentence: str
+    short: str
+    claim: Claim | None = None
+    finding: str = ""
+    quantity: str = ""
+    limit: str = ""
+    chapter: str = ""
+    opening: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """The questions that a report answers, in the order in which it asks them. A kind names the one that it belongs to."""
 
-TRAINING = "How was the network trained?"
-LANDSCAPE = "What does the loss look like around it?"
+LANDSCAPE = "How does the loss look around the minimum?"
+CURVATURE = "How sharp is it, and in which directions?"
 TRAJECTORY = "Which trajectory did training take?"
-CURVATURE = "How curved is the loss?"
-CONNECTIVITY = "Are the networks connected?"
-ROBUSTNESS = "How robust is the network?"
+CONNECTIVITY = "Are independently trained minima connected?"
+ROBUSTNESS = "How robust is the solution?"
+GENERALISATION = "What does geometry say about generalisation?"
 COMPARISON = "How do the numbers compare with published ones?"
 
-ORDER = (TRAINING, LANDSCAPE, TRAJECTORY, CURVATURE, CONNECTIVITY, ROBUSTNESS, COMPARISON)
+ORDER = (LANDSCAPE, CURVATURE, TRAJECTORY, CONNECTIVITY, ROBUSTNESS, GENERALISATION, COMPARISON)
 
 
 def place(chapter: str) -> tuple[int, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lossatlas.results.blocks import FigureGroup, Reference, Topic
+from lossatlas.results.blocks import Answer, FigureGroup, Number, Panel, Reference, Topic
 from lossatlas.results.schema import Schema
 
 if TYPE_CHECKING:
@@ -91,8 +91,10 @@ class Kind:
         has an input of type ``"keep"``, to which it hands each. None: made by something else only.
     command, help : the verb's name on the command line (the kind's own by default), and what it says of itself.
     options, inputs : what the verb takes.
-    numbers : Dataset -> sentences that read its key numbers off, with their errors, and judge nothing.
+    numbers : Dataset -> its key numbers with their errors, the first the most telling; they judge nothing.
     claims : all its Datasets, and the catalogue -> claims, also on Datasets of lower kinds.
+    answers : all its Datasets, and the catalogue -> what they say to the chapter's question, the first the most telling.
+    panels : all its Datasets, and the catalogue -> panels of the figure that sums up a report.
     theory : topics that the report explains where it holds such Datasets.
     setup : its Datasets -> rows of the report's table of the set-up.
     shows_instead : its Datasets, and the catalogue -> Datasets of other kinds that its own figures show.
@@ -109,8 +111,10 @@ class Kind:
     help: str = ""
     options: type[Options] = Options
     inputs: tuple[Input, ...] = (OBJECTIVE,)
-    numbers: Callable[[xr.Dataset], Iterable[str]] = _none
+    numbers: Callable[[xr.Dataset], Iterable[Number]] = _none
     claims: Claims = _none
+    answers: Callable[[Datasets, Catalogue], Iterable[Answer]] = _none
+    panels: Callable[[Datasets, Catalogue], Iterable[Panel]] = _none
     theory: Callable[[], Sequence[Topic]] = _none
     setup: Callable[[Datasets], Mapping[str, str]] = lambda datasets: {}
     shows_instead: Callable[[Datasets, Catalogue], Iterable[xr.Dataset]] = _none
