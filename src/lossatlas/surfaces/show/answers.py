@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from lossatlas.drawing.grids import axes_of
 from lossatlas.results.blocks import Answer
-from lossatlas.results.claim import Claim, Verdict
+from lossatlas.results.claim import Claim, Interval, Verdict
+from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, with_interval
 from lossatlas.surfaces.show.claims import slice_minimum
-from lossatlas.surfaces.show.grouping import listed, most_telling, places, slice_name
+from lossatlas.surfaces.show.grouping import listed, most_telling, places, slice_name, slices
 from lossatlas.surfaces.show.reading import center_loss, highest_loss, highest_rise
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_WORDS = 25  # of a sentence of the abstract
 NAMED = 3  # networks that are told one by one
-NUMERALS = {1: "one", 2: "two", 3: "three"}
+NUMERALS = {1: "One", 2: "Two", 3: "Three"}
 # The verdict that weighs most comes first: it is the one that a table of the questions shows.
 GRAVEST = (Verdict.CONTRADICTED, Verdict.UNDECIDED, Verdict.SUPPORTED)
 
@@ -39,22 +41,22 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
         short=short(chosen, tested),
         claim=claim,
         finding=f"{place} is the minimum of its {chosen[0].attrs['region']}" if claim else "",
-        quantity="lowest other loss minus its loss" if claim else "",
+        quantity="lowest other loss minus the center's" if claim else "",
         limit=limit(chosen[0]),
     )
 
 
 def rises(chosen: Sequence[xr.Dataset]) -> str:
     """From where to where the loss rises."""
-    where = f"On {_slices(chosen)}"
+    where, loss = f"On {slices(chosen)}", f"the loss on {Provenance.of(chosen[0]).short_data}"
     if len(chosen) > NAMED:
         rise = _range([highest_rise(dataset)[0] for dataset in chosen])
-        return f"{where} of {len(chosen)} networks the loss rises by {rise} from the center to the highest point."
+        return f"{where} of {len(chosen)} networks {loss} rises by {rise} from the center to the highest point."
     each = [
         f"from {center_loss(dataset)} at {place} to {highest_loss(dataset)}"
         for dataset, place in zip(chosen, places(chosen), strict=True)
     ]
-    return f"{where} the loss rises {listed(each)} at its highest."
+    return f"{where} {loss} rises {listed(each)} at its highest."
 
 
 def minima(tested: Sequence[tuple[str, Claim]], region: str) -> str:
@@ -64,8 +66,7 @@ def minima(tested: Sequence[tuple[str, Claim]], region: str) -> str:
     lead = "no sampled point lies significantly lower, but " if parts and not by_verdict[Verdict.CONTRADICTED] else ""
     if not by_verdict[Verdict.UNDECIDED]:
         lead = ""
-    sentence = lead + "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
+    return _sentence(lead + "; ".join(parts))
 
 
 def _of_one_verdict(verdict: Verdict, those: Sequence[tuple[str, Claim]], region: str) -> str:
@@ -77,7 +78,8 @@ def _of_one_verdict(verdict: Verdict, those: Sequence[tuple[str, Claim]], region
         return f"whether {names} {be} {minimum} is undecided: the lowest other loss differs by {by}"
     if verdict is Verdict.SUPPORTED:
         return f"{names} {be} {minimum}: every other sampled loss is higher, by at least {by}"
-    return f"{names} {be} not {minimum}: the lowest sampled loss differs by {by}"
+    lower = listed([_lower(claim) for _, claim in those[:NAMED]])
+    return f"{names} {be} not {minimum}: a sampled loss is lower by {lower}"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -100,13 +102,18 @@ def lower_elsewhere(datasets: Sequence[xr.Dataset], chosen: Sequence[xr.Dataset]
     """On which further slices a point lies significantly lower than the trained point; empty where on none."""
     ids = {dataset.attrs["id"] for dataset in chosen}
     found = [
-        f"on the {slice_name(dataset)} through {places([dataset])[0]}, by {_lower(claim)}"
+        f"the {slice_name(dataset)} has a point significantly below {places([dataset])[0]}, by {_lower(claim)}"
         for dataset in datasets
         if dataset.attrs["id"] not in ids
         for claim in slice_minimum(dataset)
         if claim.verdict is Verdict.CONTRADICTED
     ]
-    return f"Significantly lower losses than the trained point's lie {listed(found)}." if found else ""
+    return _sentence("; ".join(found))
+
+
+def _sentence(words: str) -> str:
+    """With a capital and a full stop; empty where there are no words."""
+    return f"{words[0].upper()}{words[1:]}." if words else ""
 
 
 def _lower(claim: Claim) -> str:
@@ -116,15 +123,19 @@ def _lower(claim: Claim) -> str:
 def short(chosen: Sequence[xr.Dataset], tested: Sequence[tuple[str, Claim]]) -> str:
     """The same in at most 25 words: with an interval for each network, or the range over them where they are many."""
     rise = [highest_rise(dataset) for dataset in chosen]
-    around = [f"{with_interval(*each)} around {place}" for each, place in zip(rise, places(chosen), strict=True)]
-    values, slices = [value for value, _ in rise], _slices_briefly(chosen)
+    around = [f"{_rise(*each)} around {place}" for each, place in zip(rise, places(chosen), strict=True)]
+    values, where = [value for value, _ in rise], f"On {slices(chosen, scaled=False)} the loss rises by"
     told = [
-        f"On {slices} the loss rises by {listed([each.replace(' network ', ' ') for each in around])}",
-        f"On {slices} the loss rises by {_range(values)} around {len(chosen)} networks",
-        f"On {slices} the loss rises by up to {number(max(values), 2)}",
+        f"{where} {listed([each.replace(' network ', ' ') for each in around])}",
+        f"{where} {_range(values)} around {len(chosen)} networks",
+        f"{where} up to {number(max(values), 2)}",
     ]
     full = (f"{each}{tail}." for each in told for tail in (_verdict_briefly(tested), ""))
     return next(each for each in full if len(each.split()) <= MOST_WORDS)
+
+
+def _rise(value: float, bounds: Interval) -> str:
+    return with_interval(value, bounds) if isfinite(bounds[0]) else number(value, 2)
 
 
 def _verdict_briefly(tested: Sequence[tuple[str, Claim]]) -> str:
@@ -141,8 +152,5 @@ def _verdict_briefly(tested: Sequence[tuple[str, Claim]]) -> str:
 def limit(dataset: xr.Dataset) -> str:
     """What a slice cannot show."""
     n, total = len(axes_of(dataset)), int(dataset.attrs["n_parameters"])
-    scaled = dataset.attrs["normalisation"] != "none"
-    draws = "planes" in dataset.dims
-    shape = ", and their scale, and so the shape, follows the normalisation" if scaled and not draws else ""
-    one = n == 1
-    return f"{'This is' if one else 'These are'} {NUMERALS[n]} of {total:,} directions{shape}."
+    scaled = ", and the shape depends on how they are normalised" if dataset.attrs["normalisation"] != "none" else ""
+    return f"{NUMERALS[n]} of {total:,} directions {'is' if n == 1 else 'are'} shown{scaled if n > 1 else ''}."

@@ -16,7 +16,7 @@ from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, percent
 from lossatlas.surfaces.show.classes import MOST as MOST_CLASSES
 from lossatlas.surfaces.show.error_maps import percent_of
-from lossatlas.surfaces.show.grouping import listed, places, scaled_slice
+from lossatlas.surfaces.show.grouping import listed, places, slices
 from lossatlas.surfaces.show.numbers import share
 from lossatlas.surfaces.show.reading import center_loss, highest_loss
 
@@ -74,13 +74,15 @@ def line(datasets: Sequence[xr.Dataset]) -> str:
         if n
         else "bands, ± one standard error"
     )
-    return f"{shown} along a line through {_point(datasets)} (dotted); {bands}."
+    return f"{shown} along {slices(datasets, scaled=False)} through {_point(datasets)} (dotted); {bands}."
 
 
 def surface(datasets: Sequence[xr.Dataset]) -> str:
     """Of contours of the loss on planes."""
     several = ", on one colour scale" if len(datasets) > 1 else ""
-    return joined(f"Loss on a plane through {_point(datasets)} (cross){several}.", second_panel(datasets))
+    center = "cross" if len(datasets) == 1 else "crosses"
+    shown = f"Loss on {slices(datasets, scaled=False)} through {_point(datasets)} ({center}){several}."
+    return joined(shown, second_panel(datasets))
 
 
 def second_panel(datasets: Sequence[xr.Dataset]) -> str:
@@ -112,10 +114,9 @@ def classes(dataset: xr.Dataset) -> str:
 
 def surfaces_3d(datasets: Sequence[xr.Dataset], *, with_trajectory: bool = False) -> str:
     """Of planes as surfaces in space."""
-    which = f"The mean over {n} planes" if (n := _planes(datasets)) else "The loss on the plane"
     training = "; the line with dots is the trajectory of training, at the true loss of its snapshots"
     names = listed([Provenance.of(dataset).who for dataset in datasets])
-    return f"{which} as a surface, {names}{training if with_trajectory else ''}."
+    return f"Loss on {slices(datasets, scaled=False)} in space, {names}{training if with_trajectory else ''}."
 
 
 def how(datasets: Sequence[xr.Dataset]) -> str:
@@ -139,7 +140,7 @@ def alt(datasets: Sequence[xr.Dataset]) -> str:
         f"from {center_loss(dataset)} at {place} to {highest_loss(dataset)}"
         for dataset, place in zip(finite, places(finite), strict=True)
     ]
-    return f"The loss on the {scaled_slice(finite[0])} rises {listed(rises)}."
+    return f"Loss on {slices(finite)}: it rises {listed(rises)}."
 
 
 def _one_d(datasets: Sequence[xr.Dataset]) -> str:
@@ -195,7 +196,6 @@ def _scales(datasets: Sequence[xr.Dataset]) -> str:
 
 
 METHOD: tuple[Callable[[Sequence[xr.Dataset]], str], ...] = (
-    quadratic,
     _polar,
     _scales,
     _one_d,

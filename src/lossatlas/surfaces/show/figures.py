@@ -10,7 +10,7 @@ from lossatlas.drawing.grids import has_error_map
 from lossatlas.results.blocks import FigureGroup, Picture
 from lossatlas.results.views import View
 from lossatlas.surfaces.show import captions, interactive, isosurfaces, views
-from lossatlas.surfaces.show.captions import LOG_COLOUR, told
+from lossatlas.surfaces.show.captions import LOG_COLOUR, quadratic, told
 from lossatlas.surfaces.show.classes import classes
 from lossatlas.surfaces.show.grouping import LINE, TITLES, VOLUME, groups
 from lossatlas.surfaces.show.lines import line
@@ -58,7 +58,9 @@ def _has_second_panel(dataset: xr.Dataset) -> bool:
 
 def _pictures(datasets: Sequence[xr.Dataset], title: str) -> tuple[Picture, ...]:
     if title == LINE:
-        lines = Picture("lines", partial(line, *datasets), captions.line(datasets), **told(datasets))
+        lines = Picture(
+            "lines", partial(line, *datasets), captions.line(datasets), **told(datasets, quadratic(datasets))
+        )
         return (lines, *_class_pictures(datasets, "line-classes", 0.75))
     if title == VOLUME:
         return tuple(_volume(dataset) for dataset in datasets)
@@ -72,7 +74,7 @@ def _planes(datasets: Sequence[xr.Dataset]) -> Picture:
         "planes",
         partial(surface, *datasets),
         captions.surface(datasets),
-        **told(datasets, LOG_COLOUR),
+        **told(datasets, LOG_COLOUR, quadratic(datasets)),
         width=width,
         view=partial(views.planes, *datasets),
     )
@@ -95,7 +97,7 @@ def _volume(dataset: xr.Dataset) -> Picture:
         "volume",
         partial(volume, dataset),
         captions.volume(dataset),
-        **told([dataset], LOG_COLOUR),
+        **told([dataset], LOG_COLOUR, quadratic([dataset])),
         view=lambda: View((isosurfaces.volume_3d(dataset),)),
     )
 

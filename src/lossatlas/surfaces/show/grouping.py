@@ -58,9 +58,10 @@ def most_telling(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
 
 def _by_model(datasets: Sequence[xr.Dataset]) -> dict[tuple[object, ...], xr.Dataset]:
     """The first surface of each network."""
-    return {
-        (dataset.attrs.get("network"), dataset.attrs["model_fingerprint"]): dataset for dataset in reversed(datasets)
-    }
+    found: dict[tuple[object, ...], xr.Dataset] = {}
+    for dataset in datasets:
+        found.setdefault((dataset.attrs.get("network"), dataset.attrs["model_fingerprint"]), dataset)
+    return found
 
 
 def slice_name(dataset: xr.Dataset) -> str:
@@ -79,6 +80,15 @@ def scaled_slice(dataset: xr.Dataset) -> str:
     if not scaled:
         return name
     return name.replace("random ", f"random, {scaled} ", 1) if name.startswith("random ") else f"{scaled} {name}"
+
+
+def slices(datasets: Sequence[xr.Dataset], *, scaled: bool = True) -> str:
+    """One slice or several: "a random plane", "random planes", of several draws "the mean of 3 random planes"."""
+    first = datasets[0]
+    name, region = (scaled_slice if scaled else slice_name)(first), str(first.attrs["region"])
+    if "plane" in first.dims:
+        return f"the mean of {first.sizes['plane']} {name.replace(region, f'{region}s', 1)}"
+    return f"a {name}" if len(datasets) == 1 else name.replace(region, f"{region}s", 1)
 
 
 def places(datasets: Sequence[xr.Dataset]) -> list[str]:
