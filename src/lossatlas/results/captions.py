@@ -22,6 +22,15 @@ def joined(*sentences: str) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+def listed(items: Sequence[str]) -> str:
+    """Items as a list in running text.
+
+    >>> listed(["A"]), listed(["A", "B"]), listed(["A", "B", "C"])
+    ('A', 'A and B', 'A, B and C')
+    """
+    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
 def count(value: Any) -> str:
     """A whole number with its thousands apart."""
     return f"{int(value):,}"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from lossatlas.drawing.grids import axes_of
 from lossatlas.results.blocks import Answer
+from lossatlas.results.captions import listed
 from lossatlas.results.claim import Claim, Interval, Verdict
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, with_interval
 from lossatlas.surfaces.show.claims import slice_minimum
-from lossatlas.surfaces.show.grouping import listed, most_telling, places, slice_name, slices
+from lossatlas.surfaces.show.grouping import most_telling, places, slice_name, slices
 from lossatlas.surfaces.show.reading import center_loss, highest_loss, highest_rise
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import numpy as np
 
 from lossatlas.drawing.grids import axes_of, has_error_map, is_polar
 from lossatlas.drawing.scales import scale_of
-from lossatlas.results.captions import count, joined, sentence
+from lossatlas.results.captions import count, joined, listed, sentence
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, percent
 from lossatlas.surfaces.show.classes import MOST as MOST_CLASSES
 from lossatlas.surfaces.show.error_maps import percent_of
-from lossatlas.surfaces.show.grouping import listed, places, slices
+from lossatlas.surfaces.show.grouping import places, slices
 from lossatlas.surfaces.show.numbers import share
 from lossatlas.surfaces.show.reading import center_loss, highest_loss
 

@@ -99,12 +99,3 @@ def places(datasets: Sequence[xr.Dataset]) -> list[str]:
         network = Provenance.of(datasets[0]).network
         return [f"network {network}" if network else "the trained point"]
     return labels(datasets)
-
-
-def listed(items: Sequence[str]) -> str:
-    """Items as a list in running text.
-
-    >>> listed(["A"]), listed(["A", "B"]), listed(["A", "B", "C"])
-    ('A', 'A and B', 'A, B and C')
-    """
-    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)

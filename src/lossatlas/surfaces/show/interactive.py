@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Limits = tuple[float, float]
 
-CAMERA = {"eye": {"x": 0.95, "y": -1.3, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.12}}
+CAMERA = {"eye": {"x": 1.05, "y": -1.45, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.12}}
 PAGE: dict[str, Any] = {
     "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
     "height": 440,

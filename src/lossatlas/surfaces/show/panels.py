@@ -57,7 +57,7 @@ def draw_plane(picture: xr.Dataset, logarithmic: bool, levels: FloatArray, axes:
     loss_panel(axes, picture, logarithmic, levels, labels=5.5, lines=5)
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "linear":
-            axis.set_major_locator(MaxNLocator(3))
+            axis.set_major_locator(MaxNLocator(2))
 
 
 def draw_lines(datasets: Sequence[xr.Dataset], names: Sequence[str], axes: Axes) -> None:

@@ -172,32 +172,30 @@ def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = No
     """Placed by hand: no layout engine knows 3D labels."""
     pictures = [over_planes(dataset) for dataset in datasets]
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
-    n = len(pictures)
-    figure = Figure(figsize=(4.9, 3.6) if n == 1 else (WIDTH, 2.9 if n == 2 else 2.1))
-    share = 0.78 if n == 1 else 0.9 / n
+    figure = Figure(figsize=(4.9, 3.6) if len(pictures) == 1 else (WIDTH, 2.7))
+    wide, bar_at = (0.78, (0.86, 0.22, 0.022, 0.55)) if len(pictures) == 1 else (0.43, (0.875, 0.24, 0.016, 0.5))
     for k, (picture, name) in enumerate(zip(pictures, labels(datasets), strict=True)):
-        axes: Any = figure.add_axes((k * share, 0.02, share, 0.98), projection="3d", computed_zorder=False)
+        axes: Any = figure.add_axes((k * wide, 0.02, wide, 0.98), projection="3d", computed_zorder=False)
         drawn = _draw_3d(axes, picture, logarithmic, levels)
         if trajectory is not None and "loss" in trajectory:
             alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
             axes.plot(alpha, beta, shown(height, logarithmic), "k.-", linewidth=1, markersize=3)
         draw_overlays_3d(axes, picture, logarithmic)
-        _turned(axes, picture, levels)
+        _turned(axes, picture, levels, zoom=0.95 if len(pictures) == 1 else 0.86)
         axes.set_title(name, y=0.97)
-    bar = figure.colorbar(
-        drawn, cax=figure.add_axes((n * share + 0.08 / n, 0.22, 0.022 if n == 1 else 0.014, 0.55)), ticks=MaxNLocator(5)
-    )
+    bar = figure.colorbar(drawn, cax=figure.add_axes(bar_at), ticks=MaxNLocator(5))
     bar.set_label(scale_label(logarithmic))
     return figure
 
 
-def _turned(axes: Any, picture: xr.Dataset, levels: FloatArray) -> None:
+def _turned(axes: Any, picture: xr.Dataset, levels: FloatArray, zoom: float) -> None:
     """From where it is looked at, with its labels."""
     axes.set(zlim=(levels[0], levels[-1]))
-    axes.locator_params(nbins=5)
+    axes.locator_params(nbins=5 if zoom > 0.9 else 4)
+    axes.tick_params(labelsize=8 if zoom > 0.9 else 7, pad=0)
     _name_3d(axes, picture)
     axes.view_init(elev=32, azim=-55)
-    axes.set_box_aspect((1, 1, 0.7), zoom=0.95)
+    axes.set_box_aspect((1, 1, 0.7), zoom=zoom)
 
 
 def _draw_3d(axes: Any, picture: xr.Dataset, logarithmic: bool, levels: FloatArray) -> Any:

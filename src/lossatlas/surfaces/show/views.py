@@ -40,6 +40,8 @@ CAMERAS = {
     "surface": CAMERA | {"up": {"x": 0, "y": 0, "z": 1}, "projection": {"type": "perspective"}},
     "map": FROM_ABOVE,
 }
+# From above the surface is nearly flat: no part of it lies beyond what a camera without perspective shows.
+ASPECTS = {"surface": SHAPE["aspectratio"], "map": {"x": 1.45, "y": 1.45, "z": 0.05}}
 BAR = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.02, "yanchor": "top"}
 
 
@@ -123,28 +125,29 @@ class Planes:
         first = self.layers[0]
         figure = go.Figure([_seen(trace, layer is first) for layer, trace in self.traces[k]])
         upright = {key: value for key, value in self._upright(first).items() if value is not None}
-        scene = axes_3d(self.pictures[k]) | {"zaxis": upright} | SHAPE | {"camera": CAMERAS["surface"]}
-        title = {"text": self.names[k], "x": 0.5, "y": 0.98, "yanchor": "top", "font": {"size": 14}}
+        scene = (
+            axes_3d(self.pictures[k])
+            | {"zaxis": {"title": {"text": ""}, **upright}}
+            | SHAPE
+            | {"camera": CAMERAS["surface"]}
+        )
+        title = {"text": self.names[k], "x": 0.02, "y": 0.98, "yanchor": "top", "font": {"size": 14}}
         margin = {"l": 0, "r": 0, "t": 34, "b": 60}
         return figure.update_layout(**PAGE | {"scene": scene, "title": title, "margin": margin})
 
     def _upright(self, layer: Layer) -> dict[str, Any]:
-        """The vertical axis: the same in all panels."""
+        """The vertical axis, the same in all panels; the colour bar says what it shows."""
         low, high = self.limits[layer]
         margin = 0.02 * (high - low)
-        return {
-            "title": {"text": layer.title},
-            "range": [low - margin, high + margin],
-            **ticks(layer, (low, high)),
-        }
+        return {"range": [low - margin, high + margin], **ticks(layer, (low, high))}
 
     def _changes(self, at: Sequence[int]) -> list[Change]:
         """Which traces are seen, what the vertical axis says, and from where it is looked at."""
-        layer, camera = self.layer(at), CAMERAS[self.chosen(at)["as"]]
-        upright = self._upright(layer)
-        axis = {f"scene.zaxis.{key}": value for key, value in upright.items() if key != "title"}
-        layout = axis | {"scene.zaxis.title.text": layer.title, "scene.camera": camera}
-        layout["scene.zaxis.visible"] = self.chosen(at)["as"] == "surface"
+        layer = self.layer(at)
+        axis = {f"scene.zaxis.{key}": value for key, value in self._upright(layer).items()}
+        seen_as = self.chosen(at)["as"]
+        layout = axis | {"scene.camera": CAMERAS[seen_as], "scene.aspectratio": ASPECTS[seen_as]}
+        layout["scene.zaxis.showticklabels"] = seen_as == "surface"
         found = []
         for panel, traces in enumerate(self.traces):
             for k, (own, trace) in enumerate(traces):
