@@ -69,7 +69,7 @@ def _methods(found: Document) -> Iterator[Section]:
 
 
 def _figures(numbers: Sequence[int]) -> str:
-    """ "Figure 2", "Figures 2, 3 and 7"."""
+    """The figures by their numbers: "Figures 2, 3 and 7"."""
     listed = " and ".join(filter(None, (", ".join(map(str, numbers[:-1])), str(numbers[-1]))))
     return f"Figure{'s' * (len(numbers) > 1)} {listed}"
 
