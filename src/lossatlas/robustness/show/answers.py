@@ -74,7 +74,7 @@ def _of_one_verdict(noise: str, those: Mapping[str, Claim], which: Verdict) -> s
     if which is Verdict.SUPPORTED:
         return f"{noise} lowers the accuracy of {names} by {falls} percentage points"
     if which is Verdict.UNDECIDED:
-        return f"whether {noise} lowers the accuracy of {names} by over a percentage point is undecided: the fall is {falls}"
+        return f"whether {noise} lowers the accuracy of {names} by over a point is undecided: the fall is {falls}"
     return f"{noise} lowers the accuracy of {names} by less than one percentage point: {falls}"
 
 
