@@ -15,7 +15,7 @@ from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, percent
 from lossatlas.trajectory.show import generalisation
 from lossatlas.trajectory.show.claims import beyond_random_walk, random_signs, shares_of_two
-from lossatlas.trajectory.show.numbers import at_the_end, farthest, medians, spelt
+from lossatlas.trajectory.show.numbers import at_the_end, medians, off_plane, spelt
 from lossatlas.trajectory.show.reading import known, one_each
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def of_trajectories(datasets: Datasets, catalogue: Catalogue) -> Iterator[Answer
             f"Two principal components hold {listed(observed)} trajectory." if len(datasets) > 2 else "",
             _off(datasets[0]) if len(datasets) == 1 else "",
         ),
-        short=f"Two components show {_short(datasets)}.",
+        short=f"Two components show {_short(datasets, weakest.verdict)}.",
         claim=weakest,
         finding="two components show more than a random walk's",
         quantity="share of the variance beyond the null's",
@@ -181,13 +181,14 @@ def _against_random_signs(dataset: xr.Dataset, verdict: Verdict) -> str:
     return f"{BEYOND[verdict]} {signs}; those of an isotropic random walk would hold {walk}"
 
 
-def _short(datasets: Datasets) -> str:
-    """As in "97.1 % of A's trajectory, and 92.0 % with random signs of its steps"; of two trajectories at most."""
-    shown = [f"{percent(shares_of_two(d)[0])} of {_whose(d)} trajectory" for d in datasets[:2]]
+def _short(datasets: Datasets, verdict: Verdict) -> str:
+    """As in "97.1 % of A's trajectory, more than the 92.0 % of random signs of its steps"; of two at most."""
+    shown = listed([f"{percent(shares_of_two(d)[0])} of {_whose(d)} trajectory" for d in datasets[:2]])
     nulls = [random_signs(dataset)[0] for dataset in datasets[:2]]
     if any(math.isnan(null) for null in nulls):
-        return f"{listed(shown)}, and {percent(shares_of_two(datasets[0])[1])} of a random walk"
-    return f"{listed(shown)}, and {listed([percent(null) for null in nulls])} with random signs of the steps"
+        return f"{shown}, and {percent(shares_of_two(datasets[0])[1])} of a random walk"
+    against = BEYOND[verdict] if len(datasets) == 1 else "beside"
+    return f"{shown}, {against} the {listed([percent(null) for null in nulls])} of random signs of its steps"
 
 
 def _whose(dataset: xr.Dataset) -> str:
@@ -196,4 +197,10 @@ def _whose(dataset: xr.Dataset) -> str:
 
 
 def _off(dataset: xr.Dataset) -> str:
-    return f"The snapshot farthest off their plane lies {farthest(dataset)}."
+    distance, share, step = off_plane(dataset)
+    if math.isnan(share):
+        return ""
+    return (
+        f"The snapshot farthest off their plane, at step {step:g}, lies {number(distance, 3)} away from it, "
+        f"{percent(share)} of the greatest distance from the end."
+    )

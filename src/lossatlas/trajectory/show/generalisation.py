@@ -84,16 +84,21 @@ def _few(n: int) -> str:
 
 
 def _of_two(found: Compared) -> str:
-    """Which is the sharper, whether it has the worse test result, and that this decides nothing."""
-    sharp, flat = np.argsort(found.sharpness)[::-1]
-    sizes = [plus_minus(*_sharpness(found.spectra[k], "eigenvalue")) for k in (sharp, flat)]
-    tests = [_shown(_test(found.histories[k], found.quantity), found.quantity) for k in (sharp, flat)]
-    order = "higher" if found.test[sharp] > found.test[flat] else "lower"
-    order = "same" if found.test[sharp] == found.test[flat] else order
+    """Which network is the sharper, which has the worse test result, and that this decides nothing."""
+    (flat, sharp), q = np.argsort(found.sharpness), found.quantity
+    of_each = [
+        (plus_minus(*_sharpness(found.spectra[k], "eigenvalue")), _shown(_test(found.histories[k], q), q))
+        for k in (sharp, flat)
+    ]
+    names = [f"network {found.networks[k]}" for k in (sharp, flat)]
+    undecided = "two networks cannot decide whether sharper ones generalise worse"
+    if found.test[sharp] > found.test[flat]:
+        told = [f"{name} ({size} and {test})" for name, (size, test) in zip(names, of_each, strict=True)]
+        return f"The largest eigenvalue and the {q} are both higher for {told[0]} than for {told[1]}, but {undecided}."
+    (size, test), (other_size, other_test) = of_each
     return (
-        f"Network {found.networks[sharp]} has the larger largest eigenvalue ({sizes[0]} against {sizes[1]}) and the "
-        f"{order} {found.quantity} ({tests[0]} against {tests[1]}); two networks cannot decide whether sharper ones "
-        "generalise worse."
+        f"The largest eigenvalue is higher for {names[0]} ({size} against {other_size}), the {found.quantity} for "
+        f"{names[1]} ({other_test} against {test}), but {undecided}."
     )
 
 

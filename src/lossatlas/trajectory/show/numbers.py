@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -38,19 +39,26 @@ def _of_trajectory(dataset: xr.Dataset) -> Rows:
     yield "variance on two components", percent(observed)
     yield "the same with random signs of the steps", f"{percent(median)} (p = {number(p, 2)})" if p == p else DASH
     yield "the same of a random walk", percent(walk)
-    yield "farthest from the plane", farthest(dataset)
+    yield "farthest off the plane (of the way to the end)", farthest(dataset)
     if "loss" in dataset and "plane_loss" in dataset:
         yield from _loss_differences(dataset)
 
 
 def farthest(dataset: xr.Dataset) -> str:
-    """How far the farthest snapshot lies off the plane: "0.995 at step 70, 12.4 % of the greatest distance"."""
+    """How far off the plane the trajectory lies at most: "0.995 (12.4 %) at step 70"."""
+    distance, share, step = off_plane(dataset)
+    if math.isnan(distance):
+        return DASH
+    return f"{number(distance, 3)}{f' ({percent(share)})' if math.isfinite(share) else ''} at step {step:g}"
+
+
+def off_plane(dataset: xr.Dataset) -> tuple[float, float, float]:
+    """Of the snapshot farthest off the plane: its distance, that over the greatest distance from the end, its step."""
     off, length = values(dataset, "off_plane_distance"), float(dataset["distance"].max())
     if not np.isfinite(off).any():
-        return DASH
+        return math.nan, math.nan, math.nan
     k = int(np.nanargmax(off))
-    share = f", {percent(off[k] / length)} of the greatest distance from the end" if length > 0 else ""
-    return f"{number(off[k], 3)} at step {dataset['step'].to_numpy()[k]:g}{share}"
+    return float(off[k]), float(off[k]) / length if length > 0 else math.nan, float(dataset["step"][k])
 
 
 def _loss_differences(dataset: xr.Dataset) -> Rows:

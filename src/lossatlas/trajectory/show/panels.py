@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import MaxNLocator
 
@@ -63,7 +63,7 @@ def losses(datasets: Sequence[xr.Dataset], axes: Axes) -> None:
         for name, line in (("train_loss", "--"), ("test_loss", "-")):
             if known(dataset, name, "epoch"):
                 text = f"{label}, {name.split('_')[0]}"
-                look = {"color": COLOURS[k % len(COLOURS)], "linestyle": line}
+                look: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "linestyle": line}
                 axes.plot(values(dataset, "epoch"), values(dataset, name), label=text, **look)
     axes.set(xlabel="epoch", ylabel="loss")
     log_if_wide(axes, *(values(d, n) for d in datasets for n in ("train_loss", "test_loss") if known(d, n, "epoch")))

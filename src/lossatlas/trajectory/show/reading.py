@@ -40,6 +40,6 @@ def history_of(trajectory: xr.Dataset, histories: Iterable[xr.Dataset]) -> xr.Da
 
     def same(history: xr.Dataset) -> bool:
         named = label is not None and history.attrs.get("network") == label
-        return named or history.attrs.get("trajectory_fingerprint") == record
+        return named or bool(history.attrs.get("trajectory_fingerprint") == record)
 
     return max(filter(same, histories), key=has_epochs, default=None)

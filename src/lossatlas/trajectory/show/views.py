@@ -162,7 +162,8 @@ def _losses(trajectory: xr.Dataset, history: xr.Dataset | None) -> Row:
 def _ends_of_epochs(history: xr.Dataset) -> FloatArray:
     """The step at which each epoch ended."""
     epoch, step = values(history, "epoch"), values(history, "step")
-    return epoch / epoch.max() * (step.max() if step.size else 1.0)
+    last = float(step.max()) if step.size else 1.0
+    return np.asarray(epoch * last / epoch.max(), float)
 
 
 def _distances(trajectory: xr.Dataset) -> Row:
