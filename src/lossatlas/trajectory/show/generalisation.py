@@ -142,7 +142,8 @@ def _told(group: Sequence[Compared]) -> dict[str, Any]:
     tests = [_shown(_test(history, first.quantity), first.quantity) for history in first.histories]
     points = [f"{s} and {t} ({name})" for s, t, name in zip(sharp, tests, first.networks, strict=True)]
     return {
-        "caption": f"The {measures} of the Hessian against the {quantities}, a point a network, ± one standard error.",
+        "caption": f"The {measures} of the Hessian against the {quantities}, a point a network, ± one standard error where there "
+        "is one.",
         "how": "Test results after the last epoch; Hessians at the trained points.",
         "pitfall": RESCALED,
         "method": basis(first.spectra),
@@ -160,7 +161,7 @@ def _measures(found: Compared) -> dict[str, tuple[str, str]]:
 def against_test(group: Sequence[Compared]) -> Figure:
     """A row for each test result, a column for each measure of sharpness; log axes where values span much."""
     measures = _measures(group[0])
-    size = (WIDTH if len(measures) > 1 else 3.4, 0.3 + 2.2 * len(group))
+    size = (WIDTH if len(measures) > 1 else 3.4, 0.4 + 1.9 * len(group))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(group), len(measures), squeeze=False, sharex="col", sharey="row")
     for row, found in zip(grid, group, strict=True):
