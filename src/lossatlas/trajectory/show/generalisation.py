@@ -142,8 +142,8 @@ def _told(group: Sequence[Compared]) -> dict[str, Any]:
     tests = [_shown(_test(history, first.quantity), first.quantity) for history in first.histories]
     points = [f"{s} and {t} ({name})" for s, t, name in zip(sharp, tests, first.networks, strict=True)]
     return {
-        "caption": f"The {measures} of the Hessian against the {quantities}, a point a network, ± one standard error where there "
-        "is one.",
+        "caption": f"The {measures} of the Hessian against the {quantities}, a point a network, ± one "
+        "standard error where there is one.",
         "how": "Test results after the last epoch; Hessians at the trained points.",
         "pitfall": RESCALED,
         "method": basis(first.spectra),

@@ -77,8 +77,6 @@ def _map(plane: xr.Dataset | None, trajectory: xr.Dataset, at: list[int]) -> tup
     figure.add_trace(_marker(alpha[-1:], beta[-1:], "this step", size=12))
     names = [f"PC {k + 1} ({100 * float(trajectory['explained_variance_ratio'][k]):.1f} %)" for k in (0, 1)]
     figure.update_layout(PAGE | {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}})
-    figure.update_yaxes(scaleanchor="x", constrain="domain")
-    figure.update_xaxes(constrain="domain")
     rows = {"x": [alpha[: k + 1] for k in at], "y": [beta[: k + 1] for k in at]}
     return figure, [Move(0, grown, rows), Move(0, point, {"x": alpha[at], "y": beta[at]})]
 
@@ -95,10 +93,10 @@ def _contours(plane: xr.Dataset) -> go.Contour:
         customdata=told,
         hovertemplate=template,
         colorscale="Viridis",
-        opacity=0.75,
+        opacity=0.8,
         contours={"start": float(levels[0]), "end": float(levels[-1]), "size": float(levels[1] - levels[0])},
         line={"width": 0.4, "color": "#444444"},
-        colorbar={"title": {"text": name}, "thickness": 12, "len": 0.8},
+        colorbar={"title": {"text": name}, "thickness": 12},
         name="loss",
     )
 
@@ -109,10 +107,7 @@ def _hover(plane: xr.Dataset, loss: FloatArray) -> tuple[Any, str]:
     stderr = grid(plane, "loss_stderr")[2] if "loss_stderr" in plane else nothing
     evaluated = grid(plane, "evaluated")[2] if "evaluated" in plane else nothing
     words = np.where(evaluated == 1, "evaluated", np.where(evaluated == 0, "interpolated", ""))
-    told = np.stack(
-        [_texts(loss), _texts(stderr), words],
-        axis=-1,
-    )
+    told = np.stack([_texts(loss), _texts(stderr), words], axis=-1)
     error = " ± %{customdata[1]}" if np.isfinite(stderr).any() else ""
     return told, f"α %{{x:.3g}}, β %{{y:.3g}}<br>loss %{{customdata[0]}}{error}<br>%{{customdata[2]}}<extra></extra>"
 
@@ -128,7 +123,8 @@ def _profiles(trajectory: xr.Dataset, history: xr.Dataset | None, at: list[int])
     figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for k, (traces, _, title) in enumerate(rows, 1):
         figure.add_traces(traces, rows=k, cols=1)
-        figure.update_yaxes(title_text=title, row=k, col=1, type="log" if _wide(traces) else "linear")
+        wide = {"type": "log", "exponentformat": "power", "dtick": 1} if _wide(traces) else {}
+        figure.update_yaxes(title_text=title, row=k, col=1, **wide)
     figure.update_xaxes(title_text="training step", row=len(rows), col=1)
     figure.update_layout(PAGE)
     moves = []
