@@ -123,6 +123,16 @@ class Picture:
         return self.draw()
 
 
+def full_caption(picture: Picture) -> str:
+    """What is seen, how it was computed, what it does not show."""
+    return " ".join(filter(None, (picture.caption, picture.how, picture.pitfall)))
+
+
+def capitalised(words: str) -> str:
+    """With a capital first letter, the others as they are."""
+    return words[:1].upper() + words[1:]
+
+
 @dataclass(frozen=True)
 class Panel:
     """A panel of the figure that sums up a report; ``draw`` is given its axes."""
