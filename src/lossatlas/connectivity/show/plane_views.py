@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lossatlas.drawing.style import FloatArray
 
 SHAPES = ("surface", "contour map")
-BESIDE = {"eye": {"x": 1.05, "y": -1.4, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.12}}
+BESIDE = {"eye": {"x": -0.55, "y": -1.3, "z": 1.45}, "center": {"x": 0, "y": 0, "z": -0.12}}
 ABOVE = {"eye": {"x": 0, "y": -1e-3, "z": 1.6}, "center": {"x": 0, "y": 0, "z": 0}}
 LIFT = 0.03  # of the range of heights: what lies on the surface is drawn so far above it, or it would sink in
 MATT = {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from plotly.subplots import make_subplots
 
-from lossatlas.connectivity.show.captions import path
+from lossatlas.connectivity.show.captions import networks, path
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import errors, path_colours
 from lossatlas.results.provenance import Provenance
@@ -48,7 +48,7 @@ def profiles_of(barriers: Sequence[xr.Dataset]) -> Profiles:
     figure = make_subplots(rows=len(quantities), cols=1, shared_xaxes=True, vertical_spacing=0.08)
     markers = tuple(_draw(figure, row, quantity, barriers, t) for row, quantity in enumerate(quantities, 1))
     figure.update_xaxes(range=[-0.02, 1.02])
-    figure.update_xaxes(title_text="t (0: first network, 1: second)", row=len(quantities))
+    figure.update_xaxes(title_text="t (0: {}, 1: {})".format(*networks(barriers[0])), row=len(quantities))
     figure.update_yaxes(title_text=f"loss, {Provenance.of(barriers[0]).short_data}", row=1)
     figure.update_layout(
         height=440,

@@ -104,8 +104,8 @@ def table(dataset: xr.Dataset) -> Table:
         for row in rows_of(dataset)
     )
     caption = (
-        f"{dataset.attrs['title']}. Ours ± one standard error where it is known. Difference: ours over published, minus "
-        "1; inside: the published number lies inside our 95 % interval."
+        f"{dataset.attrs['title']}. Ours ± one standard error where it is known. Difference: ours over published, "
+        "minus 1; inside: the published number lies inside our 95 % interval."
     )
     return Table(caption, HEADER, rows, WIDTHS, lead=True)
 
@@ -142,9 +142,9 @@ def _answer(rows: Sequence[Row], dataset: xr.Dataset) -> Answer:
     without = f"; {len(rows) - len(judged)} have no interval" if len(judged) < len(rows) else ""
     title = str(dataset.attrs["title"]).partition(":")[0]
     return Answer(
-        sentence=f"{len(rows)} of the {every} published numbers were measured here: {inside} of {len(judged)} lie inside "
-        f"our 95 % interval{without}. The largest difference is in the {far.quantity}: {number(far.published)} published, "
-        f"{plus_minus(far.ours, far.error)} here.",
+        sentence=f"{len(rows)} of the {every} published numbers were measured here: {inside} of {len(judged)} lie in our "
+        f"95 % interval{without}. The largest difference is in the {far.quantity}: {number(far.published)} published "
+        f"and {plus_minus(far.ours, far.error)} here.",
         short=f"Of {len(judged)} numbers of {title[0].lower()}{title[1:]}, {inside} lie inside our 95 % intervals.",
         finding=f"{inside} of {len(judged)} inside our intervals",
         quantity="published numbers",
