@@ -143,13 +143,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of plain strings. `widths` are fractions of the line, for columns of running text."""
+    """A table of plain strings. `widths` are fractions of the line, for columns of running text.
+
+    ``lead``: it stands in its chapter in the place of the key numbers.
+    """
 
     tag: ClassVar[str] = "table"
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     widths: tuple[float, ...] = ()
+    lead: bool = False
 
 
 @dataclass(frozen=True)
