@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SIZE = (840, 640)  # pixels, the same for all: they stand side by side
 INCHES = (3.7, 3.0)  # of a figure: its text has its own size, so that a small one is legible on half of those pixels
+REMEDY = "run `make demo`, or name the folder of a study that measures trajectory, connect and spectrum."
 COLOURS = 200  # a palette: a file half as large, and no difference to see
 
 
@@ -53,12 +54,13 @@ def figures(results: list[xr.Dataset]) -> Iterator[tuple[str, Figure]]:
 
 def of_kind(results: list[xr.Dataset], kind: str) -> list[xr.Dataset]:
     found = [dataset for dataset in results if dataset.attrs["kind"] == kind]
-    return found or sys.exit(f"There is no result of the kind {kind}: run `make demo`, or name the folder of a study.")
+    return found or sys.exit(f"There is no result of the kind {kind}: {REMEDY}")
 
 
 def chosen(wanted: Callable[[Picture], bool], *datasets: xr.Dataset) -> Figure:
     """The first picture of these Datasets that is wanted."""
-    return next(filter(wanted, la.plot.pictures(*datasets))).figure
+    found = next(filter(wanted, la.plot.pictures(*datasets)), None)
+    return found.figure if found else sys.exit(f"A picture is missing: {REMEDY}")
 
 
 def is_solid(picture: Picture) -> bool:
