@@ -58,7 +58,7 @@ def heights_of(layer: Layer, pictures: Sequence[xr.Dataset]) -> tuple[float, flo
 def ticks(layer: Layer, limits: tuple[float, float]) -> dict[str, Any]:
     """Ticks of a logarithmic axis at round values, with the values themselves; plotly's own elsewhere."""
     at = round_levels(10 ** limits[0], 10 ** limits[1], most=6) if layer.logarithmic else []
-    if len(at) < 2:
+    if not at:
         return {"tickmode": "auto", "tickvals": None, "ticktext": None}
     return {"tickmode": "array", "tickvals": np.log10(at).tolist(), "ticktext": [f"{each:g}" for each in at]}
 
