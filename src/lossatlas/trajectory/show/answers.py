@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Datasets = Sequence["xr.Dataset"]
 
 QUALITIES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")  # what tells best how a training went
+NAMELESS = "data"  # of an objective whose data were given no name
 BEYOND = {
     Verdict.SUPPORTED: "more than",
     Verdict.CONTRADICTED: "less than",
@@ -68,7 +69,7 @@ def _data(histories: Datasets, catalogue: Catalogue) -> str:
     """What the data of the same networks' results are called, without "train" or "test"; else the histories' own."""
     networks = {history.attrs.get("network") for history in histories} - {None}
     others = [d for d in catalogue if d.attrs.get("network") in networks and d.attrs["kind"] != "history"]
-    named = {str(d.attrs["data"]).split(",")[0] for d in others if d.attrs.get("data")}
+    named = {Provenance.of(dataset).short_data for dataset in others} - {NAMELESS}
     sets = {name.removesuffix(" train").removesuffix(" test") for name in named}
     return sets.pop() if len(sets) == 1 else distinct(histories, "data").replace(";", " and")
 
@@ -183,17 +184,13 @@ def _against_random_signs(dataset: xr.Dataset, verdict: Verdict) -> str:
 
 def _short(datasets: Datasets, verdict: Verdict) -> str:
     """As in "97.1 % of A's trajectory, more than the 92.0 % of random signs of its steps"; of two at most."""
-    shown = listed([f"{percent(shares_of_two(d)[0])} of {_whose(d)} trajectory" for d in datasets[:2]])
-    nulls = [random_signs(dataset)[0] for dataset in datasets[:2]]
+    shown, nulls = zip(*((shares_of_two(d), random_signs(d)[0]) for d in datasets[:2]), strict=True)
+    whose = listed([f"{network}'s" for d in datasets[:2] if (network := d.attrs.get("network"))]) or "the"
+    told = f"{listed([percent(share) for share, _ in shown])} of {whose} trajector{'y' if len(shown) == 1 else 'ies'}"
     if any(math.isnan(null) for null in nulls):
-        return f"{shown}, and {percent(shares_of_two(datasets[0])[1])} of a random walk"
-    against = BEYOND[verdict] if len(datasets) == 1 else "beside"
-    return f"{shown}, {against} the {listed([percent(null) for null in nulls])} of random signs of its steps"
-
-
-def _whose(dataset: xr.Dataset) -> str:
-    network = Provenance.of(dataset).network
-    return f"{network}'s" if network else "the"
+        return f"{told}, beside {percent(shown[0][1])} of a random walk"
+    against = f"{BEYOND[verdict]} the" if len(datasets) == 1 else "beside"
+    return f"{told}, {against} {listed([percent(null) for null in nulls])} of random signs of the steps"
 
 
 def _off(dataset: xr.Dataset) -> str:
