@@ -112,7 +112,7 @@ def test_the_claim_is_on_the_side_that_the_inequality_gives():
 def test_the_numbers_name_the_mean_the_quantiles_and_the_whole():
     found = {n.name: n.text for n in numbers(la.batch_eigenvalues(objective(batch_size=8), **QUIET))}
     assert found["batches"] == "4 batches of 6 to 8 examples"
-    assert list(found)[0] == "largest eigenvalue of a batch, mean"
+    assert next(iter(found)) == "largest eigenvalue of a batch, mean"
     assert "largest eigenvalue of all the data" in found
 
 

@@ -224,18 +224,21 @@ def test_the_opening_says_who_was_trained_on_what_and_how_well(histories: Pair, 
     opening = answers(*histories, *spectra)[0]
     assert opening.opening
     accuracy = [f"{100 * float(history['test_accuracy'][-1]):.1f} ± " for history in histories]
-    assert opening.short.startswith("Networks A and B (MLP, 2,900 parameters), trained on")
+    assert opening.short.startswith("Networks A and B (MLP, 910 parameters), trained on 200 training examples")
     assert all(text in opening.short for text in accuracy)
     assert "initialisations" not in opening.short  # nothing of the initial weights was recorded
     (alone, *_) = answers(histories[0])
-    assert alone.short.startswith("Network A (MLP, 2,900 parameters), trained on 200 training examples, reaches a test")
+    assert alone.short.startswith("Network A (MLP, 910 parameters), trained on 200 training examples, reaches a test")
     assert "B" not in alone.sentence
 
 
 @pytest.mark.parametrize(
     ("weights", "seeds", "words"),
-    [(("1f", "2e"), (1, 2), "from independent initialisations"), (("1f", "1f"), (1, 2), "")]
-    + [(("1f", "2e"), (1, 1), "from different initialisations")],
+    [
+        (("1f", "2e"), (1, 2), "from independent initialisations"),
+        (("1f", "2e"), (1, 1), "from different initialisations"),
+        (("1f", "1f"), (1, 2), ""),
+    ],
 )
 def test_initialisations_are_called_independent_where_the_weights_and_the_seeds_say_so(
     histories: Pair, weights: tuple[str, str], seeds: tuple[int, int], words: str

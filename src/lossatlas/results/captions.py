@@ -22,6 +22,15 @@ def joined(*sentences: str) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+def listed(items: Sequence[str]) -> str:
+    """Items as a list in running text.
+
+    >>> listed(["A"]), listed(["A", "B"]), listed(["A", "B", "C"])
+    ('A', 'A and B', 'A, B and C')
+    """
+    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
 def count(value: Any) -> str:
     """A whole number with its thousands apart."""
     return f"{int(value):,}"
@@ -36,6 +45,7 @@ def sentences(*each: str) -> tuple[str, ...]:
     return tuple(filter(None, each))
 
 
+<<<<<<< HEAD
 def listed(items: Sequence[str]) -> str:
     """An enumeration.
 
@@ -45,6 +55,8 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
 
 
+=======
+>>>>>>> report
 def basis(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
     """On which examples, and over what the standard errors are taken, in sentences of their own."""
     return sentences(
