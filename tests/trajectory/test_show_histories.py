@@ -316,7 +316,7 @@ def test_sharpness_is_drawn_against_each_test_result_at_its_numbers(histories: P
         (loss_at_trace, lambda s: s["trace"], lambda h: h["test_loss"][-1]),
         (
             error_at_eigenvalue,
-            lambda s: s["eigenvalue"].sel(end="top")[0],
+            lambda s: s["eigenvalue"][0, 0],
             lambda h: 100 - 100 * h["test_accuracy"][-1],
         ),
     ):

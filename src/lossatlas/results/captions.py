@@ -45,18 +45,6 @@ def sentences(*each: str) -> tuple[str, ...]:
     return tuple(filter(None, each))
 
 
-<<<<<<< HEAD
-def listed(items: Sequence[str]) -> str:
-    """An enumeration.
-
-    >>> listed(["a", "b", "c"]), listed(["a"])
-    ('a, b and c', 'a')
-    """
-    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
-
-
-=======
->>>>>>> report
 def basis(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
     """On which examples, and over what the standard errors are taken, in sentences of their own."""
     return sentences(
