@@ -133,7 +133,7 @@ def test_the_snapshots_lie_at_their_coordinates_over_the_whole_plane(run: Run):
 def test_in_space_the_trajectory_is_drawn_at_its_true_loss_with_both_colour_bars_apart(run: Run):
     surface, line = surface_3d(run.plane, run.test).data
     np.testing.assert_allclose(line.z, np.log10(run.test["loss"].to_numpy()), rtol=1e-6)
-    assert abs(surface.colorbar.x - line.marker.colorbar.x) > 0.1
+    assert line.marker.colorbar.x - (surface.colorbar.x or 1.02) > 0.1  # plotly's own is 1.02
 
 
 def test_the_losses_have_a_panel_where_they_were_measured(run: Run):
@@ -149,9 +149,8 @@ def test_the_numbers_are_those_of_the_dataset(run: Run):
     two = f"{100 * float(run.test['explained_variance_ratio'][:2].sum()):.1f} %"
     assert found["variance on two components"] == two
     k = int(run.test["off_plane_distance"].to_numpy().argmax())
-    farthest = found["farthest off the plane (of the way to the end)"]
-    assert farthest.startswith(f"{float(run.test['off_plane_distance'][k]):.3g} (")
-    assert farthest.endswith(f"at step {int(run.test['step'][k])}")
+    farthest = f"{float(run.test['off_plane_distance'][k]):.3g} at step {int(run.test['step'][k])}"
+    assert found["farthest off the plane"] == farthest
     relative = np.abs(run.test["plane_loss"] / run.test["loss"] - 1)
     assert found["loss on the plane off the true one, at most"].startswith(f"{100 * float(relative.max()):.1f} % (")
     assert not [name for name in told(run.alone) if name.startswith("loss")]
@@ -193,7 +192,8 @@ def test_without_draws_of_the_signs_nothing_is_decided(run: Run):
 
 
 @pytest.mark.parametrize(
-    ("factor", "words"), [(2.0, "more than the"), (1.0, "not told apart from the"), (0.5, "less than the")]
+    ("factor", "words"),
+    [(2.0, "more than with random"), (1.0, "not told apart from those with random"), (0.5, "less than with random")],
 )
 def test_the_answer_says_what_the_claim_decides_in_the_numbers_of_the_dataset(run: Run, factor: float, words: str):
     null = run.test.copy(deep=True)

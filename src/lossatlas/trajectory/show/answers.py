@@ -28,9 +28,9 @@ Datasets = Sequence["xr.Dataset"]
 QUALITIES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")  # what tells best how a training went
 NAMELESS = "data"  # of an objective whose data were given no name
 BEYOND = {
-    Verdict.SUPPORTED: "more than",
-    Verdict.CONTRADICTED: "less than",
-    Verdict.UNDECIDED: "not told apart from",
+    Verdict.SUPPORTED: "more than with",
+    Verdict.CONTRADICTED: "less than with",
+    Verdict.UNDECIDED: "not told apart from those with",
 }
 
 
@@ -178,19 +178,19 @@ def _against_random_signs(dataset: xr.Dataset, verdict: Verdict) -> str:
     (median, p), walk = random_signs(dataset), percent(shares_of_two(dataset)[1])
     if math.isnan(median):
         return f"where those of an isotropic random walk would hold {walk}"
-    signs = f"the {percent(median)} of random signs of its steps (p = {number(p, 2)})"
+    signs = f"random signs of its steps ({percent(median)}, p = {number(p, 2)})"
     return f"{BEYOND[verdict]} {signs}; those of an isotropic random walk would hold {walk}"
 
 
 def _short(datasets: Datasets, verdict: Verdict) -> str:
-    """As in "97.1 % of A's trajectory, more than the 92.0 % of random signs of its steps"; of two at most."""
+    """As in "97.1 % of A's trajectory, more than with random signs of the steps (92.0 %)"; of two at most."""
     shown, nulls = zip(*((shares_of_two(d), random_signs(d)[0]) for d in datasets[:2]), strict=True)
     whose = listed([f"{network}'s" for d in datasets[:2] if (network := d.attrs.get("network"))]) or "the"
     told = f"{listed([percent(share) for share, _ in shown])} of {whose} trajector{'y' if len(shown) == 1 else 'ies'}"
     if any(math.isnan(null) for null in nulls):
         return f"{told}, beside {percent(shown[0][1])} of a random walk"
-    against = f"{BEYOND[verdict]} the" if len(datasets) == 1 else "beside"
-    return f"{told}, {against} {listed([percent(null) for null in nulls])} of random signs of the steps"
+    against = BEYOND[verdict] if len(datasets) == 1 else "beside those with"
+    return f"{told}, {against} random signs of the steps ({listed([percent(null) for null in nulls])})"
 
 
 def _off(dataset: xr.Dataset) -> str:
