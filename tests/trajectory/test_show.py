@@ -193,7 +193,11 @@ def test_without_draws_of_the_signs_nothing_is_decided(run: Run):
 
 @pytest.mark.parametrize(
     ("factor", "words"),
-    [(2.0, "more than with random"), (1.0, "not told apart from those with random"), (0.5, "less than with random")],
+    [
+        (2.0, "more than with random"),
+        (1.0, "not told apart from those with random"),
+        (0.5, "less than with random"),
+    ],
 )
 def test_the_answer_says_what_the_claim_decides_in_the_numbers_of_the_dataset(run: Run, factor: float, words: str):
     null = run.test.copy(deep=True)

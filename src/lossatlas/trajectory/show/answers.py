@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lossatlas.drawing.style import labels
@@ -186,11 +186,16 @@ def _short(datasets: Datasets, verdict: Verdict) -> str:
     """As in "97.1 % of A's trajectory, more than with random signs of the steps (92.0 %)"; of two at most."""
     shown, nulls = zip(*((shares_of_two(d), random_signs(d)[0]) for d in datasets[:2]), strict=True)
     whose = listed([f"{network}'s" for d in datasets[:2] if (network := d.attrs.get("network"))]) or "the"
-    told = f"{listed([percent(share) for share, _ in shown])} of {whose} trajector{'y' if len(shown) == 1 else 'ies'}"
+    told = f"{_percents(share for share, _ in shown)} of {whose} trajector{'y' if len(shown) == 1 else 'ies'}"
     if any(math.isnan(null) for null in nulls):
         return f"{told}, beside {percent(shown[0][1])} of a random walk"
     against = BEYOND[verdict] if len(datasets) == 1 else "beside those with"
-    return f"{told}, {against} random signs of the steps ({listed([percent(null) for null in nulls])})"
+    return f"{told}, {against} random signs of the steps ({_percents(nulls)})"
+
+
+def _percents(shares: Iterable[float]) -> str:
+    """As in "97.1 and 96.4 %"."""
+    return f"{listed([percent(share).removesuffix(' %') for share in shares])} %"
 
 
 def _off(dataset: xr.Dataset) -> str:
