@@ -137,7 +137,7 @@ def test_what_only_hints_at_a_barrier_answers_where_none_was_measured(dataset: x
         ([(0.1, 0.2), (0.1, 0.2), (0.1, 0.2)], "Runs that part after 18 shared steps do not end linearly connected"),
         (
             [(0.0, 0.01), (0.0, 0.2), (0.0, 0.2)],
-            "Whether runs that part after 18 shared steps end linearly connected is",
+            "Whether runs that part after 18 shared steps end linearly",
         ),
     ],
 )

@@ -112,7 +112,10 @@ def test_the_profiles_are_of_the_same_networks_and_of_the_plane_s_own_data_where
         len(view(plane, *(each.assign_attrs(model_fingerprint="another") for each in measured.barriers())).panels) == 1
     )
     assert len(view(plane, *(each.assign_attrs(network="A and B") for each in measured.barriers())).panels) == 1
-    both = view(plane, *measured.barriers())
-    assert both.panels[1].layout.yaxis.title.text == "loss"
-    other = view(plane.assign_attrs(data="few", data_fingerprint="few"), *measured.barriers())
-    np.testing.assert_allclose(other.panels[1].data[0].y, measured.barrier("line", "train")["loss"], rtol=1e-6)
+    of_test = {key: measured.barrier().attrs[key] for key in ("data", "data_fingerprint")}
+    on_test = plane.assign_attrs(**of_test, center_loss=float(measured.barrier()["loss"][0]))
+    on_others = plane.assign_attrs(data="few", data_fingerprint="few")
+    for one, split in ((plane, "train"), (on_test, "test"), (on_others, "train")):
+        profile = view(one, *measured.barriers()).panels[1]
+        assert profile.layout.yaxis.title.text == f"loss, digits {split}"
+        np.testing.assert_allclose(profile.data[0].y, measured.barrier("line", split)["loss"], rtol=1e-6)

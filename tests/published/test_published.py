@@ -44,7 +44,9 @@ def test_a_published_number_agrees_where_it_lies_inside_our_95_percent_interval(
 
 def test_without_a_standard_error_nothing_is_said_to_agree():
     (answer,) = answers(comparison(1.0, 1.0, error=np.nan))
-    assert "0 of 0 lie inside our 95 % interval; 2 have no interval" in answer.sentence
+    assert "2 were measured here, without an interval." in answer.sentence
+    (answer,) = answers(xr.concat([comparison(1.0), comparison(1.0, error=np.nan)], "quantity"))
+    assert "2 were measured here: 1 of 1 lie inside our 95 % interval; 1 without an interval." in answer.sentence
 
 
 def test_nothing_measured_is_no_answer():

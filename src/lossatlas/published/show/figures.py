@@ -137,14 +137,18 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
 
 def _answer(rows: Sequence[Row], dataset: xr.Dataset) -> Answer:
     judged, study = [row for row in rows if row.has_interval], _study(dataset)
-    inside, far = sum(row.inside for row in judged), max(rows, key=lambda row: abs(row.difference))
-    without = f"; {len(rows) - len(judged)} have no interval" if len(judged) < len(rows) else ""
+    far = max(rows, key=lambda row: abs(row.difference))
+    agree = f"{sum(row.inside for row in judged)} of {len(judged)}"
+    rest = f"; {len(rows) - len(judged)} without an interval" if len(judged) < len(rows) else ""
+    told = f": {agree} lie inside our 95 % interval{rest}" if judged else ", without an interval"
     return Answer(
-        sentence=f"Of the {dataset.sizes['quantity']} numbers that {study} published, {len(rows)} were measured here: "
-        f"{inside} of {len(judged)} lie inside our 95 % interval{without}. The largest difference is in the "
-        f"{far.quantity}: {number(far.published)} published and {plus_minus(far.ours, far.error)} here.",
-        short=f"{inside} of {len(judged)} published numbers of {study} lie inside our 95 % intervals.",
-        finding=f"{inside} of {len(judged)} inside our intervals",
+        sentence=f"Of the {dataset.sizes['quantity']} numbers that {study} published, {len(rows)} were measured here"
+        f"{told}. The largest difference is in the {far.quantity}: {number(far.published)} published and "
+        f"{plus_minus(far.ours, far.error)} here.",
+        short=f"{agree} published numbers of {study} lie inside our 95 % intervals."
+        if judged
+        else f"{len(rows)} published numbers of {study} were measured here, without intervals.",
+        finding=f"{agree} inside our intervals" if judged else "measured without intervals",
         quantity="published numbers",
         limit="The published numbers are of single runs without errors; how trainings scatter is in neither.",
     )
