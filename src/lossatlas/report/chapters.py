@@ -85,7 +85,8 @@ def _details(
     numbers: Sequence[Sequence[Number]],
 ) -> Section | None:
     """The figures and tables that the chapter does not show, under the titles of their parts, and all key numbers."""
-    sections, elsewhere = [], set(map(id, shown))
+    sections: list[Block] = []
+    elsewhere = set(map(id, shown))
     for title, members in groupby(parts, key=lambda part: part[0]):
         blocks = [block for _, group in members for block in _blocks(group) if id(block) not in elsewhere]
         sections += [Section(title, f"{anchor}-{_slug(title)}", tuple(blocks))] if blocks else []

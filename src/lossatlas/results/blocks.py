@@ -122,6 +122,11 @@ class Picture:
     def figure(self) -> Figure:
         return self.draw()
 
+    @cached_property
+    def saved(self) -> dict[str, bytes]:
+        """The figure as a file, by format: filled by the renderers, which share it."""
+        return {}
+
 
 def full_caption(picture: Picture) -> str:
     """What is seen, how it was computed, what it does not show."""
