@@ -70,13 +70,13 @@ def test_a_pair_with_labels_is_named():
     assert "between networks A and B." in caption(labelled)
     assert "between the two networks." in caption(measured.barrier())
     assert "between the two networks." in caption(measured.barrier().assign_attrs(network="A"))  # the objective's only
-    assert next(iter(kind_of(labelled).numbers(labelled))).of == "A and B, line, test"
+    assert next(iter(kind_of(labelled).numbers(labelled))).of == "A–B line, test"
 
 
 def test_the_numbers_and_the_table_give_every_height_with_its_interval():
     dataset = measured.barrier("Bezier curve").assign(barrier=1.52, barrier_low=1.478, barrier_high=1.562)
     assert numbers(dataset.assign(length_ratio=1.24)) | {"at t": ""} == numbers(dataset) | {
-        "barrier of the loss": "1.520 [1.478, 1.562]", "at t": "", "length, of the line's": "1.24",
+        "barrier of the loss": "1.520 [1.478, 1.562]", "at t": "", "length / line's": "1.24",
     }  # fmt: skip
     (definitions,) = tables(dataset)
     found = [float(cell.split(" ")[0]) for cell in definitions.rows[1][1:4]]
@@ -90,6 +90,7 @@ def test_a_barrier_without_a_bootstrap_is_printed_with_its_standard_error():
     dataset = unbounded(measured.barrier()).assign(barrier=1.52, barrier_stderr=0.022, t_max=0.47)
     assert numbers(dataset)["barrier of the loss"] == "1.520 ± 0.022"
     assert numbers(dataset)["at t"] == "0.47"
+    assert "Highest loss: Line, test" in caption(dataset)
     (definitions,) = tables(dataset)
     assert "[" not in "".join(cell for row in definitions.rows for cell in row)
     assert "bootstrap" not in caption(dataset)
