@@ -31,7 +31,7 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
     for dataset in datasets:
         flat = Picture("paths-plane", partial(surface, dataset), caption(dataset), 0.9)
         turned = partial(interactive_3d, dataset)
-        view = Picture("paths-plane-3d", partial(surface_3d, dataset), VIEW, 0.62, interactive=turned, vector=False)
+        view = Picture("paths-plane-3d", partial(surface_3d, dataset), VIEW, 0.62, view=turned, vector=False)
         yield FigureGroup((dataset,), (flat, view))
 
 

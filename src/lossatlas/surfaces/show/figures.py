@@ -48,7 +48,7 @@ def plane_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None, name: st
         partial(surface_3d, dataset, trajectory),
         captions.surface_3d(dataset, with_trajectory=trajectory is not None),
         width=0.62,
-        interactive=partial(interactive.surface_3d, dataset, trajectory),
+        view=partial(interactive.surface_3d, dataset, trajectory),
         vector=False,
     )
 
@@ -89,7 +89,7 @@ def _pictures(datasets: Sequence[xr.Dataset], title: str) -> tuple[Picture, ...]
 
 def _volume(dataset: xr.Dataset) -> Picture:
     interactive_view = partial(isosurfaces.volume_3d, dataset)
-    return Picture("volume", partial(volume, dataset), captions.volume(dataset), interactive=interactive_view)
+    return Picture("volume", partial(volume, dataset), captions.volume(dataset), view=interactive_view)
 
 
 def _class_pictures(datasets: Sequence[xr.Dataset], name: str, width: float) -> list[Picture]:
