@@ -35,6 +35,7 @@ def spectrum(*datasets: xr.Dataset) -> Figure:
         panel.axhline(0, color=GREY, linewidth=0.6, linestyle=":")
         block = "block" if restricted(datasets[0]) else "Hessian"
         panel.set(xlabel="rank", ylabel=rf"eigenvalue $\lambda$ of the {block}", title=TITLES[end])
+        panel.set_xlim(0.6, max(dataset.sizes["rank"] for dataset in datasets) + 0.4)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(figure, axes[0])
     return figure
