@@ -194,5 +194,5 @@ def loss_bar(figure: Figure, drawn: QuadContourSet, axes: Axes | Sequence[Axes],
 def _most_ticks(axes: Axes | Sequence[Axes]) -> int:
     """Of a bar as high as the panel: few where that is much wider than high."""
     panel = axes[0] if isinstance(axes, Sequence) else axes
-    flat = panel.get_aspect() == 1 and np.ptp(panel.get_ylim()) < 0.4 * np.ptp(panel.get_xlim())
+    flat = panel.get_aspect() == 1 and np.ptp(panel.get_ylim()) < 0.3 * np.ptp(panel.get_xlim())
     return 2 if flat and panel.name != "polar" else 7

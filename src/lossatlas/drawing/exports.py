@@ -29,13 +29,13 @@ def export(dataset: xr.Dataset, path: str | Path, *, trajectory: xr.Dataset | No
     ``.csv``: any result, as one table. Columns: dimensions, then variables; a row for each cell; variables over other
     dimensions stand below, with blank cells where a column does not apply.
 
-    ``.vtp`` (VTK's PolyData, for ParaView) and ``.obj`` (Wavefront, for Blender): a loss over two axes as a surface, and
-    the paths on it as polylines; or a trajectory as a polyline. The height is the logarithm to base 10 of the loss (the
-    loss where some is not positive), stretched so that from lowest to highest it is 0.6 of the longer side; logarithmic
-    axes are drawn so, polar ones as r cos(angle), r sin(angle); cells that are not finite are holes. A ``.vtp`` has the
-    coordinates and every variable at its points, ``log10_loss`` too; a line has number 1, 2, ... in the cell data
-    ``line``, its name in the field ``lines``. An ``.obj`` has y upwards, as its readers expect, and the colours of the
-    loss at its vertices. Of several planes their mean is written.
+    ``.vtp`` (VTK's PolyData, for ParaView) and ``.obj`` (Wavefront, for Blender): a loss over two axes as a surface,
+    with the paths on it as polylines; or a trajectory as a polyline. The height is the logarithm to base 10 of the loss
+    (the loss where some is not positive), stretched so that it rises by 0.6 of the longer side; logarithmic axes are
+    drawn so, polar ones as r cos(angle), r sin(angle); cells that are not finite are holes; of several planes the mean
+    is written. A ``.vtp`` has the coordinates and every variable at its points, ``log10_loss`` too; its cell data
+    ``line`` are 0 on the surface and 1, 2, ... on the lines, which the field ``lines`` names. An ``.obj`` has y
+    upwards, as its readers expect, and the colours of the loss at its vertices.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def export(dataset: xr.Dataset, path: str | Path, *, trajectory: xr.Dataset | No
 
     Raises
     ------
-    InputError : another suffix; a ``.vtp`` or ``.obj`` of what has no surface; a trajectory of another plane or other data.
+    InputError : another suffix; a ``.vtp`` or ``.obj`` of what has no surface; a trajectory of another plane or data.
     OutputError : the file cannot be written.
 
     Examples
@@ -57,8 +57,8 @@ def export(dataset: xr.Dataset, path: str | Path, *, trajectory: xr.Dataset | No
     >>> surface = la.surface(objective, plane, progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     la.export(surface, f"{folder}/surface.obj")
-    ...     text = open(f"{folder}/surface.obj").read()
-    >>> sum(line.startswith("v ") for line in text.splitlines()), sum(line.startswith("f ") for line in text.splitlines())
+    ...     lines = open(f"{folder}/surface.obj").readlines()
+    >>> sum(line.startswith("v ") for line in lines), sum(line.startswith("f ") for line in lines)
     (9, 4)
     >>> la.export(surface, "surface.stl")
     Traceback (most recent call last):

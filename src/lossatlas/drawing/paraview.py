@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -56,7 +57,7 @@ def _point_data(parent: ET.Element, shape: Shape) -> None:
 
 def _line_indices(shape: Shape) -> list[range]:
     starts = np.cumsum([len(shape.vertices), *(len(line.points) for line in shape.lines)]).tolist()
-    return [range(start, end) for start, end in zip(starts[:-1], starts[1:], strict=True)]
+    return [range(start, end) for start, end in pairwise(starts)]
 
 
 def _cells(parent: ET.Element, cells: Sequence[Sequence[int]]) -> None:

@@ -81,7 +81,7 @@ def surface_shape(dataset: xr.Dataset, track: xr.Dataset | None = None) -> Shape
     scale = heights(loss, x, y)
     every = np.stack([x, y, scale.of(loss)], axis=-1).reshape(-1, 3)
     numbers = _numbers(picture, scale)
-    kept, faces = _welded(every, _quads(*x.shape, turned=is_polar(picture)))
+    kept, faces = _welded(every, _quads(len(x), len(x[0]), turned=is_polar(picture)))
     lines = [*_paths(picture, scale), *(track_lines(track, scale, picture) if track is not None else [])]
     return Shape(every[kept], faces, {name: each[kept] for name, each in numbers.items()}, lines)
 
@@ -94,7 +94,7 @@ def track_shape(track: xr.Dataset) -> Shape:
 
 
 def track_lines(track: xr.Dataset, scale: Heights, plane: xr.Dataset | None = None) -> Iterator[Line]:
-    """The snapshots one after the other, on the axes of the plane that they are on; broken where a loss is not finite."""
+    """The snapshots one after the other, on the axes of their plane; broken where a loss is not finite."""
     alpha, beta = values(track, "alpha"), values(track, "beta")
     height = scale.of(values(track, "loss")) if "loss" in track else np.zeros_like(alpha)
     x, y = (alpha, beta) if plane is None else _positions(plane, alpha, beta)
@@ -160,7 +160,8 @@ def _welded(vertices: FloatArray, quads: IntArray) -> tuple[IntArray, list[tuple
     A quad with a corner that is not finite is a hole. Corners at one place, as where an angle has gone around and at
     radius 0, are one vertex, and a quad that has one twice is a triangle.
     """
-    quads = quads[np.isfinite(vertices).all(1)[quads].all(1)]
+    known = np.isfinite(vertices).all(axis=1)
+    quads = quads[np.asarray(known)[quads].all(axis=1)]
     used, at = np.unique(quads, return_inverse=True)
     size = np.ptp(vertices[used][:, :2], axis=0).max(initial=0.0) or 1.0
     places = np.round(vertices[used][:, :2] / size, 9) + 0.0  # -0.0 and 0.0 are one place
