@@ -47,7 +47,7 @@ def figure(*datasets: xr.Dataset, width: Width | None = None) -> Figure:
     >>> line = la.surface(objective, la.line(objective.point, torch.ones(2), steps=3), progress=False)
     >>> la.plot.figure(line).axes[0].get_ylabel()
     'loss'
-    >>> la.plot.figure(line, width="column").get_figwidth()
+    >>> float(la.plot.figure(line, width="column").get_figwidth())
     3.3
     """
     with nullcontext() if width is None else paper(width):
@@ -103,13 +103,14 @@ def animate(
     Examples
     --------
     >>> import tempfile, torch, lossatlas as la
+    >>> from pathlib import Path
     >>> data = torch.ones(8, 1), torch.zeros(8, 1)
     >>> objective = la.Objective(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, data)
     >>> plane = la.plane(objective.point, torch.tensor([1.0, 0]), torch.tensor([0, 1.0]), steps=3)
     >>> surface = la.surface(objective, plane, progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     la.plot.animate(surface, f"{folder}/surface.gif", seconds=0.2, fps=10)
-    ...     open(f"{folder}/surface.gif", "rb").read(6)
+    ...     Path(folder, "surface.gif").read_bytes()[:6]
     b'GIF89a'
     """
     path = Path(path)

@@ -51,13 +51,14 @@ def export(dataset: xr.Dataset, path: str | Path, *, trajectory: xr.Dataset | No
     Examples
     --------
     >>> import tempfile, torch, lossatlas as la
+    >>> from pathlib import Path
     >>> data = torch.ones(8, 1), torch.zeros(8, 1)
     >>> objective = la.Objective(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, data)
     >>> plane = la.plane(objective.point, torch.tensor([1.0, 0]), torch.tensor([0, 1.0]), steps=3)
     >>> surface = la.surface(objective, plane, progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     la.export(surface, f"{folder}/surface.obj")
-    ...     lines = open(f"{folder}/surface.obj").readlines()
+    ...     lines = Path(folder, "surface.obj").read_text().splitlines()
     >>> sum(line.startswith("v ") for line in lines), sum(line.startswith("f ") for line in lines)
     (9, 4)
     >>> la.export(surface, "surface.stl")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -34,7 +34,7 @@ def spectral_density(*datasets: xr.Dataset) -> Figure:
     """
     rows = len(datasets)
     figure, every = panels(2 * rows, height=2.8, across=2)
-    grid = np.reshape(every, (rows, 2))
+    grid: Any = np.array(every, dtype=object).reshape(rows, 2)
     for k, panel in enumerate(every[2:]):
         panel.sharex(every[k % 2])
         panel.sharey(every[k % 2])
