@@ -72,7 +72,11 @@ class Assets:
         name = picture.name
         pdf = self.add(f"pdf-{name}", lambda: image(picture, "pdf"))
         svg = "" if picture.vector else self.add(f"svg-{name}", lambda: image(picture, "svg"))
-        formats = (Download("PNG", f"{name}.png"), Download("SVG", f"{name}.svg", svg), Download("PDF", f"{name}.pdf", pdf))
+        formats = (
+            Download("PNG", f"{name}.png"),
+            Download("SVG", f"{name}.svg", svg),
+            Download("PDF", f"{name}.pdf", pdf),
+        )
         yield Row("this figure", formats)
         for label, dataset in zip(_labels(picture.datasets), picture.datasets, strict=True):
             yield Row(label, tuple(self._data(dataset)))
