@@ -60,7 +60,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 def test_its_command_writes_numbers_claim_and_figure(measured: tuple[Path, list[str]]) -> None:
     folder, (printed, _) = measured
-    assert "the length is" in printed
+    assert ": length " in printed
     assert "Supported: the weights of the network are not 0" in printed
     assert (folder / "toy.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,35 +1,42 @@
-"""The chapters of the results: each a question, with the parts of the kinds that answer it."""
+"""The chapters of a report: each a question, with what the kinds that answer it say and show."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from lossatlas.report.document import Block, Section
-from lossatlas.results.blocks import Bullets, FigureGroup, Picture
+from lossatlas.report.document import Block, Chapter, Section
+from lossatlas.results import chapters as questions
+from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table
 from lossatlas.results.catalogue import Catalogue
-from lossatlas.results.claim import Claim
-from lossatlas.results.discovery import kind_of
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from lossatlas.results.kind import Kind
 
-NO_CLAIM = "No claim is tested on this figure."
+ANSWERS, NUMBERS = 2, 5  # of a chapter, at most
+COLUMNS = 4  # of a table of numbers, at most: one with more is turned
 
 
-def chapters(catalogue: Catalogue, claims: Sequence[Claim]) -> Iterator[Section]:
-    """A section for each question that has Datasets, in the order of the kinds."""
-    building = _Building(claims)
-    shown_elsewhere = _shown_elsewhere(catalogue)
-    for question, kinds in groupby(catalogue.present(), key=lambda kind: kind.chapter):
-        parts = [part for kind in kinds for part in building.parts(kind, catalogue, shown_elsewhere)]
-        if parts:
-            yield Section(question, _anchor(question), tuple(parts))
+@dataclass
+class _Material:
+    """What the kinds give for one question, a list for each kind."""
+
+    answers: list[list[Answer]] = field(default_factory=list)
+    groups: list[tuple[str, FigureGroup]] = field(default_factory=list)  # with the title of their part
+    numbers: list[list[Number]] = field(default_factory=list)
+
+
+def chapters(catalogue: Catalogue) -> list[Chapter]:
+    """One for each question that has Datasets, in the order of the questions."""
+    material: dict[str, _Material] = {}
+    elsewhere = _shown_elsewhere(catalogue)
+    for kind in catalogue.present():
+        _add(kind, catalogue, elsewhere, material)
+    names = _Names()
+    return [_chapter(question, material[question], names) for question in sorted(material, key=questions.place)]
 
 
 def _shown_elsewhere(catalogue: Catalogue) -> set[str]:
@@ -38,44 +45,114 @@ def _shown_elsewhere(catalogue: Catalogue) -> set[str]:
     return {d.attrs["id"] for kind in kinds for d in kind.shows_instead(catalogue.of(kind), catalogue)}
 
 
-class _Building:
-    """The parts of the chapters: names of pictures are made unique, and each claim is printed once."""
+def _add(kind: Kind, catalogue: Catalogue, elsewhere: set[str], material: dict[str, _Material]) -> None:
+    def of(question: str) -> _Material:
+        return material.setdefault(question or kind.chapter, _Material())
 
-    def __init__(self, claims: Sequence[Claim]) -> None:
-        self._claims = list(claims)
-        self._names: dict[str, int] = {}
-
-    def parts(self, kind: Kind, catalogue: Catalogue, shown_elsewhere: set[str]) -> Iterator[Section]:
-        datasets = [dataset for dataset in catalogue.of(kind) if dataset.attrs["id"] not in shown_elsewhere]
-        groups = kind.figures(datasets, catalogue) if datasets else []
-        for title, members in groupby(groups, key=lambda group: group.title or kind.title):
-            blocks = [block for group in members for block in self._blocks(group)]
-            yield Section(title, _anchor(title), tuple(blocks))
-
-    def _blocks(self, group: FigureGroup) -> Iterator[Block]:
-        yield from map(self._named, group.pictures)
-        yield from _numbers(group.datasets)
-        yield Bullets(tuple(self._sentences(group.datasets)) or (NO_CLAIM,), lead="Interpretation.")
-        yield from group.tables
-
-    def _named(self, picture: Picture) -> Picture:
-        k = self._names[picture.name] = self._names.get(picture.name, 0) + 1
-        return picture if k == 1 else replace(picture, name=f"{picture.name}-{k}")
-
-    def _sentences(self, datasets: Iterable[xr.Dataset]) -> Iterator[str]:
-        """The claims whose first Dataset is among these, each at its first figure only."""
-        ids = {dataset.attrs["id"] for dataset in datasets}
-        here = [claim for claim in self._claims if claim.datasets and claim.datasets[0] in ids]
-        self._claims = [claim for claim in self._claims if claim not in here]
-        yield from (claim.sentence for claim in here)
+    every = catalogue.of(kind)
+    own = [dataset for dataset in every if dataset.attrs["id"] not in elsewhere]
+    for group in kind.figures(own, catalogue) if own else ():
+        of(group.chapter).groups.append((group.title or kind.title, group))
+    for question, answers in groupby(kind.answers(every, catalogue), key=lambda answer: answer.chapter):
+        of(question).answers.append(list(answers))
+    if numbers := [number for dataset in every for number in kind.numbers(dataset)]:
+        of("").numbers.append(numbers)
 
 
-def _numbers(datasets: Iterable[xr.Dataset]) -> Iterator[Bullets]:
-    """What is read off the Datasets, where their kinds read anything off."""
-    sentences = tuple(sentence for dataset in datasets for sentence in kind_of(dataset).numbers(dataset))
-    if sentences:
-        yield Bullets(sentences, lead="Observation.")
+def _chapter(question: str, found: _Material, names: _Names) -> Chapter:
+    anchor = _anchor(question)
+    parts = [(title, _named(group, names)) for title, group in found.groups]
+    pictures = [picture for _, group in parts for picture in group.pictures]
+    main = next((picture for picture in pictures if picture.lead), next(iter(pictures), None))
+    table = next((table for _, group in parts for table in group.tables if table.lead), None)
+    if table is None and found.numbers:
+        table = number_table(found.numbers[0], NUMBERS)
+    return Chapter(
+        question,
+        anchor,
+        tuple(answers[0] for answers in found.answers[:ANSWERS]),
+        main,
+        table,
+        _details(question, anchor, parts, (main, table), found.numbers),
+    )
 
 
-def _anchor(title: str) -> str:
-    return "results-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+def _details(
+    question: str,
+    anchor: str,
+    parts: Sequence[tuple[str, FigureGroup]],
+    shown: tuple[Picture | None, Table | None],
+    numbers: Sequence[Sequence[Number]],
+) -> Section | None:
+    """The figures and tables that the chapter does not show, under the titles of their parts, and all key numbers."""
+    sections: list[Block] = []
+    elsewhere = set(map(id, shown))
+    for title, members in groupby(parts, key=lambda part: part[0]):
+        every: list[Block] = [block for _, group in members for block in (*group.pictures, *group.tables)]
+        blocks = [block for block in every if id(block) not in elsewhere]
+        sections += [Section(title, f"{anchor}-{_slug(title)}", tuple(blocks))] if blocks else []
+    tables: list[Block] = [number_table(each) for each in numbers]
+    sections += [Section("Numbers", f"{anchor}-numbers", tuple(tables))] if tables else []
+    return Section(question, f"{anchor}-details", tuple(sections)) if sections else None
+
+
+def number_table(numbers: Iterable[Number], most: int | None = None) -> Table:
+    """Names as rows, what they are of as columns; the other way round where there are many columns."""
+    found: dict[str, dict[str, str]] = {}
+    for number in numbers:
+        found.setdefault(number.name, {})[number.of] = number.text
+    shown = dict(list(found.items())[:most])
+    columns = list(dict.fromkeys(of for row in shown.values() for of in row))
+    rows = [(name, *(row.get(of, "") for of in columns)) for name, row in shown.items()]
+    turned = len(columns) > COLUMNS
+    header, *body = zip(*[("", *columns), *rows], strict=True) if turned else [("", *columns), *rows]
+    return Table("", tuple(header), tuple(map(tuple, body)))
+
+
+class _Names:
+    """Makes the names of pictures, and so their files, unique."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def unique(self, name: str) -> str:
+        k = self._counts[name] = self._counts.get(name, 0) + 1
+        return name if k == 1 else f"{name}-{k}"
+
+
+def _named(group: FigureGroup, names: _Names) -> FigureGroup:
+    """The group with pictures that know their Datasets and have names of their own."""
+    pictures = (
+        replace(each, name=names.unique(each.name), datasets=each.datasets or group.datasets) for each in group.pictures
+    )
+    return replace(group, pictures=tuple(pictures))
+
+
+def _anchor(question: str) -> str:
+    return f"question-{_slug(question)}"
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def said_once(chapters: Sequence[Chapter]) -> Iterator[Chapter]:
+    """The chapters with every sentence of how and pitfall at its first figure only."""
+    said = set[str]()
+
+    def once(picture: Picture) -> Picture:
+        how, pitfall = ("" if each in said else each for each in (picture.how, picture.pitfall))
+        said.update((how, pitfall))
+        return replace(picture, how=how, pitfall=pitfall)
+
+    def of(block: Block) -> Block:
+        if isinstance(block, Section):
+            return replace(block, blocks=tuple(map(of, block.blocks)))
+        return once(block) if isinstance(block, Picture) else block
+
+    mains = [once(chapter.picture) if chapter.picture else None for chapter in chapters]
+    for chapter, main in zip(chapters, mains, strict=True):
+        details = chapter.details and Section(
+            chapter.details.title, chapter.details.anchor, tuple(map(of, chapter.details.blocks))
+        )
+        yield replace(chapter, picture=main, details=details)

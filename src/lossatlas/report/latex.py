@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lossatlas.report.images import image
-from lossatlas.results.blocks import Cite, Math
-from lossatlas.results.uncertainty import interval, number
+from lossatlas.results.blocks import Cite, Math, capitalised, full_caption
+from lossatlas.results.uncertainty import interval, number, with_interval
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +116,9 @@ def render(document: Document) -> str:
         "columns": _columns,
         "number": lambda value: escape(number(value)),
         "interval": lambda bounds: escape(interval(bounds)),
+        "value": lambda claim: escape(with_interval(claim.value, claim.interval)),
+        "caption": full_caption,
+        "capitalised": capitalised,
         "url": lambda address: re.sub(r"([%#])", r"\\\1", address),
     }
     return environment.get_template("report.tex.j2").render(document=document, bibliography=document.bibliography)

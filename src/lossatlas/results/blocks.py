@@ -128,6 +128,16 @@ class Picture:
         return {}
 
 
+def full_caption(picture: Picture) -> str:
+    """What is seen, how it was computed, what it does not show."""
+    return " ".join(filter(None, (picture.caption, picture.how, picture.pitfall)))
+
+
+def capitalised(words: str) -> str:
+    """With a capital first letter, the others as they are."""
+    return words[:1].upper() + words[1:]
+
+
 @dataclass(frozen=True)
 class Panel:
     """A panel of the figure that sums up a report; ``draw`` is given its axes."""
@@ -138,13 +148,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of plain strings. `widths` are fractions of the line, for columns of running text."""
+    """A table of plain strings. `widths` are fractions of the line, for columns of running text.
+
+    ``lead``: it stands in its chapter in the place of the key numbers.
+    """
 
     tag: ClassVar[str] = "table"
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     widths: tuple[float, ...] = ()
+    lead: bool = False
 
 
 @dataclass(frozen=True)

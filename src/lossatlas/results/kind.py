@@ -93,7 +93,7 @@ class Kind:
     options, inputs : what the verb takes.
     numbers : Dataset -> its key numbers with their errors, the first the most telling; they judge nothing.
     claims : all its Datasets, and the catalogue -> claims, also on Datasets of lower kinds.
-    answers : all its Datasets, and the catalogue -> what they say to the chapter's question, the first the most telling.
+    answers : all its Datasets, and the catalogue -> what they say to the chapter's question, best first.
     panels : all its Datasets, and the catalogue -> panels of the figure that sums up a report.
     theory : topics that the report explains where it holds such Datasets.
     setup : its Datasets -> rows of the report's table of the set-up.

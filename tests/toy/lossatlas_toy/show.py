@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from lossatlas.results.blocks import FigureGroup, Picture, Topic, paragraph
+from lossatlas.results.blocks import FigureGroup, Number, Picture, Topic, paragraph
 from lossatlas.results.claim import Claim
 from lossatlas.results.kind import Kind, Options, function_at
 from lossatlas.results.provenance import OBJECTIVE, Provenance
@@ -31,7 +31,7 @@ def figures(datasets, catalogue):
 
 def numbers(dataset):
     """The length."""
-    yield f"{Provenance.of(dataset).subject}: the length is {number(float(dataset['length']))}."
+    yield Number("length", number(float(dataset["length"])), of=Provenance.of(dataset).subject)
 
 
 def claims(datasets, catalogue):

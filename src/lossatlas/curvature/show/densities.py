@@ -90,7 +90,7 @@ def _middle(left: FloatArray, right: FloatArray) -> FloatArray:
 def _shared_scales(grid: NDArray[np.object_], datasets: tuple[xr.Dataset, ...]) -> None:
     """Both columns down to half of what one eigenvalue is; bins on a scale that is logarithmic on either side of 0."""
     highest = max(float(dataset["density"].max()) for dataset in datasets)
-    grid[0, 0].set_ylim(min(_one_in_density(d, highest) for d in datasets) / 2, 2 * highest)
+    grid[0, 0].set_ylim(min(one_in_density(d, highest) for d in datasets) / 2, 2 * highest)
     shares = np.concatenate([np.append(values(d, "histogram"), _one(d)) for d in datasets])
     grid[0, 1].set_ylim(shares[shares > 0].min() / 2, 1)
     _magnitude_axis(list(grid[:, 1]), datasets)
@@ -121,7 +121,7 @@ def _one(dataset: xr.Dataset) -> float:
     return 1 / float(dataset.attrs["n_parameters"])
 
 
-def _one_in_density(dataset: xr.Dataset, highest: float) -> float:
+def one_in_density(dataset: xr.Dataset, highest: float) -> float:
     """The height of one eigenvalue under the smoothing kernel."""
     height = _one(dataset) / (float(dataset.attrs["smoothing"]) * np.sqrt(2 * np.pi))
     return max(float(height), DEEPEST * highest)

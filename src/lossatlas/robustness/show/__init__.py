@@ -39,6 +39,8 @@ ROBUSTNESS = Kind(
     figures=function_at("lossatlas.robustness.show.figures:figures"),
     numbers=function_at("lossatlas.robustness.show.figures:numbers"),
     claims=function_at("lossatlas.robustness.show.claims:claims"),
+    answers=function_at("lossatlas.robustness.show.answers:answers"),
+    panels=function_at("lossatlas.robustness.show.figures:panels"),
     theory=function_at("lossatlas.robustness.show.theory:theory"),
 )
 KINDS = (ROBUSTNESS,)

@@ -91,6 +91,8 @@ SURFACE = Kind(
     figures=function_at("lossatlas.surfaces.show.figures:figures"),
     numbers=function_at("lossatlas.surfaces.show.numbers:numbers"),
     claims=function_at("lossatlas.surfaces.show.claims:claims"),
+    answers=function_at("lossatlas.surfaces.show.answers:answers"),
+    panels=function_at("lossatlas.surfaces.show.panels:panels"),
     theory=function_at("lossatlas.surfaces.show.theory:theory"),
 )
 KINDS = (SURFACE,)

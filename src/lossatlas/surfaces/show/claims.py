@@ -6,11 +6,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
-from lossatlas.results.claim import LEVEL, Claim, Interval
+from lossatlas.results.claim import Claim
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import normal_interval, number
+from lossatlas.results.uncertainty import number
+from lossatlas.surfaces.show.grouping import slice_name
+from lossatlas.surfaces.show.reading import simultaneous
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,11 +48,10 @@ def slice_minimum(dataset: xr.Dataset) -> Iterator[Claim]:
     of = Provenance.of(dataset)
     value = float(loss[lowest] - loss[center])
     yield Claim(
-        hypothesis=f"The trained point of {of.who} is the minimum of the sampled {_slice_name(dataset)} "
-        f"on {of.data_label}",
+        hypothesis=f"The trained point of {of.who} is the minimum of its {slice_name(dataset)} on {of.data_label}",
         statistic="lowest loss elsewhere on the slice minus the loss at the center, threshold 0",
         value=value,
-        interval=_simultaneous(value, float(dataset["loss_rise_stderr"][lowest]), compared),
+        interval=simultaneous(value, float(dataset["loss_rise_stderr"][lowest]), compared),
         detail=f"{_losses(dataset, loss, lowest, center)} On these very examples the difference is exact: the center "
         f"is {'' if value > 0 else 'not '}the lowest of {_sampled(dataset)}. The interval is for the population, "
         f"simultaneous over {compared} comparisons, with the paired error of the difference, example by example. A "
@@ -75,12 +75,6 @@ def _zero(coordinate: Any) -> int | None:
     return nearest if abs(coordinate[nearest]) <= 1e-9 * max(np.abs(coordinate).max(), 1e-300) else None
 
 
-def _simultaneous(value: float, stderr: float, comparisons: int) -> Interval:
-    """The normal interval that holds for so many comparisons at once."""
-    wider = stats.norm.isf(LEVEL / 2 / comparisons) / stats.norm.isf(LEVEL / 2)
-    return normal_interval(value, stderr * float(wider))
-
-
 def _losses(dataset: xr.Dataset, loss: xr.DataArray, lowest: Place, center: Place) -> str:
     where = ", ".join(f"{dim} = {dataset[dim].to_numpy()[index]:.3g}" for dim, index in lowest.items())
     counted = int(np.isfinite(loss).sum())
@@ -93,7 +87,3 @@ def _losses(dataset: xr.Dataset, loss: xr.DataArray, lowest: Place, center: Plac
 
 def _sampled(dataset: xr.Dataset) -> str:
     return "the slice" if bool(dataset["evaluated"].all()) else "the evaluated cells"
-
-
-def _slice_name(dataset: xr.Dataset) -> str:
-    return f"{dataset.attrs['region']} ({dataset.attrs['directions']})"

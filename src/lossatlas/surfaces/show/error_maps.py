@@ -52,14 +52,15 @@ def draw_evaluations(axes: Axes, points: dict[str, tuple[FloatArray, ...]], node
         axes.plot(x, y, linestyle="none", color="black", zorder=4, clip_on=False, **look)
 
 
-def evaluation_handles(dataset: xr.Dataset) -> list[Line2D]:
-    """The legend of the marks, each with the number of its points."""
+def evaluation_handles(dataset: xr.Dataset, *, counted: bool = True) -> list[Line2D]:
+    """The legend of the marks, each with the number of its points where they are of one Dataset."""
     limit = f" {percent_of(dataset.attrs['tolerance'])}" if "tolerance" in dataset.attrs else ""
     handles = []
     for mark, (x, *_) in evaluations(dataset).items():
         name = mark if mark == "node" else f"{mark}{limit}"
         look = MARKS[mark] | ({"markersize": 5} if mark == "node" else {})
-        handles.append(Line2D([], [], linestyle="none", color="black", label=f"{name} ({len(x)})", **look))
+        label = f"{name} ({len(x)})" if counted else name
+        handles.append(Line2D([], [], linestyle="none", color="black", label=label, **look))
     return handles
 
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lossatlas.drawing.grids import axes_of, has_error_map, is_plain
-from lossatlas.drawing.scales import scale_of
+from lossatlas.drawing.grids import has_error_map
 from lossatlas.results.blocks import FigureGroup, Picture
-from lossatlas.results.groups import alike
-from lossatlas.surfaces.show import captions, interactive, isosurfaces
+from lossatlas.results.views import View
+from lossatlas.surfaces.show import captions, interactive, isosurfaces, views
+from lossatlas.surfaces.show.captions import LOG_COLOUR, quadratic, told
 from lossatlas.surfaces.show.classes import classes
+from lossatlas.surfaces.show.grouping import LINE, TITLES, VOLUME, groups
 from lossatlas.surfaces.show.lines import line
-from lossatlas.surfaces.show.surfaces import surface, surface_3d
+from lossatlas.surfaces.show.surfaces import surface, surface_3d, surfaces_3d
 from lossatlas.surfaces.show.volumes import volume
 
 if TYPE_CHECKING:
@@ -21,24 +22,13 @@ if TYPE_CHECKING:
 
     from lossatlas.results.catalogue import Catalogue
 
-LINE, PLANE, VOLUME = "Loss along a line", "Loss on a plane", "Loss in a volume"
-PRINCIPAL_PLANE = "Loss on a plane of principal components"
-TITLES = (LINE, PLANE, VOLUME, PRINCIPAL_PLANE)  # in the order of the report
-
 
 def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
-    """Lines, planes, volumes, planes of principal components; of each part what agrees in data and directions."""
+    """Planes, volumes, lines, planes of principal components; of each part what agrees in data and directions."""
     for title in TITLES:
-        for group in _alike([dataset for dataset in datasets if part(dataset) == title]):
+        for group in groups(datasets, title):
             for shown_together in _rows(group, title):
                 yield FigureGroup(tuple(shown_together), _pictures(shown_together, title), title=title)
-
-
-def part(dataset: xr.Dataset) -> str:
-    """The title of the part of the chapter to which a surface belongs."""
-    title = (LINE, PLANE, VOLUME)[len(axes_of(dataset)) - 1]
-    principal = title == PLANE and dataset.attrs["directions"] == "principal components"
-    return PRINCIPAL_PLANE if principal and is_plain(dataset) else title
 
 
 def plane_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None, name: str = "plane-3d") -> Picture:
@@ -46,28 +36,19 @@ def plane_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None, name: st
     return Picture(
         name,
         partial(surface_3d, dataset, trajectory),
-        captions.surface_3d(dataset, with_trajectory=trajectory is not None),
+        captions.surfaces_3d([dataset], with_trajectory=trajectory is not None),
+        **told([dataset]),
         width=0.62,
-        interactive=partial(interactive.surface_3d, dataset, trajectory),
+        view=lambda: View((interactive.surface_3d(dataset, trajectory),)),
         vector=False,
     )
 
 
-def _alike(datasets: Sequence[xr.Dataset]) -> list[list[xr.Dataset]]:
-    return alike(datasets, "data", "directions", "normalisation", also=_drawn)
-
-
-def _drawn(dataset: xr.Dataset) -> tuple[object, ...]:
-    """What is drawn of a surface: its axes, their scales, and the panels and curves besides the loss."""
-    scales = [scale_of(dataset[name].to_numpy().astype(float)).kind for name in axes_of(dataset)]
-    return (*axes_of(dataset), *scales, "plane" in dataset.dims, "quadratic" in dataset, has_error_map(dataset))
-
-
 def _rows(group: list[xr.Dataset], title: str) -> list[list[xr.Dataset]]:
-    """All lines in one figure, two planes side by side; a volume, and a plane with a second panel, by itself."""
+    """All lines in one figure, planes two by two; a volume by itself."""
     if title == LINE:
         return [group]
-    n = 1 if title == VOLUME or _has_second_panel(group[0]) else 2
+    n = 1 if title == VOLUME else 2
     return [group[k : k + n] for k in range(0, len(group), n)]
 
 
@@ -77,21 +58,53 @@ def _has_second_panel(dataset: xr.Dataset) -> bool:
 
 def _pictures(datasets: Sequence[xr.Dataset], title: str) -> tuple[Picture, ...]:
     if title == LINE:
-        lines = Picture("lines", partial(line, *datasets), captions.line(datasets))
+        lines = Picture(
+            "lines", partial(line, *datasets), captions.line(datasets), **told(datasets, quadratic(datasets))
+        )
         return (lines, *_class_pictures(datasets, "line-classes", 0.75))
     if title == VOLUME:
         return tuple(_volume(dataset) for dataset in datasets)
+    return (_planes(datasets), _in_space(datasets), *_class_pictures(datasets, "plane-classes", 1.0))
+
+
+def _planes(datasets: Sequence[xr.Dataset]) -> Picture:
+    """The contours; on a page all that is known of the planes, in space or from above."""
     width = 1.0 if len(datasets) > 1 or _has_second_panel(datasets[0]) else 0.72
-    planes = Picture("planes", partial(surface, *datasets), captions.surface(datasets), width)
-    views = [plane_3d(dataset) for dataset in datasets]
-    return (planes, *views, *_class_pictures(datasets, "plane-classes", 1.0))
+    return Picture(
+        "planes",
+        partial(surface, *datasets),
+        captions.surface(datasets),
+        **told(datasets, LOG_COLOUR, quadratic(datasets)),
+        width=width,
+        view=partial(views.planes, *datasets),
+    )
+
+
+def _in_space(datasets: Sequence[xr.Dataset]) -> Picture:
+    """The planes as surfaces, for print."""
+    return Picture(
+        "planes-3d",
+        partial(surfaces_3d, *datasets),
+        captions.surfaces_3d(datasets),
+        **told(datasets, "Height and colour are the logarithm to base 10 of the loss."),
+        width=1.0 if len(datasets) > 1 else 0.62,
+        vector=False,
+    )
 
 
 def _volume(dataset: xr.Dataset) -> Picture:
-    interactive_view = partial(isosurfaces.volume_3d, dataset)
-    return Picture("volume", partial(volume, dataset), captions.volume(dataset), interactive=interactive_view)
+    return Picture(
+        "volume",
+        partial(volume, dataset),
+        captions.volume(dataset),
+        **told([dataset], LOG_COLOUR, quadratic([dataset])),
+        view=lambda: View((isosurfaces.volume_3d(dataset),)),
+    )
 
 
 def _class_pictures(datasets: Sequence[xr.Dataset], name: str, width: float) -> list[Picture]:
     with_classes = [dataset for dataset in datasets if "class_loss" in dataset]
-    return [Picture(name, partial(classes, each), captions.classes(each), width) for each in with_classes]
+    return [
+        Picture(name, partial(classes, each), captions.classes(each), **told([each]), width=width)
+        for each in with_classes
+    ]

@@ -11,7 +11,8 @@ from scipy.ndimage import distance_transform_edt
 from lossatlas.drawing.grids import axes_of, colour_scale, line_levels, shown
 from lossatlas.drawing.scales import scale_of
 from lossatlas.drawing.style import GREY
-from lossatlas.surfaces.show.interactive import PAGE, axes_3d, single
+from lossatlas.surfaces.show.interactive import PAGE, axes_3d
+from lossatlas.surfaces.show.layers import single
 
 if TYPE_CHECKING:
     import xarray as xr

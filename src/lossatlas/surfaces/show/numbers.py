@@ -1,4 +1,4 @@
-"""Sentences that read numbers off a surface, with their errors."""
+"""The key numbers of a surface, with their errors."""
 
 from __future__ import annotations
 
@@ -9,81 +9,83 @@ import numpy as np
 
 from lossatlas.drawing.grids import over_planes
 from lossatlas.drawing.overlays import has_overlays
+from lossatlas.results.blocks import Number
+from lossatlas.results.captions import count
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import number, percent
-from lossatlas.results.values import value
-from lossatlas.surfaces.show.captions import held_out, share
+from lossatlas.results.uncertainty import number, percent, with_interval
+from lossatlas.surfaces.show.claims import slice_minimum
+from lossatlas.surfaces.show.error_maps import percent_of
+from lossatlas.surfaces.show.grouping import slice_name
+from lossatlas.surfaces.show.reading import center, center_loss, has_center, highest_loss
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from lossatlas.drawing.style import FloatArray
 
-Index = dict[str, int]
+Row = tuple[str, str]
 
 
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
-    """The loss at the center and its range, how accurate the picture is, and what else the surface has."""
-    picture, subject = over_planes(dataset), Provenance.of(dataset).subject
+def numbers(dataset: xr.Dataset) -> Iterator[Number]:
+    """The loss at the center and at its highest, how accurate the picture is, and what else the surface has."""
+    of = Provenance.of(dataset).subject
+    for name, text in _rows(dataset):
+        yield Number(name, text, of)
+
+
+def _rows(dataset: xr.Dataset) -> Iterator[Row]:
+    picture, where = over_planes(dataset), _where(dataset)
     cells, finite = picture["loss"].size, _finite(picture["loss"])
-    if finite.size == 0:
-        yield f"{subject}: no cell is finite."
-        return
-    yield (
-        f"{subject}: the {_quantity(dataset)} is {_at_center(picture)}between {number(finite.min())} and "
-        f"{number(finite.max())} over the {cells:,} cells."
-    )
+    if finite.size:
+        yield from _losses(dataset, where)
     if finite.size < cells:
-        yield f"{cells - finite.size} of its cells are not finite and are left out."
-    yield from _accuracy(dataset)
-    yield from _quadratic(picture)
-    yield from _spread(picture)
-    yield from _classes(dataset)
-    yield from _off_plane(picture)
+        yield f"cells that are not finite, {where}", f"{cells - finite.size:,} of {cells:,}"
+    if finite.size:
+        yield from _accuracy(dataset, where)
+        yield from _quadratic(picture, where)
+        yield from _spread(picture, where)
+        yield from _classes(dataset)
+        yield from _off_plane(picture)
 
 
-def _quantity(dataset: xr.Dataset) -> str:
+def _where(dataset: xr.Dataset) -> str:
+    """The name of the slice, of several that of their mean."""
     if "plane" not in dataset.dims:
-        return "loss"
-    regions = "directions" if dataset["loss"].ndim == 2 else "planes"
-    return f"mean loss over {dataset.sizes['plane']} {regions}"
+        return slice_name(dataset)
+    several = "directions" if dataset["loss"].ndim == 2 else "planes"
+    return f"mean of {dataset.sizes['plane']} {several}"
 
 
-def _at_center(picture: xr.Dataset) -> str:
-    """The loss at the center; empty on a plane of paths, whose center is nothing that is shown."""
-    if has_overlays(picture):
-        return ""
-    center = _center(picture)
-    return f"{value(picture, 'loss', **center)} at {_place(picture, center)}, and "
+def _losses(dataset: xr.Dataset, where: str) -> Iterator[Row]:
+    """At the center, at the highest, and the lowest against the center; a plane of paths has no center of its own."""
+    if not has_overlays(dataset):
+        at = "the trained point" if dataset.attrs["center_is_model"] else "the center"
+        yield f"loss at {at} ({Provenance.of(dataset).short_data})", center_loss(dataset)
+    yield f"highest loss, {where}", highest_loss(dataset)
+    if has_overlays(dataset):
+        yield f"lowest loss, {where}", number(float(_finite(dataset["loss"]).min()))
+    for claim in slice_minimum(dataset) if not has_overlays(dataset) else ():
+        yield f"lowest other loss minus the center's, {where}", with_interval(claim.value, claim.interval)
 
 
-def _center(picture: xr.Dataset) -> Index:
-    """The index nearest to the center; at radius 0 any angle is as good as the first."""
-    dims = (str(dim) for dim in picture["loss"].dims if dim != "plane")
-    return {dim: int(np.abs(picture[dim].to_numpy()).argmin()) for dim in dims}
-
-
-def _place(picture: xr.Dataset, index: Index) -> str:
-    return ", ".join(
-        f"{dim} = {number(float(picture[dim][k]), 2)}"
-        for dim, k in index.items()
-        if not (dim == "angle" and index.get("radius") == 0)
-    )
-
-
-def _accuracy(dataset: xr.Dataset) -> Iterator[str]:
+def _accuracy(dataset: xr.Dataset, where: str) -> Iterator[Row]:
     a = dataset.attrs
-    if "tolerance" not in a:
+    if "tolerance" not in a or not a["held_out"]:
         return
-    if tested := held_out(dataset):
-        yield f"Its accuracy: {tested}"
-    if a.get("note"):
-        yield f"Note: {a['note']}."
-    if tested:
-        yield (
-            f"Its worst pixel is estimated to be {share(a['error_estimate'])} off; the error of the data is "
-            f"{share(a['data_error'])} of the loss in the median (one standard error)."
-        )
+    tested, beyond = int(a["held_out"]), int(a["held_out_beyond"])
+    yield f"held-out cells within {percent_of(a['tolerance'])}, {where}", f"{tested - beyond} of {tested}"
+    yield f"evaluations of {count(dataset['loss'].size)} cells, {where}", count(a["n_evaluations"])
+    yield f"largest interpolation error (an estimate), {where}", share(a["error_estimate"])
+    yield f"standard error over loss (median), {where}", share(a["data_error"])
+
+
+def share(value: float) -> str:
+    """A small share in per cent, to two digits.
+
+    >>> share(0.0314), share(0.00012)
+    ('3.1 %', '0.012 %')
+    """
+    return f"{number(100 * float(value), 2)} %"
 
 
 def _finite(variable: xr.DataArray) -> FloatArray:
@@ -91,46 +93,37 @@ def _finite(variable: xr.DataArray) -> FloatArray:
     return values[np.isfinite(values)]
 
 
-def _quadratic(picture: xr.Dataset) -> Iterator[str]:
+def _quadratic(picture: xr.Dataset, where: str) -> Iterator[Row]:
     if "quadratic" not in picture:
         return
     off = abs(_finite(picture["quadratic"] / picture["loss"]) - 1)
     if off.size:
-        yield f"The quadratic model lies within 10 % of the loss on {percent((off <= 0.1).mean())} of the finite cells."
+        yield f"cells where the quadratic model is within 10 %, {where}", percent((off <= 0.1).mean())
 
 
-def _spread(picture: xr.Dataset) -> Iterator[str]:
+def _spread(picture: xr.Dataset, where: str) -> Iterator[Row]:
     """How much the loss differs between several regions."""
-    if "relative_spread" not in picture:
-        return
-    spread = _finite(picture["relative_spread"])
+    spread = _finite(picture["relative_spread"]) if "relative_spread" in picture else np.zeros(0)
     if spread.size:
-        yield (
-            f"The standard deviation over them is {percent(float(np.median(spread)))} of the mean in the median "
-            f"of the cells and {percent(spread.max())} at most."
-        )
+        median, most = percent(float(np.median(spread))), percent(float(spread.max()))
+        yield f"standard deviation over mean, median (largest), {where}", f"{median} ({most})"
 
 
-def _classes(dataset: xr.Dataset) -> Iterator[str]:
+def _classes(dataset: xr.Dataset) -> Iterator[Row]:
     """The classes with the highest and the lowest loss at the center."""
-    if "class_loss" not in dataset:
+    if "class_loss" not in dataset or not has_center(dataset):
         return
-    center = _center(dataset)
-    loss = dataset["class_loss"].isel(center)
-    loss = loss.mean("plane") if "plane" in loss.dims else loss
+    loss = dataset["class_loss"].isel(center(dataset))
     if not bool(np.isfinite(loss).any()):
         return
-    names, low, high = loss["class"].to_numpy(), int(np.nanargmin(loss)), int(np.nanargmax(loss))
-    yield (
-        f"At {_place(dataset, center)} the loss is highest for class {names[high]} ({number(float(loss[high]))}) and "
-        f"lowest for class {names[low]} ({number(float(loss[low]))})."
-    )
+    for which, k in (("highest", int(np.nanargmax(loss))), ("lowest", int(np.nanargmin(loss)))):
+        yield f"class of the {which} loss at the center", f"{loss['class'].to_numpy()[k]} ({number(float(loss[k]), 3)})"
 
 
-def _off_plane(picture: xr.Dataset) -> Iterator[str]:
+def _off_plane(picture: xr.Dataset) -> Iterator[Row]:
     """How far the paths that are drawn on it are from the plane."""
     if "path_off_plane" not in picture:
         return
     farthest = picture["path_off_plane"].max("t_path")
-    each = [f"{name} {number(float(off), 2)}" for name, off in zip(picture["path"].to_numpy(), farthest, strict=True)]
-    yield f"Greatest distance of the paths from the plane: {'; '.join(each)}."
+    for name, off in zip(picture["path"].to_numpy(), farthest, strict=True):
+        yield f"largest distance of the {name} from the plane", number(float(off), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,6 @@ from lossatlas.drawing.grids import (
 from lossatlas.drawing.overlays import draw_overlays_3d, has_overlays, overlay_handles
 from lossatlas.drawing.scales import scale_of, tick_names
 from lossatlas.drawing.style import WIDTH, labels, styled
-from lossatlas.results.provenance import Provenance
 from lossatlas.surfaces.show.error_maps import draw_error_map, evaluation_handles, tolerance_handle
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _legend(figure: Figure, pictures: list[xr.Dataset]) -> None:
     for picture in pictures:
         handles += overlay_handles(picture)
         if has_error_map(picture) and "relative_spread" not in picture:
-            handles += [*evaluation_handles(picture), *tolerance_handle(picture)]
+            handles += [*evaluation_handles(picture, counted=len(pictures) == 1), *tolerance_handle(picture)]
     once = list({str(handle.get_label()): handle for handle in handles}.values())
     if once:
         columns = len(once) if len(once) <= 4 else 3
@@ -159,24 +159,43 @@ def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> Fig
     Of several planes their mean is shown. In front of the surface: a trajectory, at the true loss of its
     snapshots, and paths between networks, where the Dataset has them, at the height of the surface.
     """
-    picture = over_planes(dataset)
-    logarithmic, levels = colour_scale(grid(picture)[2])
-    figure = Figure(figsize=(4.9, 3.6))  # placed by hand: no layout engine knows 3D labels
-    axes: Any = figure.add_axes((0.0, 0.02, 0.78, 0.98), projection="3d", computed_zorder=False)
-    drawn = _draw_3d(axes, picture, logarithmic, levels)
-    if trajectory is not None and "loss" in trajectory:
-        alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
-        axes.plot(alpha, beta, shown(height, logarithmic), "k.-", linewidth=1, markersize=3)
-    draw_overlays_3d(axes, picture, logarithmic)
-    axes.set(zlim=(levels[0], levels[-1]))
-    axes.locator_params(nbins=5)
-    _name_3d(axes, picture)
-    axes.view_init(elev=32, azim=-55)
-    axes.set_box_aspect((1, 1, 0.7), zoom=0.95)
-    axes.set_title(Provenance.of(dataset).label, y=0.97)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.86, 0.22, 0.022, 0.55)), ticks=MaxNLocator(5))
+    return _in_space([dataset], trajectory)
+
+
+@styled
+def surfaces_3d(*datasets: xr.Dataset) -> Figure:
+    """Surfaces as static 3D views side by side, on one scale of heights and colours."""
+    return _in_space(datasets)
+
+
+def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = None) -> Figure:
+    """Placed by hand: no layout engine knows 3D labels."""
+    pictures = [over_planes(dataset) for dataset in datasets]
+    logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
+    figure = Figure(figsize=(4.9, 3.6) if len(pictures) == 1 else (WIDTH, 2.7))
+    wide, bar_at = (0.78, (0.86, 0.22, 0.022, 0.55)) if len(pictures) == 1 else (0.43, (0.875, 0.24, 0.016, 0.5))
+    for k, (picture, name) in enumerate(zip(pictures, labels(datasets), strict=True)):
+        axes: Any = figure.add_axes((k * wide, 0.02, wide, 0.98), projection="3d", computed_zorder=False)
+        drawn = _draw_3d(axes, picture, logarithmic, levels)
+        if trajectory is not None and "loss" in trajectory:
+            alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
+            axes.plot(alpha, beta, shown(height, logarithmic), "k.-", linewidth=1, markersize=3)
+        draw_overlays_3d(axes, picture, logarithmic)
+        _turned(axes, picture, levels, zoom=0.95 if len(pictures) == 1 else 0.86)
+        axes.set_title(name, y=0.97)
+    bar = figure.colorbar(drawn, cax=figure.add_axes(bar_at), ticks=MaxNLocator(5))
     bar.set_label(scale_label(logarithmic))
     return figure
+
+
+def _turned(axes: Any, picture: xr.Dataset, levels: FloatArray, zoom: float) -> None:
+    """From where it is looked at, with its labels."""
+    axes.set(zlim=(levels[0], levels[-1]))
+    axes.locator_params(nbins=5 if zoom > 0.9 else 4)
+    axes.tick_params(labelsize=8 if zoom > 0.9 else 7, pad=0)
+    _name_3d(axes, picture)
+    axes.view_init(elev=32, azim=-55)
+    axes.set_box_aspect((1, 1, 0.7), zoom=zoom)
 
 
 def _draw_3d(axes: Any, picture: xr.Dataset, logarithmic: bool, levels: FloatArray) -> Any:

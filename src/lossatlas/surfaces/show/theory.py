@@ -19,8 +19,8 @@ SLICES = Topic(
             "One-dimensional parameters (biases, normalisation scales) have no filters; in the authors' default their "
             "part of the direction is zero. The second direction is made orthogonal to the first: two random "
             "directions are nearly orthogonal before normalisation but need not be after it, and on a plane with "
-            "oblique axes distances and the shape of the contours mislead. Each caption states the cosine of the two "
-            "directions as they were used."
+            "oblique axes distances and the shape of the contours mislead. The method of each figure says whether its "
+            "directions are orthogonal."
         ),
     ),
 )
