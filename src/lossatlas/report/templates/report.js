@@ -285,9 +285,10 @@ class Drawing {
   release() {
     if (this.timer) this.pause();
     this.figure.classList.remove("drawn");
-    for (const panel of this.panels) {
-      window.Plotly.purge(panel);
-      delete panel.dataset.listens;
+    for (const [k, place] of this.panels.entries()) {
+      for (const scene of axesOf(this.view.panels[k]).scenes) put(this.view.panels[k].layout, `${scene}.camera`, place._fullLayout[scene].camera);
+      window.Plotly.purge(place);
+      delete place.dataset.listens;
     }
     this.drawing = undefined;
     shown.delete(this);
