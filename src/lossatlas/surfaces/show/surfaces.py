@@ -79,7 +79,7 @@ def _row(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
     width, panel = (WIDTH, 2.2) if n > 1 else (4.7, 3.0) if not legend else (WIDTH, 4.6)
     across = columns_of(n, 3.0)
     if asked := asked_width():
-        width, panel = asked, min(asked / across - SIDES, 4.0)
+        width, panel = asked, min(asked / across - SIDES, 4.0 if across == n else 2.6)
     rows = -(-n // across)
     height = legend + rows * (0.55 + max(_height(picture, panel) for picture in pictures) + (0.2 if n > 1 else 0))
     figure = sized(width, height)
@@ -171,7 +171,8 @@ def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> Fig
     picture = over_planes(dataset)
     logarithmic, levels = colour_scale(grid(picture)[2])
     figure = sized(4.9, 3.6, layout=None)  # placed by hand: no layout engine knows 3D labels
-    axes: Any = figure.add_axes((0.0, 0.02, 0.78, 0.98), projection="3d", computed_zorder=False)
+    inch = 1 / figure.get_figwidth()
+    axes: Any = figure.add_axes((0.0, 0.02, 1 - 1.08 * inch, 0.98), projection="3d", computed_zorder=False)
     drawn = _draw_3d(axes, picture, logarithmic, levels)
     if trajectory is not None and "loss" in trajectory:
         alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
@@ -183,7 +184,7 @@ def surface_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None) -> Fig
     axes.view_init(elev=32, azim=-55)
     axes.set_box_aspect((1, 1, 0.7), zoom=0.95)
     axes.set_title(Provenance.of(dataset).label, y=0.97)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.86, 0.22, 0.022, 0.55)), ticks=MaxNLocator(5))
+    bar = figure.colorbar(drawn, cax=figure.add_axes((1 - 0.69 * inch, 0.22, 0.11 * inch, 0.55)), ticks=MaxNLocator(5))
     bar.set_label(scale_label(logarithmic))
     return figure
 
