@@ -19,6 +19,7 @@ from lossatlas.objective import Objective
 NAMES = [
     "barrier", "barrier_test", "alignment", "barrier_aligned", "barrier_aligned_test",
     "connection", "barrier_curve", "barrier_curve_test", "connectivity_plane",
+    "connectivity_plane_aligned",
 ]  # fmt: skip
 CURVE = {"curve": "chain", "bends": 2, "epochs": 3, "batch_size": BATCH, "learning_rate": 0.01}
 
@@ -71,11 +72,19 @@ def test_the_numbers_are_those_of_each_part_by_itself(name, tmp_path):
             assert without_times(found[result + suffix]) == without_times(own) | {"split": split}
     assert found["alignment"].drop_vars("seconds", errors="ignore").equals(aligned.summary)
     assert found["connection"].equals(curve.training)
-    del paths["line after alignment"]
-    bends = curve.curve.points[1:-1]
-    marks = {"first network": line.a, "second network": line.b, "bend 1": bends[0], "bend 2": bends[1]}
-    plane = la.connectivity_plane(o, paths, marks, bends[1], steps=4, progress=False)
-    assert found["connectivity_plane"].equals(plane)
+    bends, ends = curve.curve.points[1:-1], {"first network": line.a, "second network": line.b}
+    for result, other, third, marks in (
+        ("connectivity_plane", "polygonal chain", bends[1], {"bend 1": bends[0], "bend 2": bends[1]}),
+        (
+            "connectivity_plane_aligned",
+            "line after alignment",
+            aligned.point,
+            {"second network, aligned": aligned.point},
+        ),
+    ):
+        shown = {"line": line, other: paths[other]}
+        plane = la.connectivity_plane(o, shown, ends | marks, third, steps=4, progress=False)
+        assert found[result].equals(plane)
     assert torch.equal(o.point_of(tmp_path / "aligned.safetensors"), aligned.point)
     assert torch.equal(read_state(tmp_path / "curve.safetensors")["points"], curve.curve.points)
 

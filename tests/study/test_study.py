@@ -39,7 +39,7 @@ BARRIERS = [f"barrier{path}{data}_ab" for path in ("", "_aligned", "_curve") for
 EVERY = {
     *("training_a", "training_b", "line_a", "line_b", "surface_b", "trajectory_a", "trajectory_plane_a"),
     *("spectrum_a", "power_fixed_a", "robustness_a", "robustness_filter_b", "instability_a"),
-    *(*BARRIERS, "alignment_ab", "connection_ab", "connectivity_plane_ab"),
+    *(*BARRIERS, "alignment_ab", "connection_ab", "connectivity_plane_ab", "connectivity_plane_aligned_ab"),
 }
 # Runs the command once for each place, each time in a process that is killed there: when a file is there, or just
 # before a result is written.

@@ -1,4 +1,4 @@
-"""Two networks: barriers on the line, on the line after alignment and on a curve, and the plane of these paths."""
+"""Two networks: barriers on the line, on the line after alignment and on a curve, and the planes of these paths."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from lossatlas.results.files import make_folder
 
 LINE, ALIGNED = "line", "line after alignment"
 ALIGNED_FILE, CURVE_FILE, TRAINING_FOLDER = "aligned.safetensors", "curve.safetensors", "connection"
+PLANES = ("connectivity_plane", "connectivity_plane_aligned")
 CURVES: dict[str, type[ParametricCurve]] = {"bezier": Bezier, "chain": PolygonalChain}
 
 Align = Literal["weights", "activations", "none"]
@@ -71,13 +72,13 @@ def connectivity(
     a, b : points ``(n,)``, modules, state dicts or files of the objective's architecture.
     test : an objective on other data, on which the barriers are measured too.
     fit : the objective whose loss the curve is trained on; by default ``objective``.
-    picture : the objective of the plane; by default ``objective``.
+    picture : the objective of the planes; by default ``objective``.
     align, symmetries : as ``align`` takes them (``align`` is its ``method``); ``"none"`` leaves the alignment out. The
         symmetries may stand in a YAML file, named here by its path.
     curve, bends, epochs, learning_rate, batch_size : as ``connect`` takes them; ``"none"`` leaves the curve out.
     definition, steps, batch_norm : as ``barrier`` takes them.
-    plane_steps : grid points on each axis of the plane through both networks and the middle bend of the curve or,
-        without a curve, b after alignment; 0 for no plane. Without alignment and curve there is none.
+    plane_steps : grid points on each axis of the planes through both networks and the middle bend of the curve, and
+        through both and b after alignment; 0 for no plane. Without alignment and curve there is none.
     seed : of alignment, curve and bootstrap.
     folder : keeps b after alignment (``aligned.safetensors``), the points of the curve (``curve.safetensors``) and the
         state of its training (``connection/``).
@@ -88,8 +89,9 @@ def connectivity(
     -------
     Datasets by name: ``"barrier"``, ``"barrier_test"``, ``"alignment"``, ``"barrier_aligned"``,
     ``"barrier_aligned_test"``, ``"connection"``, ``"barrier_curve"``, ``"barrier_curve_test"``,
-    ``"connectivity_plane"``; those that were asked for, in this order. ``attrs["split"]`` of a barrier is ``"train"``
-    on the data of ``objective`` and ``"test"`` on those of ``test``.
+    ``"connectivity_plane"``, ``"connectivity_plane_aligned"``; those that were asked for, in this order. The first
+    plane is that of the curve or, without one, of b after alignment. ``attrs["split"]`` of a barrier is ``"train"`` on
+    the data of ``objective`` and ``"test"`` on those of ``test``.
 
     Raises
     ------
@@ -135,10 +137,10 @@ def connectivity(
         fitted = partial(_fitted, trained_on, a, b, curve=kind, progress=progress, **training)
         state = run.add_with_weights("connection", CURVE_FILE, fitted)
         run.add_barriers("barrier_curve", PATH_NAMES[type(kind).__name__], kind.through(state["points"].to(line.a)))
-    if plane_steps and len(run.paths) > 1:
+    if plane_steps:
         shown_on = objective if picture is None else picture
-        plane = partial(plane_of_paths, shown_on, run.paths, steps=plane_steps, progress=progress)
-        run.add("connectivity_plane", plane)
+        for name, plane in zip(PLANES, planes(shown_on, run.paths), strict=False):
+            run.add(name, partial(plane, steps=plane_steps, progress=progress))
     return run.results
 
 
@@ -182,26 +184,41 @@ class _Parts:
         return read_state(self.folder / file)
 
 
-def plane_of_paths(objective: Objective, paths: Mapping[str, Curve], *, steps: int, progress: bool) -> xr.Dataset:
-    """The plane through both networks and the middle bend of the curve; without a curve through the aligned network.
+def planes(objective: Objective, paths: Mapping[str, Curve]) -> list[Callable[..., xr.Dataset]]:
+    """What measures the plane of the curve, and that of the alignment, of those that are among the paths.
 
-    Where the alignment leaves the second network as it is, these are two points, and the plane's second axis is a
-    random direction.
+    Neither holds the other's path, which is far from it.
     """
     line = paths[LINE]
-    marks = {"first network": line.point(0.0), "second network": line.point(1.0)}
-    curve = next((path for path in paths.values() if isinstance(path, ParametricCurve)), None)
-    if curve is None:
-        third = paths[ALIGNED].point(1.0)
-        marks |= {"second network, aligned": third}
-        if torch.equal(third, line.point(1.0)):
-            third = third + random_directions(objective, 1, seed=0)[0]
-    else:  # the line after alignment is far from its plane
-        bends = points_of(curve)[1:-1]
-        third = bends[len(bends) // 2]
-        marks |= {"bend" if len(bends) == 1 else f"bend {i}": bend for i, bend in enumerate(bends, start=1)}
-        paths = {name: path for name, path in paths.items() if name != ALIGNED}
-    return connectivity_plane(objective, paths, marks, third, steps=steps, progress=progress)
+    ends = {"first network": line.point(0.0), "second network": line.point(1.0)}
+    found: list[Callable[..., xr.Dataset]] = []
+    for name, path in paths.items():
+        if isinstance(path, ParametricCurve):
+            found.insert(0, _of_curve(objective, {LINE: line, name: path}, ends, points_of(path)[1:-1]))
+        elif name == ALIGNED:
+            found.append(_of_alignment(objective, {LINE: line, name: path}, ends, path.point(1.0)))
+    return found
+
+
+def _of_curve(
+    objective: Objective, paths: Mapping[str, Curve], ends: Mapping[str, Tensor], bends: Tensor
+) -> Callable[..., xr.Dataset]:
+    """The plane through both networks and the middle bend."""
+    marks = {"bend" if len(bends) == 1 else f"bend {i}": bend for i, bend in enumerate(bends, start=1)}
+    return partial(connectivity_plane, objective, paths, {**ends, **marks}, bends[len(bends) // 2])
+
+
+def _of_alignment(
+    objective: Objective, paths: Mapping[str, Curve], ends: Mapping[str, Tensor], aligned: Tensor
+) -> Callable[..., xr.Dataset]:
+    """The plane through both networks and the second one aligned.
+
+    Where the alignment leaves it as it is, these are two points, and the plane's second axis is a random direction.
+    """
+    marks, third = {**ends, "second network, aligned": aligned}, aligned
+    if torch.equal(third, ends["second network"]):
+        third = third + random_directions(objective, 1, seed=0)[0]
+    return partial(connectivity_plane, objective, paths, marks, third)
 
 
 def points_of(curve: ParametricCurve) -> Tensor:

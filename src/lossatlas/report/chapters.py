@@ -62,14 +62,18 @@ def _add(kind: Kind, catalogue: Catalogue, elsewhere: set[str], material: dict[s
 def _chapter(question: str, found: _Material, names: _Names) -> Chapter:
     anchor = _anchor(question)
     parts = [(title, _named(group, names)) for title, group in found.groups]
-    main = next((picture for _, group in parts for picture in group.pictures), None)
+    pictures = [picture for _, group in parts for picture in group.pictures]
+    main = next((picture for picture in pictures if picture.lead), next(iter(pictures), None))
+    table = next((table for _, group in parts for table in group.tables if table.lead), None)
+    if table is None and found.numbers:
+        table = number_table(found.numbers[0], NUMBERS)
     return Chapter(
         question,
         anchor,
         tuple(answers[0] for answers in found.answers[:ANSWERS]),
         main,
-        number_table(found.numbers[0], NUMBERS) if found.numbers else None,
-        _details(question, anchor, parts, main, found.numbers),
+        table,
+        _details(question, anchor, parts, (main, table), found.numbers),
     )
 
 
@@ -77,17 +81,22 @@ def _details(
     question: str,
     anchor: str,
     parts: Sequence[tuple[str, FigureGroup]],
-    main: Picture | None,
+    shown: tuple[Picture | None, Table | None],
     numbers: Sequence[Sequence[Number]],
 ) -> Section | None:
-    """The figures but the main one and the tables, under the titles of their parts, and all key numbers."""
-    sections = []
+    """The figures and tables that the chapter does not show, under the titles of their parts, and all key numbers."""
+    sections: list[Block] = []
+    elsewhere = set(map(id, shown))
     for title, members in groupby(parts, key=lambda part: part[0]):
-        blocks = [block for _, group in members for block in (*group.pictures, *group.tables) if block is not main]
+        blocks = [block for _, group in members for block in _blocks(group) if id(block) not in elsewhere]
         sections += [Section(title, f"{anchor}-{_slug(title)}", tuple(blocks))] if blocks else []
     tables: list[Block] = [number_table(each) for each in numbers]
     sections += [Section("Numbers", f"{anchor}-numbers", tuple(tables))] if tables else []
     return Section(question, f"{anchor}-details", tuple(sections)) if sections else None
+
+
+def _blocks(group: FigureGroup) -> tuple[Block, ...]:
+    return (*group.pictures, *group.tables)
 
 
 def number_table(numbers: Iterable[Number], most: int | None = None) -> Table:

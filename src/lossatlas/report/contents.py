@@ -11,6 +11,7 @@ from lossatlas.report.glance import abstract, glance, rows
 from lossatlas.report.references import BIBLIOGRAPHY
 from lossatlas.report.theory import theory
 from lossatlas.results.blocks import Bullets, Paragraph, Table
+from lossatlas.results.captions import listed
 from lossatlas.results.catalogue import Catalogue
 from lossatlas.results.claim import Claim
 from lossatlas.results.groups import distinct
@@ -70,8 +71,7 @@ def _methods(found: Document) -> Iterator[Section]:
 
 def _figures(numbers: Sequence[int]) -> str:
     """The figures by their numbers: "Figures 2, 3 and 7"."""
-    listed = " and ".join(filter(None, (", ".join(map(str, numbers[:-1])), str(numbers[-1]))))
-    return f"Figure{'s' * (len(numbers) > 1)} {listed}"
+    return f"Figure{'s' * (len(numbers) > 1)} {listed([str(number) for number in numbers])}"
 
 
 def _claims(claims: Sequence[Claim]) -> Iterator[Section]:

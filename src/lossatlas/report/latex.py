@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lossatlas.drawing.style import save
+from lossatlas.report.images import image
 from lossatlas.results.blocks import Cite, Math, capitalised, full_caption
 from lossatlas.results.uncertainty import interval, number, with_interval
 
@@ -143,7 +143,7 @@ def write_figures(document: Document, folder: Path, done: Callable[[], object] =
     """Each picture as a PDF; ``done`` is called after each."""
     folder.mkdir()
     for picture in document.pictures:
-        save(picture.figure, folder / f"{picture.name}.pdf", "pdf")
+        (folder / f"{picture.name}.pdf").write_bytes(image(picture, "pdf"))
         done()
 
 

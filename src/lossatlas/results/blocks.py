@@ -122,6 +122,11 @@ class Picture:
     def figure(self) -> Figure:
         return self.draw()
 
+    @cached_property
+    def saved(self) -> dict[str, bytes]:
+        """The figure as a file, by format: filled by the renderers, which share it."""
+        return {}
+
 
 def full_caption(picture: Picture) -> str:
     """What is seen, how it was computed, what it does not show."""
@@ -143,13 +148,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of plain strings. `widths` are fractions of the line, for columns of running text."""
+    """A table of plain strings. `widths` are fractions of the line, for columns of running text.
+
+    ``lead``: it stands in its chapter in the place of the key numbers.
+    """
 
     tag: ClassVar[str] = "table"
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     widths: tuple[float, ...] = ()
+    lead: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,24 @@ def count(value: Any) -> str:
     return f"{int(value):,}"
 
 
-def data_basis(datasets: Sequence[xr.Dataset]) -> str:
-    """On which examples, and over what the standard errors are taken."""
-    return joined(
+def sentences(*each: str) -> tuple[str, ...]:
+    """Those that are not empty.
+
+    >>> sentences("Seed: 0.", "")
+    ('Seed: 0.',)
+    """
+    return tuple(filter(None, each))
+
+
+def basis(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
+    """On which examples, and over what the standard errors are taken, in sentences of their own."""
+    return sentences(
         sentence(datasets, "data", "Data: {}."),
         sentence(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
         sentence(datasets, "batch_norm", "Batch normalisation: {}."),
     )
+
+
+def data_basis(datasets: Sequence[xr.Dataset]) -> str:
+    """The same as one text."""
+    return joined(*basis(datasets))

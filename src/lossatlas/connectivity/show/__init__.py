@@ -33,7 +33,7 @@ class ConnectivityOptions(Options):
     batch_size: int = Field(128, ge=1, description="of the curve's training")
     definition: Definition = Field("entezari", description="of the barrier")
     steps: int = Field(25, ge=3, description="points on each path, before refinement")
-    plane_steps: int = Field(0, ge=0, description="points on each axis of the plane with the paths; 0 for none")
+    plane_steps: int = Field(0, ge=0, description="points on each axis of the planes with the paths; 0 for none")
     batch_norm: Literal["frozen", "recompute", "batch"] | None = Field(
         None, description="statistics along the paths; recomputed by default"
     )
@@ -74,6 +74,7 @@ ALIGNMENT = Kind(
     schema=schemas.ALIGNMENT,
     figures=function_at(f"{_SHOW}.alignments:figures"),
     numbers=function_at(f"{_SHOW}.alignments:numbers"),
+    answers=function_at(f"{_SHOW}.alignments:answers"),
     theory=function_at(f"{_SHOW}.theory:of_alignment"),
 )
 CONNECTION = Kind(
@@ -83,6 +84,7 @@ CONNECTION = Kind(
     schema=schemas.CONNECTION,
     figures=function_at(f"{_SHOW}.connections:figures"),
     numbers=function_at(f"{_SHOW}.connections:numbers"),
+    answers=function_at(f"{_SHOW}.connections:answers"),
     theory=function_at(f"{_SHOW}.theory:of_connection"),
 )
 BARRIER = Kind(
@@ -99,13 +101,15 @@ BARRIER = Kind(
         Input("b", "weights", "weights of the other"),
         Input("test", "objective", "an Objective on other data, where barriers are measured too", optional=True),
         Input("fit", "objective", "an Objective on the data that the curve is trained on", optional=True),
-        Input("picture", "objective", "an Objective on the data of the plane", optional=True),
+        Input("picture", "objective", "an Objective on the data of the planes", optional=True),
         Input("folder", "folder"),
         Input("keep", "keep"),
     ),
     schema=schemas.BARRIER,
     figures=function_at(f"{_SHOW}.barriers:figures"),
     numbers=function_at(f"{_SHOW}.barriers:numbers"),
+    answers=function_at(f"{_SHOW}.answers:answers"),
+    panels=function_at(f"{_SHOW}.panels:panels"),
     claims=function_at(f"{_SHOW}.claims:claims"),
     theory=function_at(f"{_SHOW}.theory:of_barrier"),
 )
@@ -116,6 +120,7 @@ CONNECTIVITY_PLANE = Kind(
     schema=schemas.PLANE,
     figures=function_at(f"{_SHOW}.planes:figures"),
     numbers=function_at(f"{_SHOW}.planes:numbers"),
+    answers=function_at(f"{_SHOW}.planes:answers"),
 )
 INSTABILITY = Kind(
     name="instability",
@@ -128,6 +133,7 @@ INSTABILITY = Kind(
     schema=schemas.INSTABILITY,
     figures=function_at(f"{_SHOW}.instabilities:figures"),
     numbers=function_at(f"{_SHOW}.instabilities:numbers"),
+    answers=function_at(f"{_SHOW}.instabilities:answers"),
     claims=function_at(f"{_SHOW}.instability_claims:claims"),
     theory=function_at(f"{_SHOW}.theory:of_instability"),
 )
@@ -138,6 +144,7 @@ REPAIR = Kind(
     schema=schemas.REPAIR,
     figures=function_at(f"{_SHOW}.repairs:figures"),
     numbers=function_at(f"{_SHOW}.repairs:numbers"),
+    answers=function_at(f"{_SHOW}.repairs:answers"),
     theory=function_at(f"{_SHOW}.theory:of_repair"),
 )
-KINDS = (ALIGNMENT, CONNECTION, BARRIER, CONNECTIVITY_PLANE, INSTABILITY, REPAIR)
+KINDS = (BARRIER, CONNECTIVITY_PLANE, INSTABILITY, ALIGNMENT, CONNECTION, REPAIR)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lossatlas.connectivity.show.captions import has_barriers, pair, told
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import BLUE, GREY, VERMILLION, legend_above, panels, styled
-from lossatlas.results.blocks import FigureGroup, Picture, Table
-from lossatlas.results.captions import count, joined, sentence
+from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table, capitalised
+from lossatlas.results.captions import count, sentence
 from lossatlas.results.uncertainty import number, percent
 from lossatlas.results.values import scalar
 
@@ -34,21 +35,40 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
     """A figure for each alignment; a table too where it has few groups."""
     for dataset in datasets:
         tables = (table(dataset),) if dataset.sizes["group"] <= MOST_ROWS else ()
-        picture = Picture("alignment", partial(alignment, dataset), caption(dataset))
-        yield FigureGroup((dataset,), (picture,), tables)
+        yield FigureGroup((dataset,), (_picture(dataset),), tables)
 
 
-def caption(dataset: xr.Dataset) -> str:
-    return joined(
-        "The permutation of the second network that brings it to the first. A group holds the units that have to move "
-        "together, such as those joined by a residual addition. Left: the share of each group's units that change "
-        "place. Right: the cosine of the weights, incoming and outgoing, of units at the same place, mean over the "
-        "group, before (open) and after (filled) the permutation.",
-        _method(dataset),
+def _picture(dataset: xr.Dataset) -> Picture:
+    return Picture(
+        "alignment",
+        partial(alignment, dataset),
+        "The permutation of the second network that brings it to the first. Left: the units of each group that change "
+        "place. Right: how alike the weights of units at the same place are, before (open) and after (filled).",
+        how=_method(dataset),
+        pitfall="The search for a permutation has local optima: a better one may exist.",
+        method=_details(dataset),
+        alt=f"Alignment moves {percent(moved(dataset))} of the hidden units and raises the cosine of the weights from "
+        f"{_cosine(dataset, 'before')} to {_cosine(dataset, 'after')}.",
+    )
+
+
+def _details(dataset: xr.Dataset) -> tuple[str, ...]:
+    """What a group is, how the permutation was searched, and on what it was checked."""
+    a = dataset.attrs
+    seconds = a.get("seconds", 0)
+    solver = percent(float(a.get("seconds_assignment", 0)) / float(seconds)) if seconds else ""
+    return told(
+        "A group holds the units that have to move together, such as those joined by a residual addition; the cosine "
+        "is of their incoming and outgoing weights, mean over the group.",
+        f"Starts and the similarity that each reached: {a['starts']}; kept: {a['start']}." if a["starts"] else "",
+        f"Of those within 1 % of the best, the loss half-way to the first network decided: {a['half_way']}."
+        if a["half_way"]
+        else "",
         sentence([dataset], "sweeps", "Sweeps over the groups: {}."),
         sentence([dataset], "assignments", "Assignment problems solved: {}.", count),
-        sentence([dataset], "seed", "Seed: {}."),
-        sentence([dataset], "data", "Checked on the data: {}."),
+        sentence([dataset], "seed", "Seed of the alignment: {}."),
+        f"It took {number(float(seconds), 3)} s, of which the assignment solver had {solver}." if solver else "",
+        sentence([dataset], "data", "That the permuted network is the same function was checked on: {}."),
     )
 
 
@@ -64,48 +84,43 @@ def table(dataset: xr.Dataset) -> Table:
         for name, size, moved, before, after in zip(*columns, strict=True)
     )
     header = ("group", "units", "changed place", "cosine before", "cosine after")
-    return Table(joined("The alignment by groups of units.", _method(dataset)), header, rows)
+    return Table("The alignment by groups of units.", header, rows)
 
 
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
-    """How many units moved, how near the networks came, whether the function stayed, and how it was found."""
-    groups = dataset.sizes["group"]
-    yield (
-        f"The permutation moves {percent(moved(dataset))} of the {int(dataset['size'].sum()):,} units, in {groups} "
-        f"group{'s' if groups != 1 else ''} that move together."
-    )
-    yield (
-        f"The cosine of the two networks' permuted tensors goes from {_number(dataset, 'similarity_before')} to "
-        f"{_number(dataset, 'similarity_after')}, the distance between the networks from "
-        f"{_number(dataset, 'distance_before')} to {_number(dataset, 'distance_after')}."
-    )
-    yield (
-        f"The outputs of the permuted network differ by {_number(dataset, 'deviation', 2)} at most from those of the "
-        "given one, relative to the largest output or to 1."
-    )
-    yield from _search(dataset)
+def numbers(dataset: xr.Dataset) -> Iterator[Number]:
+    """How many units moved, how near the networks came, and whether the function stayed."""
+    of, units = capitalised(pair([dataset])), int(dataset["size"].sum())
+    yield Number("hidden units that change place", f"{percent(moved(dataset))} of {units:,}", of)
+    for name, quantity in (("cosine of the weights", "similarity"), ("distance of the networks", "distance")):
+        before, after = (number(scalar(dataset, f"{quantity}_{end}"), 3) for end in ("before", "after"))
+        yield Number(name, f"{before} before alignment, {after} after", of)
+    yield Number("largest change of an output", f"{number(scalar(dataset, 'deviation'), 2)}, relative", of)
+    yield Number("groups of units", f"{dataset.sizes['group']}", of)
+    if dataset.attrs["pinned"]:
+        yield Number("not permuted", str(dataset.attrs["pinned"]).rstrip("."), of)
 
 
-def _search(dataset: xr.Dataset) -> Iterator[str]:
-    a = dataset.attrs
-    if a["starts"]:
-        yield f"Starts and the similarity that each reached: {a['starts']}; kept: {a['start']}."
-    if a["half_way"]:
-        yield f"Of those within 1 % of the best, the loss half-way to the first network decided: {a['half_way']}."
-    if a.get("seconds", 0) > 0 and "seconds_assignment" in a:
-        share_of_solver = percent(float(a["seconds_assignment"]) / float(a["seconds"]))
-        yield f"It took {number(float(a['seconds']), 3)} s, of which the assignment solver had {share_of_solver}."
-    if a["pinned"]:
-        yield f"Not permuted: {str(a['pinned']).rstrip('.')}."
+def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Answer]:
+    """How near an alignment brings two networks, where no barrier was measured."""
+    for dataset in [] if has_barriers(catalogue) else datasets:
+        before, after = _cosine(dataset, "before"), _cosine(dataset, "after")
+        yield Answer(
+            f"A permutation of {percent(moved(dataset))} of the hidden units brings {pair([dataset])} nearer to each "
+            f"other: the cosine of their weights goes from {before} to {after}. No barrier was measured.",
+            f"Alignment takes the cosine of the weights of {pair([dataset])} from {before} to {after}.",
+            finding="nearer after alignment",
+            quantity="cosine of the weights",
+            limit="Networks whose weights are alike need not be connected: that takes a barrier.",
+        )
+
+
+def _cosine(dataset: xr.Dataset, end: str) -> str:
+    return number(scalar(dataset, f"similarity_{end}"), 2)
 
 
 def moved(dataset: xr.Dataset) -> float:
     """The share of all units that change place: of each group, weighted by its size."""
     return float((dataset["moved"] * dataset["size"]).sum(skipna=False) / dataset["size"].sum())
-
-
-def _number(dataset: xr.Dataset, name: str, digits: int = 4) -> str:
-    return number(scalar(dataset, name), digits)
 
 
 @styled
@@ -124,7 +139,8 @@ def alignment(dataset: xr.Dataset) -> Figure:
     right.set(xlabel="mean cosine of the weights\nof matched units")
     for panel in (left, right):
         name_rows(panel, dataset["group"].to_numpy(), dataset["size"].to_numpy())
-    right.tick_params("y", labelleft=False)
+    below = right.get_subplotspec()
+    right.tick_params("y", labelleft=below is not None and below.is_first_col())
     legend_above(figure, right)
     return figure
 

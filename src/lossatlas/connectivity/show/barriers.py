@@ -10,7 +10,9 @@ import numpy as np
 
 from lossatlas.connectivity.show import paths as drawn
 from lossatlas.connectivity.show.captions import (
+    basis,
     bounds,
+    column,
     definition,
     has_interval,
     height,
@@ -19,11 +21,11 @@ from lossatlas.connectivity.show.captions import (
     path,
     resolution,
     short_names,
+    told,
 )
-from lossatlas.results.blocks import FigureGroup, Picture, Table
-from lossatlas.results.captions import data_basis, joined
+from lossatlas.connectivity.show.claims import judged_by
+from lossatlas.results.blocks import FigureGroup, Number, Picture, Table
 from lossatlas.results.groups import alike
-from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, with_interval
 from lossatlas.results.values import scalar, value
 
@@ -32,18 +34,32 @@ if TYPE_CHECKING:
 
     from lossatlas.results.catalogue import Catalogue
 
+PITFALL = "Another pair of networks, other data or other batch-norm statistics give another barrier."
 BANDS = "Bands: 95 %, ± 1.96 standard errors."
 
 
 def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
-    """Profiles between the same two networks in one figure, their heights in tables."""
+    """Profiles between the same two networks in one figure, their heights in a table."""
     for group in between_the_same(drawn.by_path(datasets)):
         several = len({path(dataset) for dataset in group}) > 1
-        if several:
-            picture = Picture("paths", partial(drawn.paths, *group), paths_caption(group))
-        else:
-            picture = Picture("barrier", partial(drawn.barrier, *group), barrier_caption(group))
-        yield FigureGroup(tuple(group), (picture,), (barrier_table(group), heights_table(group)))
+        name, draw, caption = (
+            ("paths", drawn.paths, paths_caption) if several else ("barrier", drawn.barrier, barrier_caption)
+        )
+        picture = Picture(
+            name,
+            partial(draw, *group),
+            caption(group),
+            how=_how(group),
+            pitfall=PITFALL,
+            method=_method(group),
+            alt=_alt(group),
+        )
+        yield FigureGroup(tuple(group), (picture,), (heights_table(group),))
+
+
+def _method(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
+    places = (_highest(datasets), _highest_error(datasets), resolution(datasets), *_unrefined(datasets))
+    return told(BANDS, *intervals(datasets), *places, *basis(datasets))
 
 
 def between_the_same(datasets: Sequence[xr.Dataset]) -> Iterator[list[xr.Dataset]]:
@@ -71,47 +87,38 @@ def barrier_caption(datasets: Sequence[xr.Dataset]) -> str:
     """Of one path."""
     curved = any(dataset.attrs["curve"] != "Segment" for dataset in datasets)
     where = "path" if curved else "straight line"
-    known = intervals(datasets)
-    bars = "; bars at its tip: the intervals of the height and of its place" if known else ""
-    return joined(
-        f"Loss and error on the {where} between {pair(datasets)}. {BANDS} Dashed: what the height is measured from. "
-        f"Arrows: the barrier{bars}.",
-        definition(datasets),
-        known,
-        resolution(datasets),
-        data_basis(datasets),
+    bars = ", with bars for the intervals of its height and place" if intervals(datasets) else ""
+    return (
+        f"Loss and error on the {where} between {pair(datasets)}. Arrows: the barrier above the dashed reference{bars}."
     )
 
 
 def paths_caption(datasets: Sequence[xr.Dataset]) -> str:
     """Of several paths."""
-    return joined(
-        f"Loss and error on several paths between {pair(datasets)}. Colour: the path; solid and dashed lines: the "
-        f"data. {BANDS} Dots: the maxima. The legends give the barriers, the left one of the loss, the right one, in "
-        "the same order, of the error.",
-        definition(datasets),
-        intervals(datasets),
-        resolution(datasets),
-        data_basis(datasets),
+    return (
+        f"Loss and error on several paths between {pair(datasets)}: the colour tells the path, the kind of line the "
+        "data, a dot the maximum. The legends give the barriers, in the same order."
     )
 
 
-def barrier_table(datasets: Sequence[xr.Dataset]) -> Table:
-    """The barrier of each path on each data set, of the loss and of the error."""
-    rows = tuple(
-        (
-            path(dataset),
-            Provenance.of(dataset).short_data,
-            height(dataset, "barrier"),
-            number(scalar(dataset, "t_max"), 3),
-            height(dataset, "barrier_error"),
-        )
-        for dataset in datasets
-    )
-    errors = "with their 95 % bootstrap interval" if intervals(datasets) else "± one standard error"
-    caption = joined(f"Barriers between {pair(datasets)}, {errors}.", definition(datasets))
-    header = ("path", "data", "barrier of the loss", "at t", "barrier of the error")
-    return Table(caption, header, rows, (0.2, 0.2, 0.25, 0.07, 0.25))
+def _how(datasets: Sequence[xr.Dataset]) -> str:
+    counts = sorted({dataset.sizes["t"] for dataset in datasets})
+    points = f"{counts[0]} points" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} points"
+    refined = ", more about the maximum" if any(dataset.attrs["refined"] for dataset in datasets) else ""
+    return f"Each path was evaluated at {points}{refined}. {definition(datasets)}"
+
+
+def _unrefined(datasets: Sequence[xr.Dataset]) -> Iterator[str]:
+    """Why the maximum of a path is known to its grid only."""
+    for dataset in datasets:
+        if not dataset.attrs["refined"]:
+            note = str(dataset.attrs["refinement_note"]).rstrip(".")
+            yield f"No refinement about the maximum ({column(dataset)}): {note}."
+
+
+def _alt(datasets: Sequence[xr.Dataset]) -> str:
+    heights = "; ".join(f"{column(dataset)}: {height(dataset, 'barrier')}" for dataset in datasets)
+    return f"Barriers of the loss between {pair(datasets)}. {heights}."
 
 
 def heights_table(datasets: Sequence[xr.Dataset]) -> Table:
@@ -137,26 +144,34 @@ def _heights(dataset: xr.Dataset, name: str) -> Iterator[str]:
         yield with_interval(float(by_this[name]), bounds(by_this, name))
 
 
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
-    """The barrier of the loss and of the error, where it is, the highest loss, and the length of the path."""
-    error = ""
+def numbers(dataset: xr.Dataset) -> Iterator[Number]:
+    """The barrier of the loss and of the error, where the loss is highest, and the length of the path."""
+    of = column(dataset)
+    yield Number("barrier of the loss", height(dataset, "barrier"), of)
     if "barrier_error" in dataset:
-        error = f"; of the error {height(dataset, 'barrier_error')}{_at(dataset, 't_max_error')}"
-    yield (
-        f"On {Provenance.of(dataset).short_data}, {path(dataset)}: the barrier of the loss is "
-        f"{height(dataset, 'barrier')}{_at(dataset, 't_max')}{error}; the highest loss is "
-        f"{value(dataset, 'highest_loss')}{_length(dataset)}."
+        yield Number("barrier of the error", height(dataset, "barrier_error"), of)
+    yield Number("at t", number(scalar(dataset, "t_max"), 3), of)
+    yield Number("length / line's", number(scalar(dataset, "length_ratio"), 3), of)
+
+
+def _highest(datasets: Sequence[xr.Dataset]) -> str:
+    """How high the loss is and where, on every path."""
+    told = (
+        f"{column(dataset)} {value(dataset, 'highest_loss')} at t = {_place(dataset, 't_max')}" for dataset in datasets
     )
-    if not dataset.attrs["refined"]:
-        yield f"Refinement about the maximum: {str(dataset.attrs['refinement_note']).rstrip('.')}."
+    return f"Highest loss: {'; '.join(told)}."
 
 
-def _at(dataset: xr.Dataset, name: str) -> str:
+def _highest_error(datasets: Sequence[xr.Dataset]) -> str:
+    told = [
+        f"{column(dataset)} t = {_place(dataset, 't_max_error')}"
+        for dataset in datasets
+        if "barrier_error" in dataset and judged_by(dataset) == "error"
+    ]
+    return f"Where the error is highest: {'; '.join(told)}." if told else ""
+
+
+def _place(dataset: xr.Dataset, name: str) -> str:
     if has_interval(dataset, name):
-        return f" at t = {with_interval(float(dataset[name]), bounds(dataset, name))}"
-    return f" at t = {number(scalar(dataset, name), 3)}"
-
-
-def _length(dataset: xr.Dataset) -> str:
-    longer = scalar(dataset, "length_ratio")
-    return f"; its length is {number(longer, 3)} times that of the straight line" if longer > 1.0005 else ""
+        return with_interval(float(dataset[name]), bounds(dataset, name))
+    return number(scalar(dataset, name), 3)

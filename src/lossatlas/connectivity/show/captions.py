@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossatlas.results.captions import count, joined, sentence
+from lossatlas.connectivity.show import BARRIER
+from lossatlas.results.blocks import capitalised
+from lossatlas.results.captions import count, sentence
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, plus_minus, with_interval
 from lossatlas.results.values import scalar
@@ -15,11 +17,16 @@ from lossatlas.results.values import scalar
 if TYPE_CHECKING:
     import xarray as xr
 
+    from lossatlas.results.catalogue import Catalogue
+
 DEFINITIONS = {
     "entezari": "height above the straight line between the end losses (Entezari et al. 2022)",
     "frankle": "height above the mean of the ends (Frankle et al. 2020)",
     "draxler": "height above the worse end (Draxler et al. 2018)",
 }
+
+
+SHORT = {"line after alignment": "aligned line"}
 
 
 def path(dataset: xr.Dataset) -> str:
@@ -32,6 +39,45 @@ def pair(datasets: Sequence[xr.Dataset]) -> str:
     labels = {Provenance.of(dataset).network or "" for dataset in datasets}
     label = labels.pop() if len(labels) == 1 else ""
     return f"networks {label}" if " and " in label else "the two networks"
+
+
+def networks(dataset: xr.Dataset) -> tuple[str, str]:
+    """What its two networks are called: "network A", "network B", or "first network", "second network"."""
+    first, found, second = (Provenance.of(dataset).network or "").partition(" and ")
+    return (f"network {first}", f"network {second}") if found else ("first network", "second network")
+
+
+def examples(dataset: xr.Dataset) -> str:
+    """On which data: "training data", "test data", or what they are called."""
+    split = str(dataset.attrs.get("split", ""))
+    return {"train": "training data", "test": "test data"}.get(split, Provenance.of(dataset).short_data)
+
+
+def column(dataset: xr.Dataset) -> str:
+    """Of which path on which data the numbers are, shortly: "A–B aligned line, train"."""
+    first, between, second = (Provenance.of(dataset).network or "").partition(" and ")
+    name = SHORT.get(path(dataset), path(dataset))
+    data = str(dataset.attrs.get("split", "")) or Provenance.of(dataset).short_data
+    return capitalised(f"{f'{first}–{second} ' if between else ''}{name}, {data}")
+
+
+def has_barriers(catalogue: Catalogue) -> bool:
+    """Whether a barrier was measured: it answers what the other kinds only hint at."""
+    return bool(catalogue.of(BARRIER))
+
+
+def told(*sentences: str) -> tuple[str, ...]:
+    """The sentences that are not empty."""
+    return tuple(filter(None, sentences))
+
+
+def basis(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
+    """On which examples, over what the standard errors are taken, and with which statistics."""
+    return told(
+        sentence(datasets, "data", "Data: {}."),
+        sentence(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
+        sentence(datasets, "batch_norm", "Batch normalisation: {}."),
+    )
 
 
 def bounds(dataset: xr.Dataset, name: str) -> tuple[float, float]:
@@ -63,15 +109,15 @@ def definition(datasets: Sequence[xr.Dataset]) -> str:
     return sentence(datasets, "definition", "Barrier: {}.", DEFINITIONS.__getitem__)
 
 
-def intervals(datasets: Sequence[xr.Dataset]) -> str:
+def intervals(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
     """How the interval of a height was had; empty where there is none."""
     if not any(has_interval(dataset, "barrier") for dataset in datasets):
-        return ""
-    return joined(
+        return ()
+    return told(
         "Intervals: 95 %, by a paired bootstrap over the examples: the same examples at every t and at both ends, the "
         "maximum taken anew in each draw.",
-        sentence(datasets, "draws", "Draws: {}.", count),
-        sentence(datasets, "seed", "Seed: {}."),
+        sentence(datasets, "draws", "Draws of the bootstrap: {}.", count),
+        sentence(datasets, "seed", "Seed of the bootstrap: {}."),
     )
 
 

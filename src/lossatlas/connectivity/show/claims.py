@@ -32,7 +32,7 @@ def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Cla
     """Of each path whether it has a barrier and whether it connects; of the others whether theirs is lower."""
     for dataset in datasets:
         yield barrier_height(dataset)
-        yield linear_connectivity(dataset) if straight(dataset) else curve_connectivity(dataset)
+        yield connected(dataset)
     for line in filter(unaligned, datasets):
         yield from (lower_path(line, o) for o in datasets if not unaligned(o) and _same_question(line, o))
 
@@ -120,15 +120,26 @@ def _name(dataset: xr.Dataset) -> str:
     return "straight line" if path(dataset) == "line" else path(dataset)
 
 
+def connected(dataset: xr.Dataset) -> Claim:
+    """Whether its path connects the two networks: the straight line, also after alignment, or a curve."""
+    return linear_connectivity(dataset) if straight(dataset) else curve_connectivity(dataset)
+
+
+def judged_by(dataset: xr.Dataset) -> str:
+    """Of what the barrier decides on connectivity: of the error, without an accuracy that moves of the loss."""
+    return "error" if "height_error" in dataset and _error_moves(dataset) else "loss"
+
+
 def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
     """From the Dataset's own barrier of the error above the mean of the ends; without an accuracy of the loss."""
-    still = "height_error" in dataset and not _error_moves(dataset)
-    if "height_error" in dataset and not still:
-        own, name, of, height = dataset.sel(definition="frankle"), "height_error", "error", "an error barrier"
+    of = judged_by(dataset)
+    if of == "error":
+        own, name, height = dataset.sel(definition="frankle"), "height_error", "an error barrier"
         statistic = f"highest error on the {where} minus the mean error of the ends"
     else:
-        own, name, of, height = dataset, "relative_height", "loss", "a loss barrier relative to the mean of the ends"
+        own, name, height = dataset, "relative_height", "a loss barrier relative to the mean of the ends"
         statistic = f"highest loss on the {where} over the mean loss of the ends, minus 1"
+    still = _STILL if of == "loss" and "height_error" in dataset else ""
     return Claim(
         hypothesis=f"{hypothesis} {height} below 2 %, on {Provenance.of(dataset).data_label}",
         statistic=f"{statistic}, threshold {FRANKLE_THRESHOLD:g}",
@@ -136,7 +147,7 @@ def _connectivity(dataset: xr.Dataset, hypothesis: str, where: str) -> Claim:
         interval=bounds(own, name),
         threshold=FRANKLE_THRESHOLD,
         direction="below",
-        detail=f"{_STILL if still else ''}Highest {of} at t = {_place(dataset, of)}. The examples were drawn anew, "
+        detail=f"{still}Highest {of} at t = {_place(dataset, of)}. The examples were drawn anew, "
         f"the same ones at every point. {_bootstrap(own, name)}These two networks only.",
         datasets=(dataset.attrs["id"],),
         basis=BOOTSTRAP,

@@ -1,4 +1,4 @@
-"""The training of a curve between two networks: figure, caption, numbers."""
+"""The training of a curve between two networks: figure, caption, numbers, answers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from lossatlas.connectivity.show.captions import pair, path
+from lossatlas.connectivity.show.captions import basis, column, has_barriers, pair, path, told
 from lossatlas.drawing.axes import ABOVE, each_step, log_if_wide, values
 from lossatlas.drawing.style import BLUE, ORANGE, panels, styled
-from lossatlas.results.blocks import FigureGroup, Picture
-from lossatlas.results.captions import joined, sentence
-from lossatlas.results.provenance import Provenance
+from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture
+from lossatlas.results.captions import sentence
 from lossatlas.results.uncertainty import number, plus_minus
 
 if TYPE_CHECKING:
@@ -24,50 +23,76 @@ if TYPE_CHECKING:
 
     from lossatlas.results.catalogue import Catalogue
 
+SHOWN = {"expected_loss": "the loss of each mini-batch", "elastic_band": "the loss at the highest bend"}
 ENGINES = {
-    "expected_loss": "by the expected loss (Garipov et al. 2018): each step one random t and one mini-batch. Left, "
-    "faint: the loss of each mini-batch",
-    "elastic_band": "as a nudged elastic band (Draxler et al. 2018): each step all bends and one mini-batch. Left, "
-    "faint: the loss at the highest bend",
+    "expected_loss": "by the expected loss (Garipov et al. 2018): each step one random t and one mini-batch",
+    "elastic_band": "as a nudged elastic band (Draxler et al. 2018): each step all bends and one mini-batch",
 }
 
 
 def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A figure for each training of a curve."""
     for dataset in datasets:
-        yield FigureGroup((dataset,), (Picture("connection", partial(connection, dataset), caption(dataset)),))
+        yield FigureGroup((dataset,), (_picture(dataset),))
 
 
-def caption(dataset: xr.Dataset) -> str:
+def _picture(dataset: xr.Dataset) -> Picture:
+    engine, (first, last) = dataset.attrs["engine"], means(dataset)
+    return Picture(
+        "connection",
+        partial(connection, dataset),
+        f"The training of a curve between {pair([dataset])}. Left: {SHOWN[engine]} (faint) and the mean of each epoch. "
+        "Right: the same losses over the t at which they were drawn.",
+        how=f"The ends are fixed, and the bends are trained {ENGINES[engine]}.",
+        pitfall="A mean over t says nothing of the highest loss on the curve: that is its barrier.",
+        method=_settings(dataset),
+        alt=f"The mean loss on the curve goes from {first} in the first epoch to {last} in the last.",
+    )
+
+
+def _settings(dataset: xr.Dataset) -> tuple[str, ...]:
     rates = values(dataset, "learning_rate")
     falls = ", decreasing over the training" if rates[-1] < rates[0] else ""
-    return joined(
-        f"The training of a curve between {pair([dataset])}, the ends fixed, {ENGINES[dataset.attrs['engine']]}; line "
-        "with dots: the mean of each epoch. Right: the same losses against the t at which they were drawn, in the "
-        "first epoch and in the last.",
+    return told(
         sentence([dataset], "curve", "Curve: {}."),
         sentence([dataset], "bends", "Bends: {}."),
-        sentence([dataset], "optimizer", "Optimiser: {}."),
+        sentence([dataset], "optimizer", "Optimiser of the curve: {}."),
         sentence([dataset], "learning_rate", f"Learning rate: {{}}{falls}.", lambda value: number(float(value), 3)),
         sentence([dataset], "batch_size", "Batch size: {}."),
-        sentence([dataset], "seed", "Seed: {}."),
-        sentence([dataset], "data", "Data: {}."),
-        sentence([dataset], "batch_norm", "Batch normalisation: {}."),
+        sentence([dataset], "seed", "Seed of the curve's training: {}."),
+        *basis([dataset]),
     )
 
 
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
+def numbers(dataset: xr.Dataset) -> Iterator[Number]:
     """The mean loss over the first and the last epoch, with the standard error over its mini-batches."""
-    means, each = values(dataset, "epoch_loss"), _steps_an_epoch(dataset)
-    steps = values(dataset, "loss")[: each * len(means)].reshape(len(means), each)
+    of = column(dataset)
+    for name, mean in zip(("first", "last"), means(dataset), strict=True):
+        yield Number(f"loss in training, mean of the {name} epoch", mean, of)
+    yield Number("epochs of training", f"{dataset.sizes['epoch']}", of)
+
+
+def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Answer]:
+    """How low a curve was trained, where no barrier was measured."""
+    for dataset in [] if has_barriers(catalogue) else datasets:
+        (first, last), name = means(dataset), path(dataset)
+        yield Answer(
+            f"Training took the mean loss on a {name} between {pair([dataset])} from {first} in the first epoch to "
+            f"{last} in the last (± one standard error over mini-batches). No barrier was measured on it.",
+            f"The mean loss on a {name} between {pair([dataset])} fell to {last} in training.",
+            finding=f"a trained {name}",
+            quantity="mean loss on the curve",
+            limit="A curve of low mean loss can still cross a barrier: that takes the highest loss on it.",
+        )
+
+
+def means(dataset: xr.Dataset) -> tuple[str, str]:
+    """The mean loss of the first and of the last epoch, ± one standard error over the mini-batches."""
+    each, epochs = _steps_an_epoch(dataset), values(dataset, "epoch_loss")
+    steps = values(dataset, "loss")[: each * len(epochs)].reshape(len(epochs), each)
     errors = [float(steps[k].std(ddof=1) / np.sqrt(each)) if each > 1 else np.nan for k in (0, -1)]
-    first, last = (plus_minus(float(means[k]), error) for k, error in zip((0, -1), errors, strict=True))
-    place = "the highest bend" if dataset.attrs["engine"] == "elastic_band" else "random t"
-    name = path(dataset)
-    yield (
-        f"{name[0].upper()}{name[1:]} on {Provenance.of(dataset).short_data}: the mean of the mini-batch losses at "
-        f"{place} is {first} over the first epoch and {last} over the last of {len(means)}."
-    )
+    first, last = (plus_minus(float(epochs[k]), error) for k, error in zip((0, -1), errors, strict=True))
+    return first, last
 
 
 def _steps_an_epoch(dataset: xr.Dataset) -> int:

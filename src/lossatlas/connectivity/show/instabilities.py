@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from lossatlas.connectivity.show.captions import definition
+from lossatlas.connectivity.show.captions import basis, definition, told
 from lossatlas.connectivity.show.claims import FRANKLE_THRESHOLD
+from lossatlas.connectivity.show.instability_claims import stability
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import BLUE, legend_above, panels, styled
-from lossatlas.results.blocks import FigureGroup, Picture, Table
-from lossatlas.results.captions import count, data_basis, joined, sentence
+from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table
+from lossatlas.results.captions import count, sentence
+from lossatlas.results.claim import Verdict
+from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, with_interval
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from lossatlas.drawing.style import FloatArray
     from lossatlas.results.catalogue import Catalogue
 
+LIMIT = "How barriers scatter over orders of the data is seen only where several pairs were run."
 NAMES = {
     "barrier": "barrier of the loss",
     "barrier_error": "barrier of the error",
@@ -35,22 +39,28 @@ NAMES = {
 def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A figure and a table for each analysis."""
     for dataset in datasets:
-        width = 1.0 if "barrier_error" in dataset else 0.7
-        picture = Picture("instability", partial(instability, dataset), caption(dataset), width)
-        yield FigureGroup((dataset,), (picture,), (table(dataset),))
+        yield FigureGroup((dataset,), (_picture(dataset),), (table(dataset),))
 
 
-def caption(dataset: xr.Dataset) -> str:
-    line = " Line: the mean over the pairs." if dataset.sizes["pair"] > 1 else ""
-    limit = " Dashed: the error below which they are called stable." if "barrier_error" in dataset else ""
-    return joined(
-        "Instability analysis (Frankle et al. 2020): the barrier on the straight line between two runs that share "
-        "their first k training steps and see the data in different orders after them. Dots: pairs of runs, with the "
-        f"95 % bootstrap interval over the examples.{line}{limit} The scale of k is logarithmic where it spans much, "
-        "and linear below the smallest positive k.",
-        definition([dataset]),
-        sentence([dataset], "draws", "Draws: {}.", count),
-        data_basis([dataset]),
+def _picture(dataset: xr.Dataset) -> Picture:
+    line = "; line: their mean" if dataset.sizes["pair"] > 1 else ""
+    limit = ", dashed: the error below which they are called stable" if "barrier_error" in dataset else ""
+    heights = "; ".join(f"{each.name} {each.text}" for each in numbers(dataset))
+    return Picture(
+        "instability",
+        partial(instability, dataset),
+        "The barrier between two runs that share their first k training steps and see the data in different orders "
+        f"after them. Dots: pairs of runs{line}{limit}.",
+        how=f"The barrier on the straight line between the ends of each pair. {definition([dataset])}",
+        pitfall="The intervals are over the examples: other orders of the data are not in them.",
+        method=told(
+            "Bars: 95 % intervals of a bootstrap over the examples.",
+            sentence([dataset], "draws", "Draws of the bootstrap: {}.", count),
+            "The scale of k is logarithmic where it spans much, and linear below the smallest positive k.",
+            *basis([dataset]),
+        ),
+        alt=f"Instability analysis: {heights}.",
+        width=1.0 if "barrier_error" in dataset else 0.7,
     )
 
 
@@ -62,10 +72,9 @@ def table(dataset: xr.Dataset) -> Table:
         (f"{int(k):,}", *(_over_pairs(ordered, name, row) for name in present))
         for row, k in enumerate(ordered["k"].to_numpy())
     )
-    text = joined(
+    text = (
         "Barriers between runs that share their first k steps, mean over the pairs, and in brackets the lowest and the "
-        "highest end of their 95 % intervals. Error of the ends: the mean error of the runs themselves.",
-        sentence([dataset], "total_steps", "Steps of a whole run: {}.", count),
+        "highest end of their 95 % intervals. Error of the ends: the mean error of the runs themselves."
     )
     return Table(text, ("k", *present.values()), rows)
 
@@ -85,19 +94,74 @@ def _range(ordered: xr.Dataset, name: str, row: int) -> tuple[float, float]:
     return float(low.min(skipna=False)), float(high.max(skipna=False))
 
 
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
+def numbers(dataset: xr.Dataset) -> Iterator[Number]:
     """The barriers at the smallest and at the largest k, of the error where it was measured."""
-    name = "barrier_error" if "barrier_error" in dataset else "barrier"
-    ordered = _in_order(dataset)
-    total = f" of {int(dataset.attrs['total_steps']):,}" if "total_steps" in dataset.attrs else ""
+    ordered, of = _in_order(dataset), Provenance.of(dataset).subject
     for row in dict.fromkeys((0, ordered.sizes["k"] - 1)):
-        each, (low, high) = values(ordered, name)[row], _range(ordered, name, row)
-        pairs = f"{len(each)} pairs, " if len(each) > 1 else ""
-        known = f"95 % intervals within {number(low, 3)} to {number(high, 3)}"
-        yield (
-            f"Runs that share their first {int(ordered['k'][row]):,}{total} steps: {NAMES[name]} "
-            f"{number(each.mean())} ({pairs}{known if np.isfinite([low, high]).all() else 'without an interval'})."
+        name = f"{NAMES[judged(dataset)]} after {int(ordered['k'][row]):,} shared steps"
+        yield Number(name, _over_pairs(ordered, judged(dataset), row), of)
+    yield Number("pairs of runs", f"{dataset.sizes['pair']}", of)
+    if "total_steps" in dataset.attrs:
+        yield Number("steps of a whole run", count(dataset.attrs["total_steps"]), of)
+
+
+def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Answer]:
+    """From how many shared steps on two runs end connected."""
+    yield from (_of_stability(dataset) if "barrier_error" in dataset else _of_loss(dataset) for dataset in datasets)
+
+
+def judged(dataset: xr.Dataset) -> str:
+    """Which barrier is told: of the error, where it was measured."""
+    return "barrier_error" if "barrier_error" in dataset else "barrier"
+
+
+def _of_stability(dataset: xr.Dataset) -> Answer:
+    """The smallest k from which on every k is stable; the largest k where none is."""
+    ordered = _in_order(dataset)
+    claims = list(stability(ordered))
+    unstable = [row for row, claim in enumerate(claims) if claim.verdict is not Verdict.SUPPORTED]
+    row = min(unstable[-1] + 1 if unstable else 0, len(claims) - 1)
+    sentence, short = _outcome(ordered, row, claims[row].verdict)
+    return Answer(sentence, short, claims[row], f"stable {_after(ordered, row)}", "largest error barrier", LIMIT)
+
+
+def _outcome(ordered: xr.Dataset, row: int, verdict: Verdict) -> tuple[str, str]:
+    """In two sentences, the second a short one."""
+    after, height = _after(ordered, row), _over_pairs(ordered, "barrier_error", row)
+    if verdict is Verdict.SUPPORTED:
+        first = f", against {_over_pairs(ordered, 'barrier_error', 0)} {_after(ordered, 0)}" if row else ""
+        return (
+            f"Runs that part {after} end linearly connected: the error barrier is {height}{first}.",
+            f"The outcome is decided {after}: two runs then end connected, with an error barrier of {height}.",
         )
+    if verdict is Verdict.CONTRADICTED:
+        return (
+            f"Runs that part {after} do not end linearly connected: their error barrier is {height}.",
+            f"The outcome is not decided {after}: the error barrier between two runs is {height}.",
+        )
+    return (
+        f"Whether runs that part {after} end linearly connected is undecided: their error barrier is {height}.",
+        f"When the outcome is decided cannot be told: error barrier {height} {after}.",
+    )
+
+
+def _of_loss(dataset: xr.Dataset) -> Answer:
+    """Without errors there is no threshold: what the barrier of the loss does over k."""
+    ordered = _in_order(dataset)
+    rows = dict.fromkeys((0, ordered.sizes["k"] - 1))
+    heights = " and ".join(f"{_over_pairs(ordered, 'barrier', row)} {_after(ordered, row)}" for row in rows)
+    return Answer(
+        f"The loss barrier between runs that part is {heights}.",
+        f"Two runs end with a loss barrier of {heights}.",
+        finding="barrier after shared steps",
+        quantity="barrier of the loss",
+        limit=LIMIT,
+    )
+
+
+def _after(ordered: xr.Dataset, row: int) -> str:
+    k = int(ordered["k"][row])
+    return f"after {k:,} shared step{'s' * (k != 1)}" if k else "at the start"
 
 
 @styled

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossatlas.connectivity.show.alignments import HIGHEST, MOST_ROWS, before_and_after, name_rows
+from lossatlas.connectivity.show.captions import has_barriers, told
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import legend_above, panels, styled
-from lossatlas.results.blocks import FigureGroup, Picture, Table
-from lossatlas.results.captions import joined, sentence
+from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table
+from lossatlas.results.captions import sentence
 from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
@@ -26,19 +27,28 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
     """A figure for each mean of networks; a table too where it has few layers."""
     for dataset in datasets:
         tables = (table(dataset),) if dataset.sizes["layer"] <= MOST_ROWS else ()
-        yield FigureGroup((dataset,), (Picture("repair", partial(repair, dataset), caption(dataset), 0.75),), tables)
+        yield FigureGroup((dataset,), (_picture(dataset),), tables)
 
 
-def caption(dataset: xr.Dataset) -> str:
-    return joined(
-        "REPAIR (Jordan et al. 2023) of a mean of networks. For each hidden layer (number of units) the standard "
-        "deviation of its units' pre-activations over the data, as a multiple of the same mean of the networks' own "
-        "standard deviations, mean over the units: before the layer is corrected, behind the layers corrected already "
-        "(open), and at the end (filled). Dotted: 1, what REPAIR aims at. Below it the units vary too little "
-        "(variance collapse).",
-        f"Weights of the networks: {_weights(dataset)}.",
-        sentence([dataset], "data", "Data: {}."),
-        sentence([dataset], "batch_norm", "Batch normalisation: {}."),
+def _picture(dataset: xr.Dataset) -> Picture:
+    return Picture(
+        "repair",
+        partial(repair, dataset),
+        "REPAIR of a mean of networks: for each hidden layer (number of units) how much its units vary over the data, "
+        "before it is corrected (open) and at the end (filled). Dotted: what REPAIR aims at.",
+        how="The standard deviation of the units' pre-activations over the same mean of the networks' own (Jordan et "
+        "al. 2023), mean over the units.",
+        pitfall="Units whose variance is restored need not give a low loss, which is not shown here.",
+        method=told(
+            "Before: behind the layers corrected already.",
+            "Below 1 the units vary too little (variance collapse).",
+            f"Weights of the networks: {_weights(dataset)}.",
+            sentence([dataset], "data", "Data: {}."),
+            sentence([dataset], "batch_norm", "Batch normalisation: {}."),
+        ),
+        alt=f"The units' standard deviation over its target is {_range(dataset, 'sd_ratio_before')} before REPAIR and "
+        f"{_range(dataset, 'sd_ratio_after')} after it.",
+        width=0.75,
     )
 
 
@@ -53,16 +63,28 @@ def table(dataset: xr.Dataset) -> Table:
     return Table(caption, ("layer", "units", "before", "after"), rows)
 
 
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
+def numbers(dataset: xr.Dataset) -> Iterator[Number]:
     """The range over the layers before and after, and which layers were left as they are."""
-    layers = dataset.sizes["layer"]
-    yield (
-        f"Of {layers} layer{'s' if layers != 1 else ''} with {int(dataset['units'].sum()):,} units in the mean of the "
-        f"networks with weights {_weights(dataset)}, the units' standard deviation over its target is "
-        f"{_range(dataset, 'sd_ratio_before')} before REPAIR and {_range(dataset, 'sd_ratio_after')} after it."
-    )
+    of = f"Mean with weights {_weights(dataset)}"
+    for end in ("before", "after"):
+        yield Number(f"deviation of the units over its target, {end}", _range(dataset, f"sd_ratio_{end}"), of)
+    yield Number("layers corrected", f"{dataset.sizes['layer']}, with {int(dataset['units'].sum()):,} units", of)
     if dataset.attrs["skipped"]:
-        yield f"Not corrected: {dataset.attrs['skipped']}."
+        yield Number("not corrected", str(dataset.attrs["skipped"]).rstrip("."), of)
+
+
+def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Answer]:
+    """What REPAIR changes, where no barrier was measured."""
+    for dataset in [] if has_barriers(catalogue) else datasets:
+        before, after = (_range(dataset, f"sd_ratio_{end}") for end in ("before", "after"))
+        yield Answer(
+            "In the mean of the networks the hidden units' standard deviation over its target (1) is "
+            f"{before} over the layers, and {after} after REPAIR. No barrier was measured.",
+            f"REPAIR takes the units' standard deviation from {before} of its target to {after}.",
+            finding="variance restored by REPAIR",
+            quantity="standard deviation over its target",
+            limit="How good the corrected mean is, its loss says; it is not in this result.",
+        )
 
 
 def _weights(dataset: xr.Dataset) -> str:

@@ -121,6 +121,8 @@ SPECTRUM = Kind(
         ),
     ),
     figures=function_at(f"{_SHOW}.groups:spectra"),
+    answers=function_at(f"{_SHOW}.answers:of_spectra"),
+    panels=function_at(f"{_SHOW}.panels:panels"),
     numbers=function_at(f"{_SHOW}.numbers:spectrum"),
     claims=function_at(f"{_SHOW}.claims:of_spectra"),
     theory=function_at(f"{_SHOW}.theory:of_spectra"),
@@ -143,6 +145,7 @@ SPECTRAL_DENSITY = Kind(
         optional_attrs=(*OBJECTIVE, *COMMON, "matrix"),
     ),
     figures=function_at(f"{_SHOW}.groups:densities"),
+    answers=function_at(f"{_SHOW}.further_answers:of_densities"),
     numbers=function_at(f"{_SHOW}.numbers:spectral_density"),
     claims=function_at(f"{_SHOW}.claims:of_densities"),
     theory=function_at(f"{_SHOW}.theory:of_densities"),
@@ -169,6 +172,7 @@ GAUSS_NEWTON_SPLIT = Kind(
         optional_attrs=(*COMMON, "trace_reason", "trace_reason_gauss_newton"),
     ),
     figures=function_at(f"{_SHOW}.groups:splits"),
+    answers=function_at(f"{_SHOW}.further_answers:of_splits"),
     numbers=function_at(f"{_SHOW}.numbers:gauss_newton_split"),
     claims=function_at(f"{_SHOW}.claims:of_splits"),
     theory=function_at(f"{_SHOW}.theory:of_splits"),
@@ -187,6 +191,7 @@ GABDULLIN = Kind(
         optional_attrs=(*OBJECTIVE, *COMMON, "matrix"),
     ),
     figures=function_at(f"{_SHOW}.groups:criteria"),
+    answers=function_at(f"{_SHOW}.further_answers:of_criteria"),
     numbers=function_at(f"{_SHOW}.numbers:gabdullin"),
     theory=function_at(f"{_SHOW}.theory:of_criteria"),
 )
@@ -205,6 +210,7 @@ POWER_ITERATION = Kind(
         optional_attrs=(*OBJECTIVE, *COMMON, "matrix", "batch_size"),
     ),
     figures=function_at(f"{_SHOW}.groups:power"),
+    answers=function_at(f"{_SHOW}.further_answers:of_power"),
     numbers=function_at(f"{_SHOW}.numbers:power_iteration"),
     theory=function_at(f"{_SHOW}.theory:of_power"),
 )
@@ -248,6 +254,7 @@ BATCH_EIGENVALUES = Kind(
     figures=function_at(f"{_SHOW}.batches:figures"),
     numbers=function_at(f"{_SHOW}.batches:numbers"),
     claims=function_at(f"{_SHOW}.batches:claims"),
+    answers=function_at(f"{_SHOW}.batches:answers"),
     theory=function_at(f"{_SHOW}.batches:theory"),
     references={
         "andreyev2024": Reference(
@@ -260,4 +267,5 @@ BATCH_EIGENVALUES = Kind(
     },
 )
 
-KINDS = (SPECTRUM, SPECTRAL_DENSITY, GAUSS_NEWTON_SPLIT, GABDULLIN, POWER_ITERATION, BATCH_EIGENVALUES)
+# The one that answers the chapter's question best comes first.
+KINDS = (SPECTRUM, SPECTRAL_DENSITY, GAUSS_NEWTON_SPLIT, BATCH_EIGENVALUES, GABDULLIN, POWER_ITERATION)

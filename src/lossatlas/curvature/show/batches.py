@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lossatlas.curvature.show.captions import each
+from lossatlas.curvature.show.numbers import named
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import COLOURS, GREY, labels, panels, styled
-from lossatlas.results.blocks import FigureGroup, Formula, Picture, Topic, paragraph
-from lossatlas.results.captions import data_basis, joined, sentence
-from lossatlas.results.claim import UNKNOWN, Claim
+from lossatlas.results.blocks import Answer, FigureGroup, Formula, Number, Picture, Topic, paragraph
+from lossatlas.results.captions import basis, sentence, sentences
+from lossatlas.results.claim import UNKNOWN, Claim, Verdict
 from lossatlas.results.groups import alike
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, plus_minus, with_interval
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from lossatlas.results.catalogue import Catalogue
 
 Datasets = Sequence["xr.Dataset"]
+
+JENSEN = "A batch's largest eigenvalue is in expectation at least that of all the data, and its smallest at most"
 
 TOPICS = (
     Topic(
@@ -52,7 +56,9 @@ TOPICS = (
 def figures(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A group for each data set and each end."""
     for group in alike(datasets, "data", "which"):
-        picture = Picture("batch-eigenvalues", partial(batch_eigenvalues, *group), caption(group), _width(group))
+        picture = Picture(
+            "batch-eigenvalues", partial(batch_eigenvalues, *group), width=_width(group), **caption(group)
+        )
         yield FigureGroup(tuple(group), (picture,))
 
 
@@ -60,14 +66,20 @@ def _width(group: Datasets) -> float:
     return 1.0 if len(group) > 1 else 0.7
 
 
-def caption(datasets: Datasets) -> str:
-    """What the figure shows and how it was computed."""
-    return joined(
-        f"The {_end(datasets[0])} eigenvalue of the Hessian of each batch. Steps: the share of the batches with at "
-        "most this value; dotted: their mean, with its 95 % interval as a band; dashed: all the data.",
-        sentence(datasets, "tol", "Relative tolerance asked: {}.", lambda tol: number(float(tol), 2)),
-        data_basis(datasets),
-    )
+def caption(datasets: Datasets) -> dict[str, Any]:
+    """What is said of the figure."""
+    means = [value(dataset, "eigenvalue_mean", rank=0) for dataset in datasets]
+    return {
+        "caption": f"The {_end(datasets[0])} eigenvalue of the Hessian of each batch. Steps are the share of the "
+        "batches with at most this value; dotted is their mean with its 95 % interval, dashed that of all the data.",
+        "how": "Lanczos on the mean loss of each batch by itself.",
+        "pitfall": "The smaller the batches, the further their eigenvalues lie from those of all the data.",
+        "method": sentences(
+            sentence(datasets, "tol", "Relative tolerance asked of a batch: {}.", lambda tol: number(float(tol), 2)),
+            *basis(datasets),
+        ),
+        "alt": f"The mean of the {_end(datasets[0])} eigenvalue over the batches is {each(datasets, means)}.",
+    }
 
 
 @styled
@@ -106,18 +118,20 @@ def _batches(dataset: xr.Dataset) -> str:
     return f"{n:,} {'batches' if n > 1 else 'batch'} of {span} examples"
 
 
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
+def numbers(dataset: xr.Dataset) -> Iterator[Number]:
     """The mean over the batches, its spread, and the whole data's value."""
-    first = dataset.isel(rank=0)
-    yield (
-        f"{Provenance.of(dataset).subject}: the {_end(dataset)} eigenvalue of {_batches(dataset)} has the mean "
-        f"{value(dataset, 'eigenvalue_mean', rank=0)}, its quantiles at 5, 50 and 95 % are "
-        + ", ".join(number(float(first["eigenvalue_quantile"].sel(quantile=q))) for q in (0.05, 0.5, 0.95))
-        + f"; that of all the data is {plus_minus(float(first['eigenvalue_all']), float(first['residual_all']))} "
-        "(± the solver's residual)."
-    )
+    yield from named(dataset, _rows(dataset))
+
+
+def _rows(dataset: xr.Dataset) -> Iterator[tuple[str, str]]:
+    first, name = dataset.isel(rank=0), f"{_end(dataset)} eigenvalue"
+    spread = (number(float(first["eigenvalue_quantile"].sel(quantile=q))) for q in (0.05, 0.5, 0.95))
+    yield f"{name} of a batch, mean", value(dataset, "eigenvalue_mean", rank=0)
+    yield f"{name} of a batch, 5, 50, 95 %", ", ".join(spread)
+    yield f"{name} of all the data", plus_minus(float(first["eigenvalue_all"]), float(first["residual_all"]))
+    yield "batches", _batches(dataset)
     if not dataset.attrs["converged"]:
-        yield "Some searches did not reach the tolerance; the residuals say how far they came."
+        yield "solver", "tolerance not reached in some batches"
 
 
 def claims(datasets: Datasets, catalogue: Catalogue) -> Iterator[Claim]:
@@ -145,6 +159,38 @@ def batches_are_sharper(dataset: xr.Dataset) -> Claim:
         datasets=(dataset.attrs["id"],),
         basis="Student's 95 % interval over the batches, widened by the residuals",
     )
+
+
+def answers(datasets: Datasets, catalogue: Catalogue) -> Iterator[Answer]:
+    """For each Dataset how the curvature that a step of SGD meets stands to that of all the data."""
+    for dataset in datasets:
+        claim, first = batches_are_sharper(dataset), dataset.isel(rank=0)
+        yield Answer(
+            sentence=f"Over {_batches(dataset)} of {Provenance.of(dataset).who} the {_end(dataset)} eigenvalue has the "
+            f"mean {_mean(dataset)}, {_beside(claim)} the {number(float(first['eigenvalue_all']), 3)} of all the data.",
+            short=f"Single batches have a mean {_end(dataset)} eigenvalue of {_mean(dataset)}, "
+            f"{_beside(claim)} that of all the data.",
+            claim=claim,
+            finding=f"batches are {'more' if claim.direction == 'above' else 'further'} curved than all the data",
+            quantity="mean over batches minus all the data",
+            limit=f"{JENSEN}.",
+        )
+
+
+def _mean(dataset: xr.Dataset) -> str:
+    first = dataset.isel(rank=0)
+    low, high = (float(first[f"eigenvalue_mean_{end}"]) for end in ("low", "high"))
+    return with_interval(float(first["eigenvalue_mean"]), (low, high))
+
+
+def _beside(claim: Claim) -> str:
+    beyond = {"above": "above", "below": "below"}[claim.direction]
+    short_of = {"above": "below", "below": "above"}[claim.direction]
+    return {
+        Verdict.SUPPORTED: beyond,
+        Verdict.CONTRADICTED: short_of,
+        Verdict.UNDECIDED: f"which does not decide whether they lie {beyond}",
+    }[claim.verdict]
 
 
 def theory() -> tuple[Topic, ...]:

@@ -1,17 +1,29 @@
-"""Captions of the figures and tables on curvature: what they show and how it was computed."""
+"""What is said of the figures on curvature: what is seen, how it was computed, what it does not show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lossatlas.results.captions import count, data_basis, joined, sentence
+import numpy as np
+
+from lossatlas.drawing.style import labels
+from lossatlas.results.captions import basis, count, joined, listed, sentence, sentences
 from lossatlas.results.groups import distinct
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import number
+from lossatlas.results.uncertainty import number, plus_minus
+from lossatlas.results.values import value
 
 if TYPE_CHECKING:
     import xarray as xr
+
+Datasets = Sequence["xr.Dataset"]
+Told = dict[str, Any]  # the keywords of a Picture
+
+UPWARD = (
+    "A subset's largest eigenvalue is biased upwards: networks compare at equal numbers of examples only, and the data "
+    "given stand to the population as a subset does to them."
+)
 
 
 def matrix(dataset: xr.Dataset) -> str:
@@ -24,45 +36,93 @@ def restricted(dataset: xr.Dataset) -> str:
     return f" restricted to the parameters {dataset.attrs['parameters']!r}" if "parameters" in dataset.attrs else ""
 
 
-def batches(dataset: xr.Dataset) -> str:
-    """On what power iteration ran: "network A, changing batches of 256"."""
+def on_batches(dataset: xr.Dataset) -> str:
+    """On what power iteration ran: "changing batches of 256"."""
     kind = {"changing": "changing batches", "fixed": "one fixed batch"}[str(dataset.attrs["batches"])]
-    size = f" of {int(dataset.attrs['batch_size']):,}" if "batch_size" in dataset.attrs else ""
-    return f"{Provenance.of(dataset).label}, {kind}{size}"
+    return f"{kind} of {int(dataset.attrs['batch_size']):,}" if "batch_size" in dataset.attrs else kind
 
 
-def examples(datasets: Sequence[xr.Dataset]) -> str:
-    """On which examples, and how batch normalisation was done."""
-    return joined(sentence(datasets, "data", "Data: {}."), sentence(datasets, "batch_norm", "Batch normalisation: {}."))
+def batches(dataset: xr.Dataset) -> str:
+    """Whose power iteration it is: "network A, changing batches of 256"."""
+    return f"{Provenance.of(dataset).label}, {on_batches(dataset)}"
 
 
-def spectrum(datasets: Sequence[xr.Dataset]) -> str:
-    return joined(
-        f"The largest and the smallest eigenvalues of the Hessian{restricted(datasets[0])} at the trained point, by "
-        "Lanczos with full reorthogonalisation. Thick bars: residual of the solver (mostly within the marker); thin "
-        "bars: one standard error from the sampling of the data.",
-        sentence(datasets, "tol", "Relative tolerance asked: {}.", lambda value: number(float(value), 2)),
-        sentence(datasets, "products_eigenpairs", "Hessian-vector products: {}."),
-        data_basis(datasets),
-    )
+def each(datasets: Datasets, texts: Sequence[str]) -> str:
+    """A number of each network: "0.25 ± 0.07 for network A and 0.31 ± 0.08 for network B"."""
+    return listed([f"{text} for {label}" for text, label in zip(texts, labels(datasets), strict=True)])
 
 
-def scalars(datasets: Sequence[xr.Dataset]) -> str:
-    share = any("negative_mass" in d for d in datasets)
-    gap = any("largest_gap" in d for d in datasets)
-    return joined(
-        "Numbers of the whole spectrum ± one standard error, from the random directions and the quadrature; a quantity "
-        "without an error was computed exactly.",
-        "The interval of the share below 0 is a 95 % one." if share else "",
-        "The error of the largest gap is the sum of the two residuals." if gap else "",
-        sentence(datasets, "trace_method", "Trace, {}."),
-        sentence(datasets, "route", "Products: {}."),
-    )
+def _outermost(datasets: Datasets, end: str) -> str:
+    found = [dataset for dataset in datasets if end in dataset["end"].to_numpy()]
+    return each(found, [value(dataset.sel(end=end), "eigenvalue", rank=0) for dataset in found]) if found else ""
 
 
-def quadrature(datasets: Sequence[xr.Dataset]) -> str:
+def spectrum(datasets: Datasets) -> Told:
+    which = [name for end, name in (("top", "largest"), ("bottom", "smallest")) if _outermost(datasets, end)]
+    over = distinct(datasets, "stderr_over")
+    return {
+        "caption": f"The {datasets[0].sizes['rank']} {listed(which)} eigenvalues of the "
+        f"Hessian{restricted(datasets[0])} at the trained point. Thick bars are the solver's residuals, mostly within "
+        f"the marker, thin bars one standard error of the data{f' over {over}' if over else ''}.",
+        "how": joined(
+            "Lanczos with full reorthogonalisation",
+            sentence(datasets, "tol", "to a relative residual of {}", lambda tol: number(float(tol), 2)),
+        )
+        + ".",
+        "pitfall": "The standard error leaves out that few examples bias the largest eigenvalue upwards.",
+        "method": sentences(
+            sentence(datasets, "products_eigenpairs", "Hessian-vector products for the eigenpairs: {}."),
+            sentence(datasets, "trace_method", "Trace, {}."),
+            *_reasons(datasets, "trace_reason", "the trace"),
+            sentence(datasets, "route", "Products: {}."),
+            *basis(datasets),
+        ),
+        "alt": joined(*(f"The {name} eigenvalue is {_outermost(datasets, end)}." for end, name in _ends(which))),
+    }
+
+
+def _ends(which: Sequence[str]) -> list[tuple[str, str]]:
+    return [({"largest": "top", "smallest": "bottom"}[name], name) for name in which]
+
+
+def _reasons(datasets: Datasets, key: str, what: str) -> list[str]:
+    """Why a trace is not exact, where it is not."""
+    found = [dataset for dataset in datasets if dataset.attrs.get(key)]
+    reasons = dict.fromkeys(str(dataset.attrs[key]).rstrip(".") for dataset in found)
+    return [f"{what[0].upper()}{what[1:]} is an estimate: {reason}." for reason in reasons]
+
+
+def density(datasets: Datasets) -> Told:
+    width = distinct(datasets, "smoothing", lambda value: number(float(value), 3))
+    known = any("eigenvalue" in dataset for dataset in datasets)
+    ranked = [dataset for dataset in datasets if "effective_rank" in dataset]
+    return {
+        "caption": f"How the eigenvalues of the {matrix(datasets[0])}{restricted(datasets[0])} are distributed: their "
+        "density (left), and their share in bins of equal width in the logarithm of the magnitude (right). Bands and "
+        f"bars are 95 % intervals{'; dots are the eigenvalues known one by one' if known else ''}.",
+        "how": "Stochastic Lanczos quadrature with full reorthogonalisation.",
+        "pitfall": "Within a dense cluster, such as the one about 0, the quadrature knows the mass, not the spread.",
+        "method": sentences(
+            f"Each eigenvalue of the density is smoothed by a Gaussian kernel of standard deviation {width}."
+            if width
+            else "",
+            "Eigenvalues known one by one have a mass of 1/n each, and the quadrature is of the others."
+            if known
+            else "",
+            "The intervals hold the errors of the random directions and of the quadrature.",
+            *quadrature(datasets),
+            *basis(datasets),
+        ),
+        "alt": f"Effective rank {each(ranked, [value(dataset, 'effective_rank') for dataset in ranked])}, of "
+        f"{distinct(datasets, 'n_parameters', count)} eigenvalues."
+        if ranked
+        else "",
+    }
+
+
+def quadrature(datasets: Datasets) -> tuple[str, ...]:
     """How a density was computed."""
-    return joined(
+    return sentences(
         sentence(datasets, "steps", "Lanczos steps: {}.", count),
         sentence(datasets, "probes", "Probes: {}.", count),
         sentence(datasets, "seed", "Seed: {}."),
@@ -70,85 +130,100 @@ def quadrature(datasets: Sequence[xr.Dataset]) -> str:
     )
 
 
-def density(datasets: Sequence[xr.Dataset]) -> str:
-    width = distinct(datasets, "smoothing", lambda value: number(float(value), 3))
-    kernel = f" of standard deviation {width}" if width else ""
-    known = (
-        " Markers: the eigenvalues of the figure before, each of mass 1/n; the quadrature is of the others."
-        if any("eigenvalue" in d for d in datasets)
-        else ""
-    )
-    return joined(
-        f"How the eigenvalues of the {matrix(datasets[0])}{restricted(datasets[0])} are distributed, by stochastic "
-        "Lanczos quadrature with full reorthogonalisation. Left: the density, each eigenvalue smoothed by a Gaussian "
-        f"kernel{kernel}. Right: the share of the eigenvalues in bins of equal width in the logarithm of their "
-        f"magnitude, the negative ones mirrored about 0, and one bin about 0.{known} Bands and bars: 95 % "
-        "intervals, from the random directions and the quadrature. Both vertical axes are logarithmic.",
-        quadrature(datasets),
-        examples(datasets),
-    )
+def trend(datasets: Datasets) -> Told:
+    return {
+        "caption": "The largest eigenvalue of the Hessian of random subsets of the data: of each subset (faint) and in "
+        "the mean ± one standard error over the subsets of a size (line). Dashed is that of all the data, with the "
+        "solver's residual and one standard error as a band.",
+        "how": "Lanczos on the mean loss of each subset.",
+        "pitfall": UPWARD,
+        "method": sentences(
+            sentence(datasets, "products_trend", "Products for the subsets: {}.", count),
+            sentence(datasets, "seed", "Seed: {}."),
+            sentence(datasets, "data", "Data: {}."),
+        ),
+        "alt": joined("The largest eigenvalue of all the data is", _outermost(datasets, "top")) + ".",
+    }
 
 
-def trend(datasets: Sequence[xr.Dataset]) -> str:
-    return joined(
-        "The largest eigenvalue of the Hessian of random subsets of the data. Faint: each subset; line: their mean, "
-        "with a band of one standard error over the subsets of a size. Dashed: all the data, with the solver's "
-        "residual and one data-sampling standard error as a band. A subset's largest eigenvalue is biased upward: its "
-        "expectation is never below the value of all the data. So networks are compared at equal numbers of examples "
-        "only, and the data given stand to the population as a subset does to them.",
-        sentence(datasets, "products_trend", "Products: {}.", count),
-        sentence(datasets, "seed", "Seed: {}."),
-        sentence(datasets, "data", "Data: {}."),
-    )
+def layers(datasets: Datasets) -> Told:
+    sharpest = [str(d["layer"].to_numpy()[_top_of_layers(d).argmax()]) for d in datasets]
+    return {
+        "caption": "The Hessian restricted to the parameters of one layer at a time: its smallest and its largest "
+        "eigenvalue with the solver's residual, and its trace ± one standard error.",
+        "how": "Lanczos on the block of each layer.",
+        "pitfall": "Blocks leave out the curvature between layers; no block's eigenvalue lies outside those of the "
+        "whole Hessian.",
+        "method": sentences(
+            "The traces of blocks that share no parameter add up to that of the Hessian.",
+            sentence(datasets, "products_layers", "Products for the layers: {}.", count),
+            sentence(datasets, "data", "Data: {}."),
+        ),
+        "alt": f"The layer of the largest eigenvalue is {each(datasets, sharpest)}.",
+    }
 
 
-def layers(datasets: Sequence[xr.Dataset]) -> str:
-    return joined(
-        "The Hessian restricted to the parameters of one layer at a time: its smallest and its largest eigenvalue with "
-        "the solver's residual, and its trace with one standard error (mostly within the marker). No block's "
-        "eigenvalue lies outside those of the whole Hessian, and the traces of blocks that share no parameter add up.",
-        sentence(datasets, "data", "Data: {}."),
-    )
+def _top_of_layers(dataset: xr.Dataset) -> Any:
+    return np.nan_to_num(dataset["layer_eigenvalue"].sel(end="top").isel(rank=0).to_numpy(), nan=-np.inf)
 
 
-def gauss_newton_split(datasets: Sequence[xr.Dataset]) -> str:
-    return joined(
-        "The Hessian H and its Gauss-Newton part G along the leading eigenvectors v of H. Left: the curvature of "
-        "each along v. Right: their ratio, 1 where G is all of H.",
-        sentence(datasets, "data", "Data: {}."),
-    )
+def gauss_newton_split(datasets: Datasets) -> Told:
+    return {
+        "caption": "The curvature of the Hessian H and of its Gauss-Newton part G along the leading eigenvectors v of "
+        "H (left), and their ratio, 1 where G is all of H (right).",
+        "how": "Products with H and with G at the eigenvectors, traces and norms from random probes.",
+        "pitfall": "Along other directions than the leading ones the rest H − G can be a larger part.",
+        "method": sentences(
+            "Traces and norms are given ± one standard error over the probes where they were estimated.",
+            sentence(datasets, "trace_method", "Trace of H, {}."),
+            sentence(datasets, "trace_method_gauss_newton", "Trace of G, {}."),
+            *_reasons(datasets, "trace_reason", "the trace of H"),
+            *_reasons(datasets, "trace_reason_gauss_newton", "the trace of G"),
+            sentence(datasets, "probes", "Probes: {}.", count),
+            sentence(datasets, "seed", "Seed: {}."),
+            sentence(datasets, "data", "Data: {}."),
+        ),
+        "alt": f"The cosine of H and G is {each(datasets, [value(dataset, 'cosine') for dataset in datasets])}.",
+    }
 
 
-def gauss_newton_table(datasets: Sequence[xr.Dataset]) -> str:
-    return joined(
-        "The Hessian H, its Gauss-Newton part G and the rest R = H − G: traces, Frobenius norms, and the cosine of H "
-        "and G, their Frobenius inner product over the product of the norms; ± one standard error over the probes "
-        "where it was estimated.",
-        sentence(datasets, "trace_method", "Trace of H, {}."),
-        sentence(datasets, "trace_method_gauss_newton", "Trace of G, {}."),
-        sentence(datasets, "products", "Products: {}.", count),
-        sentence(datasets, "seed", "Seed: {}."),
-    )
+def gabdullin(datasets: Datasets) -> Told:
+    last = [value(dataset, "r_e", step=dataset.sizes["step"] - 1) for dataset in datasets]
+    return {
+        "caption": "Gabdullin's criteria, small where the spectrum is mainly positive, against the number of Lanczos "
+        "steps, ± one standard error over the probes.",
+        "how": "Nodes and weights of stochastic Lanczos quadrature.",
+        "pitfall": "The author's exponent n = 0.5 makes the criterion depend on the number of steps, so it is compared "
+        f"at equal steps only; for n = 1 it estimates a property of the {matrix(datasets[0])}.",
+        "method": sentences(
+            "The criteria are the ratio of negative to positive nodes, each times its weight and to the power n, and "
+            "the ratio of the outermost negative to the largest eigenvalue, all of the quadrature's nodes.",
+            *quadrature(datasets),
+            sentence(datasets, "data", "Data: {}."),
+        ),
+        "alt": f"The ratio r_e after the last step is {each(datasets, last)}.",
+    }
 
 
-def gabdullin(datasets: Sequence[xr.Dataset]) -> str:
-    return joined(
-        "Gabdullin's criteria, small where the spectrum is mainly positive, against the number of Lanczos steps: the "
-        "ratio of negative to positive nodes, each times its weight and to the power n, for n = 1 and for the author's "
-        "n = 0.5, and the ratio of the outermost negative to the largest eigenvalue, all of the quadrature's nodes. "
-        f"For n = 1 it estimates a property of the {matrix(datasets[0])}; for n = 0.5 it also depends on the number of "
-        "steps, so it is compared at equal steps only. Bands: ± one standard error over the probes.",
-        quadrature(datasets),
-        sentence(datasets, "data", "Data: {}."),
-    )
+def power_iteration(datasets: Datasets, spectra: Datasets) -> Told:
+    certified = [plus_minus(*outermost(dataset)[:2]) for dataset in spectra]
+    against = f", against {each(spectra, certified)} by Lanczos" if certified else ""
+    last = listed([f"{number(float(d['eigenvalue'][-1]), 3)} ({batches(d)})" for d in datasets])
+    dashed = " Dashed is the largest eigenvalue by Lanczos, with its residual and one standard error as a band."
+    return {
+        "caption": "Rayleigh quotients of power iteration, on one fixed batch or on another batch at each "
+        f"product.{dashed if spectra else ''}",
+        "how": "Repeated products with the Hessian and normalisation.",
+        "pitfall": "Power iteration carries no error and, on changing batches, converges to nothing; it is a baseline.",
+        "method": sentences(
+            sentence(datasets, "batch_size", "Batch size: {}."),
+            sentence(spectra, "data", "Data of the Lanczos run: {}."),
+        ),
+        "alt": f"Power iteration ends at {last}{against}.",
+    }
 
 
-def power_iteration(datasets: Sequence[xr.Dataset], spectra: Sequence[xr.Dataset]) -> str:
-    dashed = "Dashed: the largest eigenvalue by Lanczos, with its residual and one standard error as a band."
-    return joined(
-        "Rayleigh quotients of power iteration, on one fixed batch or on another batch at each product; kept as a "
-        "baseline, since it carries no error.",
-        dashed if spectra else "",
-        sentence(datasets, "batch_size", "Batch size: {}."),
-        sentence(spectra, "data", "Data of the Lanczos run: {}."),
-    )
+def outermost(dataset: xr.Dataset, end: str = "top") -> tuple[float, float, float]:
+    """The outermost eigenvalue of one end, its data-sampling standard error (or NaN) and its residual."""
+    first = dataset.sel(end=end).isel(rank=0)
+    return float(first["eigenvalue"]), float(first["eigenvalue_stderr"]), float(first["residual"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scipy import stats
 
 from lossatlas.curvature.show import SPECTRUM
-from lossatlas.curvature.show.captions import matrix, restricted
+from lossatlas.curvature.show.captions import matrix, outermost, restricted
 from lossatlas.results.claim import LEVEL, UNKNOWN, Claim, Interval
 from lossatlas.results.groups import alike, by_network
 from lossatlas.results.provenance import Provenance
@@ -58,7 +58,7 @@ def _at_the_point(dataset: xr.Dataset) -> str:
 
 def no_negative_curvature(dataset: xr.Dataset) -> Claim:
     """Whether the smallest Hessian eigenvalue is above 0: [lambda - residual, lambda + residual]."""
-    value, _, residual = eigenvalue(dataset, "bottom")
+    value, _, residual = outermost(dataset, "bottom")
     return Claim(
         hypothesis=f"The {_at_the_point(dataset)} has no negative eigenvalue",
         statistic="smallest eigenvalue, threshold 0",
@@ -96,7 +96,7 @@ def sharpness_difference(a: xr.Dataset, b: xr.Dataset) -> Claim:
 
     Undecided where the data-sampling error is not known, as on a single batch.
     """
-    (first, error_a, residual_a), (second, error_b, residual_b) = eigenvalue(a, "top"), eigenvalue(b, "top")
+    (first, error_a, residual_a), (second, error_b, residual_b) = outermost(a), outermost(b)
     value, stderr = abs(first - second), math.hypot(error_a, error_b)
     names = f"{Provenance.of(a).subject} and {Provenance.of(b).who}"
     return Claim(
@@ -153,9 +153,3 @@ def _share_of_the_rest(dataset: xr.Dataset) -> tuple[float, Interval]:
 def _bounds(dataset: xr.Dataset, name: str, quantile: float) -> Interval:
     value, half = scalar(dataset, name), quantile * scalar(dataset, f"{name}_stderr")
     return value - half, value + half
-
-
-def eigenvalue(dataset: xr.Dataset, end: str) -> tuple[float, float, float]:
-    """The outermost eigenvalue of one end, its data-sampling standard error (or NaN) and its residual."""
-    first = dataset.sel(end=end).isel(rank=0)
-    return float(first["eigenvalue"]), float(first["eigenvalue_stderr"]), float(first["residual"])

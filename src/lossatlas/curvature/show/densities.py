@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from lossatlas.curvature.show.captions import matrix
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.scales import Scale
-from lossatlas.drawing.style import BLUE, GREY, VERMILLION, WIDTH, labels, legend_above, styled
+from lossatlas.drawing.style import BLUE, GREY, VERMILLION, labels, legend_above, panels, styled
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from lossatlas.drawing.style import FloatArray
@@ -33,8 +33,11 @@ def spectral_density(*datasets: xr.Dataset) -> Figure:
     Bands: 95 % intervals. Markers and stems: the eigenvalues known one by one, each with mass 1/n.
     """
     rows = len(datasets)
-    figure = Figure(figsize=(WIDTH, 0.5 + 2.3 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False, sharex="col", sharey="col")
+    figure, every = panels(2 * rows, height=2.8, across=2)
+    grid: Any = np.array(every, dtype=object).reshape(rows, 2)
+    for k, panel in enumerate(every[2:]):
+        panel.sharex(every[k % 2])
+        panel.sharey(every[k % 2])
     for (left, right), dataset, label in zip(grid, datasets, labels(datasets), strict=True):
         _density(left, dataset)
         _histogram(right, dataset)
@@ -42,7 +45,6 @@ def spectral_density(*datasets: xr.Dataset) -> Figure:
         right.set(ylabel="share of eigenvalues in a bin", title=label)
         for panel in (left, right):
             panel.set_xlabel(rf"eigenvalue $\lambda$ of the {matrix(dataset)}")
-            panel.xaxis.set_tick_params(labelbottom=True)
     _shared_scales(grid, datasets)
     legend_above(figure, grid[0][0])
     return figure
@@ -90,7 +92,7 @@ def _middle(left: FloatArray, right: FloatArray) -> FloatArray:
 def _shared_scales(grid: NDArray[np.object_], datasets: tuple[xr.Dataset, ...]) -> None:
     """Both columns down to half of what one eigenvalue is; bins on a scale that is logarithmic on either side of 0."""
     highest = max(float(dataset["density"].max()) for dataset in datasets)
-    grid[0, 0].set_ylim(min(_one_in_density(d, highest) for d in datasets) / 2, 2 * highest)
+    grid[0, 0].set_ylim(min(one_in_density(d, highest) for d in datasets) / 2, 2 * highest)
     shares = np.concatenate([np.append(values(d, "histogram"), _one(d)) for d in datasets])
     grid[0, 1].set_ylim(shares[shares > 0].min() / 2, 1)
     _magnitude_axis(list(grid[:, 1]), datasets)
@@ -121,7 +123,7 @@ def _one(dataset: xr.Dataset) -> float:
     return 1 / float(dataset.attrs["n_parameters"])
 
 
-def _one_in_density(dataset: xr.Dataset, highest: float) -> float:
+def one_in_density(dataset: xr.Dataset, highest: float) -> float:
     """The height of one eigenvalue under the smoothing kernel."""
     height = _one(dataset) / (float(dataset.attrs["smoothing"]) * np.sqrt(2 * np.pi))
     return max(float(height), DEEPEST * highest)

@@ -27,19 +27,18 @@ Datasets = Sequence["xr.Dataset"]
 def spectra(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A group for each data set and choice of parameters, all of them first."""
     for group in alike(sorted(datasets, key=restricted), "data", "parameters"):
-        ends = Picture("spectrum", partial(spectrum, *group), captions.spectrum(group))
-        numbers = (*tables.scalar_tables(group), *map(tables.eigenvalue_table, group))
-        yield FigureGroup(tuple(group), (ends, *_beyond_the_ends(group)), numbers)
+        ends = Picture("spectrum", partial(spectrum, *group), **captions.spectrum(group))
+        yield FigureGroup(tuple(group), (ends, *_beyond_the_ends(group)), tuple(map(tables.eigenvalue_table, group)))
 
 
 def _beyond_the_ends(group: Datasets) -> Iterator[Picture]:
     """The other figures, each of the Datasets that have what it draws."""
     if dense := _having(group, "density"):
-        yield Picture("density", partial(spectral_density, *dense), captions.density(dense))
+        yield Picture("density", partial(spectral_density, *dense), **captions.density(dense))
     if grown := _having(group, "trend_eigenvalue"):
-        yield Picture("trend", partial(trend, *grown), captions.trend(grown), 1.0 if len(grown) > 1 else 0.7)
+        yield Picture("trend", partial(trend, *grown), **captions.trend(grown), width=1.0 if len(grown) > 1 else 0.7)
     if layered := _having(group, "layer_eigenvalue"):
-        yield Picture("layers", partial(layers, *layered), captions.layers(layered))
+        yield Picture("layers", partial(layers, *layered), **captions.layers(layered))
 
 
 def _having(group: Datasets, name: str) -> list[xr.Dataset]:
@@ -49,23 +48,22 @@ def _having(group: Datasets, name: str) -> list[xr.Dataset]:
 def densities(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A group for each data set and each matrix."""
     for group in alike(datasets, "data", "matrix"):
-        picture = Picture("spectral-density", partial(spectral_density, *group), captions.density(group))
-        yield FigureGroup(tuple(group), (picture,), tuple(tables.scalar_tables(group)))
+        picture = Picture("spectral-density", partial(spectral_density, *group), **captions.density(group))
+        yield FigureGroup(tuple(group), (picture,))
 
 
 def splits(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A group for each data set."""
     for group in alike(datasets, "data"):
         draw = partial(gauss_newton_split, *group)
-        picture = Picture("gauss-newton", draw, captions.gauss_newton_split(group))
-        numbers = tuple(tables.split_table(group[j : j + 2]) for j in range(0, len(group), 2))
-        yield FigureGroup(tuple(group), (picture,), numbers)
+        picture = Picture("gauss-newton", draw, **captions.gauss_newton_split(group))
+        yield FigureGroup(tuple(group), (picture,))
 
 
 def criteria(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
     """A group for each data set and each matrix."""
     for group in alike(datasets, "data", "matrix"):
-        picture = Picture("gabdullin", partial(gabdullin, *group), captions.gabdullin(group))
+        picture = Picture("gabdullin", partial(gabdullin, *group), **captions.gabdullin(group))
         yield FigureGroup(tuple(group), (picture,))
 
 
@@ -75,5 +73,5 @@ def power(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
     whole = [spectrum for spectrum in catalogue.of(SPECTRUM) if not restricted(spectrum)]
     certified = tuple(spectrum for spectrum in whole if Provenance.of(spectrum).network in networks)
     draw = partial(power_iteration, *datasets, spectra=certified)
-    picture = Picture("power-iteration", draw, captions.power_iteration(datasets, certified), 0.8)
+    picture = Picture("power-iteration", draw, **captions.power_iteration(datasets, certified), width=0.8)
     yield FigureGroup(tuple(datasets), (picture,))

@@ -33,5 +33,6 @@ COMPARISON = Kind(
     ),
     figures=function_at("lossatlas.published.show.figures:figures"),
     numbers=function_at("lossatlas.published.show.figures:numbers"),
+    answers=function_at("lossatlas.published.show.figures:answers"),
 )
 KINDS = (COMPARISON,)

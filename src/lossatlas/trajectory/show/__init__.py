@@ -39,8 +39,10 @@ HISTORY = Kind(
         optional_attrs=(*OBJECTIVE, *COMMON, *_SETTINGS, "trajectory_fingerprint"),
     ),
     figures=function_at("lossatlas.trajectory.show.histories:figures"),
-    numbers=function_at("lossatlas.trajectory.show.histories:numbers"),
+    numbers=function_at("lossatlas.trajectory.show.numbers:of_history"),
     claims=function_at("lossatlas.trajectory.show.ranks:claims"),
+    answers=function_at("lossatlas.trajectory.show.answers:of_histories"),
+    panels=function_at("lossatlas.trajectory.show.panels:of_histories"),
     setup=function_at("lossatlas.trajectory.show.histories:setup"),
 )
 TRAJECTORY = Kind(
@@ -68,9 +70,11 @@ TRAJECTORY = Kind(
         optional_attrs=(*OBJECTIVE, *COMMON),
     ),
     figures=function_at("lossatlas.trajectory.show.trajectories:figures"),
-    numbers=function_at("lossatlas.trajectory.show.trajectories:numbers"),
+    numbers=function_at("lossatlas.trajectory.show.numbers:of_trajectory"),
     claims=function_at("lossatlas.trajectory.show.claims:claims"),
+    answers=function_at("lossatlas.trajectory.show.answers:of_trajectories"),
+    panels=function_at("lossatlas.trajectory.show.panels:of_trajectories"),
     theory=function_at("lossatlas.trajectory.show.theory:theory"),
     shows_instead=function_at("lossatlas.trajectory.show.trajectories:planes"),
 )
-KINDS = (HISTORY, TRAJECTORY)
+KINDS = (TRAJECTORY, HISTORY)  # the one that answers the chapter's question best comes first

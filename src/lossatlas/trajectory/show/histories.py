@@ -1,4 +1,4 @@
-"""The figure of a training history, its caption, tables, numbers, and rows of the set-up."""
+"""The figure of a training history, its tables, and rows of the set-up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from lossatlas.drawing.axes import each_step, log_if_wide, values
 from lossatlas.drawing.style import COLOURS, MARKERS, errors, labels, legend_above, panels, styled
 from lossatlas.results.blocks import FigureGroup, Picture, Table
-from lossatlas.results.captions import joined, sentence
 from lossatlas.results.groups import alike, distinct
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import number
 from lossatlas.results.values import value
+from lossatlas.trajectory.show import captions, generalisation
+from lossatlas.trajectory.show.reading import after_epochs, has_epochs, known
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,40 +30,11 @@ SETUP = {"optimizer": "optimiser", "batch_size": "batch size", "epochs": "epochs
 
 
 def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
-    """All histories with epochs in one figure, those of steps alone in another."""
+    """All histories with epochs in one figure, those of steps alone in another; then sharpness and test results."""
     for group in sorted(alike(datasets, also=has_epochs), key=lambda group: not has_epochs(group[0])):
-        picture = Picture("history", partial(history, *group), caption(group))
+        picture = Picture("history", partial(history, *group), **captions.history(group))
         yield FigureGroup(tuple(group), (picture,), tuple(table(each) for each in group if has_epochs(each)))
-
-
-def has_epochs(dataset: xr.Dataset) -> bool:
-    return bool(dataset.sizes.get("epoch"))
-
-
-def after_epochs(dataset: xr.Dataset, quantity: str) -> list[str]:
-    """``train_loss`` and ``test_loss``, for the quantity ``loss``: those that were measured after some epoch."""
-    names = (f"{split}_{quantity}" for split in ("train", "test"))
-    return [name for name in names if known(dataset, name, "epoch")]
-
-
-def known(dataset: xr.Dataset, name: str, dimension: str) -> bool:
-    """Whether the Dataset has the variable over this dimension with some value that is a number."""
-    return name in dataset and dataset[name].dims == (dimension,) and bool(dataset[name].notnull().any())
-
-
-def caption(datasets: Sequence[xr.Dataset]) -> str:
-    each_epoch = (
-        "; markers: the loss and the accuracy of the model after each epoch on the training data (open, dashed) and on "
-        "the test data (filled), ± one standard error"
-    )
-    return joined(
-        "Training. Faint lines: the loss and the gradient norm of single mini-batches (the gradient norm with its "
-        f"running mean){each_epoch if has_epochs(datasets[0]) else ''}.",
-        sentence(datasets, "optimizer", "Optimiser: {}."),
-        sentence(datasets, "batch_size", "Batch size: {}."),
-        sentence(datasets, "seed", "Seeds: {}."),
-        sentence(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
-    )
+    yield from generalisation.figures(datasets, catalogue)
 
 
 def table(dataset: xr.Dataset) -> Table:
@@ -82,29 +53,6 @@ def table(dataset: xr.Dataset) -> Table:
 
 def _train_first(name: str) -> bool:
     return not name.startswith("train")
-
-
-def numbers(dataset: xr.Dataset) -> Iterator[str]:
-    """What the last epoch left, and the median of what the mini-batches showed at the beginning and at the end."""
-    subject = Provenance.of(dataset).subject
-    names = [name for quantity in ("loss", "accuracy") for name in after_epochs(dataset, quantity)]
-    if names:
-        parts = [f"{name.replace('_', ' ')} {value(dataset, name, epoch=-1)}" for name in names]
-        yield f"{subject} after epoch {dataset['epoch'].to_numpy()[-1]:g}: {', '.join(parts)}."
-    steps = {"gradient_norm": "gradient norms"} if names else {"loss": "losses", "gradient_norm": "gradient norms"}
-    for name, plural in steps.items():
-        if known(dataset, name, "step"):
-            yield f"{subject}: {_medians(dataset, name, plural)}."
-
-
-def _medians(dataset: xr.Dataset, name: str, plural: str) -> str:
-    recorded = dataset[name].dropna("step").to_numpy()
-    tenth = max(len(recorded) // 10, 1)
-    first, last = np.median(recorded[:tenth]), np.median(recorded[-tenth:])
-    return (
-        f"the median of the mini-batch {plural} is {number(first, 3)} over the first tenth of the steps recorded and "
-        f"{number(last, 3)} over the last tenth"
-    )
 
 
 def setup(datasets: Sequence[xr.Dataset]) -> dict[str, str]:

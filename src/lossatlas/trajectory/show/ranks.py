@@ -1,9 +1,10 @@
-"""Claims on histories: an order of networks, by Kendall's rank correlation and its permutation test."""
+"""Claims on generalisation: an order of networks by Kendall's tau and its permutation test, or each network's gap."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from scipy import stats
 from lossatlas.curvature.show import SPECTRUM
 from lossatlas.results.claim import LEVEL, Claim
 from lossatlas.results.groups import alike, by_network
-from lossatlas.results.uncertainty import number
+from lossatlas.results.provenance import Provenance
+from lossatlas.results.uncertainty import normal_interval, number
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,20 +24,76 @@ if TYPE_CHECKING:
 TESTED = (("test_loss", "test loss", 1), ("test_accuracy", "test error", -1))
 
 
-def claims(histories: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Claim]:
-    """Over the networks with a spectrum on the same data and a test result: whether the sharper generalise worse."""
+@dataclass(frozen=True)
+class Compared:
+    """Networks with a spectrum on the same data and a test result: the label of each, its history, its spectrum."""
+
+    name: str  # of the test result in the histories
+    quantity: str
+    sign: int
+    networks: tuple[str, ...]
+    histories: tuple[xr.Dataset, ...]
+    spectra: tuple[xr.Dataset, ...]
+
+    @property
+    def sharpness(self) -> list[float]:
+        return [float(spectrum["eigenvalue"].sel(end="top")[0]) for spectrum in self.spectra]
+
+    @property
+    def test(self) -> list[float]:
+        """Rising the worse a network generalises."""
+        return [self.sign * last(history, self.name) for history in self.histories]
+
+
+def compared(histories: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Compared]:
+    """The networks to compare, two at least, for each data set of their spectra and each test result."""
     trained = by_network(histories)
-    for spectra in map(by_network, alike(catalogue.of(SPECTRUM), "data", "parameters")):
+    sharp = [spectrum for spectrum in catalogue.of(SPECTRUM) if "top" in spectrum["end"].to_numpy()]
+    for spectra in map(by_network, alike(sharp, "data", "parameters")):
         for name, quantity, sign in TESTED:
-            last = {network: sign * _last(trained[network], name) for network in spectra if network in trained}
-            tested = [network for network, value in last.items() if math.isfinite(value)]
-            if len(tested) > 1:
-                sharpness = [float(spectra[network]["eigenvalue"].sel(end="top")[0]) for network in tested]
-                ids = [found[network].attrs["id"] for found in (trained, spectra) for network in tested]
-                yield sharper_generalises_worse(sharpness, [last[network] for network in tested], quantity, ids)
+            found = [each for each in spectra if each in trained and math.isfinite(last(trained[each], name))]
+            if len(found) > 1:
+                of_each = [tuple(each[network] for network in found) for each in (trained, spectra)]
+                yield Compared(name, quantity, sign, tuple(found), *of_each)
 
 
-def _last(history: xr.Dataset, name: str) -> float:
+def claims(histories: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Claim]:
+    """Whether the sharper networks generalise worse; where no two can be compared, each network's own gap."""
+    found = [rank_claim(each) for each in compared(histories, catalogue)]
+    yield from found or [generalisation_gap(history) for history in histories if has_gap(history)]
+
+
+def rank_claim(found: Compared) -> Claim:
+    ids = [dataset.attrs["id"] for dataset in (*found.histories, *found.spectra)]
+    return sharper_generalises_worse(found.sharpness, found.test, found.quantity, ids)
+
+
+def has_gap(history: xr.Dataset) -> bool:
+    """Whether both losses are known after the last epoch."""
+    return all(math.isfinite(last(history, f"{split}_loss")) for split in ("train", "test"))
+
+
+def gap(history: xr.Dataset) -> tuple[float, float]:
+    """The test loss minus the training loss after the last epoch, and its standard error (NaN where unknown)."""
+    stderr = math.hypot(*(last(history, f"{split}_loss_stderr") for split in ("train", "test")))
+    return last(history, "test_loss") - last(history, "train_loss"), stderr
+
+
+def generalisation_gap(history: xr.Dataset) -> Claim:
+    """Whether the loss is higher on the test data than on the training data."""
+    value, stderr = gap(history)
+    of = Provenance.of(history)
+    return Claim(
+        hypothesis=f"The loss of {of.who} is higher on the test data than on the training data",
+        statistic="test loss minus training loss after the last epoch, threshold 0",
+        value=value,
+        interval=normal_interval(value, stderr),
+        detail="The errors of both losses are added as if independent. One run of training.",
+        datasets=(history.attrs["id"],),
+    )
+
+
+def last(history: xr.Dataset, name: str) -> float:
     """The value after the last epoch; NaN where it was not measured."""
     measured = name in history and history[name].dims == ("epoch",) and history.sizes["epoch"]
     return float(history[name][-1]) if measured else math.nan
@@ -54,7 +112,7 @@ def sharper_generalises_worse(
     <Verdict.UNDECIDED: 'undecided'>
     """
     n = len(sharpness)
-    tau, p, unrejected = _kendall(np.asarray(sharpness, float), np.asarray(test, float))
+    tau, p, unrejected = kendall(np.asarray(sharpness, float), np.asarray(test, float))
     bounds = (max(-1.0, tau - unrejected), min(1.0, tau + unrejected))
     least = min(1.0, 2 / math.factorial(n))
     why = (
@@ -75,7 +133,7 @@ def sharper_generalises_worse(
     )
 
 
-def _kendall(x: Any, y: Any) -> tuple[float, float, float]:
+def kendall(x: Any, y: Any) -> tuple[float, float, float]:
     """Kendall's tau-b, its exact two-sided p-value, and the largest |tau| with a p-value above 0.05 (2 if all have)."""
     tied = len(set(x.tolist())) < len(x) or len(set(y.tolist())) < len(y)
     if tied:
