@@ -105,7 +105,11 @@ def round_levels(low: float, high: float, most: int = 9) -> list[float]:
         if len(levels) <= (5 if len(digits) == 6 else most):
             break
     if len(levels) < 2:
-        levels = [float(f"{level:.6g}") for level in MaxNLocator(4).tick_values(low, high) if low < level < high]
+        levels = [
+            float(f"{level:.6g}")
+            for level in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+            if low < level < high
+        ]
     return levels
 
 
