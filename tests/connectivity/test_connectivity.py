@@ -75,7 +75,12 @@ def test_the_numbers_are_those_of_each_part_by_itself(name, tmp_path):
     bends, ends = curve.curve.points[1:-1], {"first network": line.a, "second network": line.b}
     for result, other, third, marks in (
         ("connectivity_plane", "polygonal chain", bends[1], {"bend 1": bends[0], "bend 2": bends[1]}),
-        ("connectivity_plane_aligned", "line after alignment", aligned.point, {"second network, aligned": aligned.point}),
+        (
+            "connectivity_plane_aligned",
+            "line after alignment",
+            aligned.point,
+            {"second network, aligned": aligned.point},
+        ),
     ):
         shown = {"line": line, other: paths[other]}
         plane = la.connectivity_plane(o, shown, ends | marks, third, steps=4, progress=False)

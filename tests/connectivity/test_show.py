@@ -27,15 +27,21 @@ def names(*datasets: xr.Dataset) -> list[str]:
 
 
 def caption(*datasets: xr.Dataset) -> str:
-    return groups(*datasets)[0].pictures[0].caption
+    """Everything that is said of the first picture."""
+    picture = groups(*datasets)[0].pictures[0]
+    return " ".join((picture.caption, picture.how, picture.pitfall, *picture.method))
 
 
 def tables(*datasets: xr.Dataset) -> tuple[Table, ...]:
     return groups(*datasets)[0].tables
 
 
-def numbers(dataset: xr.Dataset) -> list[str]:
-    return list(kind_of(dataset).numbers(dataset))
+def numbers(dataset: xr.Dataset) -> dict[str, str]:
+    """Name -> text, of one subject."""
+    found = list(kind_of(dataset).numbers(dataset))
+    assert len({number.of for number in found}) == 1
+    assert len({number.name for number in found}) == len(found)
+    return {number.name: number.text for number in found}
 
 
 def unbounded(dataset: xr.Dataset) -> xr.Dataset:
@@ -64,15 +70,15 @@ def test_a_pair_with_labels_is_named():
     assert "between networks A and B." in caption(labelled)
     assert "between the two networks." in caption(measured.barrier())
     assert "between the two networks." in caption(measured.barrier().assign_attrs(network="A"))  # the objective's only
+    assert next(iter(kind_of(labelled).numbers(labelled))).of == "A–B line, test"
 
 
-def test_the_tables_give_every_height_with_its_interval_the_line_first():
-    heights, definitions = tables(*measured.barriers()[::-1])
-    assert [row[0] for row in heights.rows] == [name for name in measured.PATHS for _ in range(2)]
-    assert "with their 95 % bootstrap interval" in heights.caption
+def test_the_numbers_and_the_table_give_every_height_with_its_interval():
     dataset = measured.barrier("Bezier curve").assign(barrier=1.52, barrier_low=1.478, barrier_high=1.562)
-    heights, definitions = tables(dataset)
-    assert heights.rows[0][2] == "1.520 [1.478, 1.562]"
+    assert numbers(dataset.assign(length_ratio=1.24)) | {"at t": ""} == numbers(dataset) | {
+        "barrier of the loss": "1.520 [1.478, 1.562]", "at t": "", "length / line's": "1.24",
+    }  # fmt: skip
+    (definitions,) = tables(dataset)
     found = [float(cell.split(" ")[0]) for cell in definitions.rows[1][1:4]]
     np.testing.assert_allclose(
         found, dataset["height_error"].sel(definition=["entezari", "frankle", "draxler"]), atol=6e-3
@@ -82,26 +88,18 @@ def test_the_tables_give_every_height_with_its_interval_the_line_first():
 
 def test_a_barrier_without_a_bootstrap_is_printed_with_its_standard_error():
     dataset = unbounded(measured.barrier()).assign(barrier=1.52, barrier_stderr=0.022, t_max=0.47)
-    assert "the barrier of the loss is 1.520 ± 0.022 at t = 0.47;" in numbers(dataset)[0]
-    heights, definitions = tables(dataset)
-    assert "± one standard error" in heights.caption
+    assert numbers(dataset)["barrier of the loss"] == "1.520 ± 0.022"
+    assert numbers(dataset)["at t"] == "0.47"
+    assert "Highest loss: Line, test" in caption(dataset)
+    (definitions,) = tables(dataset)
     assert "[" not in "".join(cell for row in definitions.rows for cell in row)
     assert "bootstrap" not in caption(dataset)
 
 
-def test_the_numbers_of_a_barrier_name_its_path_height_and_place_and_judge_nothing():
-    curve = measured.barrier("Bezier curve").assign(barrier=0.012, barrier_low=0.006, barrier_high=0.019)
-    (sentence,) = numbers(curve.assign(length_ratio=1.24))
-    assert sentence.startswith("On digits test, Bezier curve: the barrier of the loss is 0.012 [0.006, 0.019] at t")
-    assert "its length is 1.24 times that of the straight line" in sentence
-    assert not any(word in sentence.lower() for word in ("verdict", "connected", "below"))
-    (sentence,) = numbers(measured.barrier())
-    assert "times that of the straight line" not in sentence
-
-
 def test_why_a_maximum_was_not_refined_is_said():
     unrefined = measured.barrier().assign_attrs(refined=0, refinement_note="40 further points do not suffice")
-    assert numbers(unrefined)[1] == "Refinement about the maximum: 40 further points do not suffice."
+    assert "No refinement about the maximum (Line, test): 40 further points do not suffice." in caption(unrefined)
+    assert "No refinement" not in caption(measured.barrier())
 
 
 def test_the_resolution_of_several_maxima_is_that_of_the_one_known_least():
@@ -117,17 +115,15 @@ def test_the_resolution_of_several_maxima_is_that_of_the_one_known_least():
 def test_the_share_of_units_moved_counts_units_and_not_groups():
     dataset = of("alignment").assign(moved=("group", [1.0, 0.0]), deviation=3.1e-7)
     dataset = dataset.assign(similarity_before=0.061, similarity_after=0.402)
-    sentences = numbers(
-        dataset.assign_attrs(seconds=2.0, seconds_assignment=0.5, start="activations", pinned="fc: unknown")
-    )
-    text = " ".join(sentences)
-    assert "The permutation moves 57.1 % of the 28 units, in 2 groups that move together." in text  # 16 of 28
-    assert "from 0.061 to 0.402" in text
-    assert "3.1×10⁻⁷ at most" in text
-    assert "kept: activations." in text
-    assert "the assignment solver had 25.0 %" in text
-    assert sentences[-1] == "Not permuted: fc: unknown."
-    assert "Not permuted" not in " ".join(numbers(of("alignment")))
+    dataset = dataset.assign_attrs(seconds=2.0, seconds_assignment=0.5, start="activations", pinned="fc: unknown")
+    found = numbers(dataset)
+    assert found["hidden units that change place"] == "57.1 % of 28"  # 16 of 28
+    assert found["cosine of the weights"] == "0.061 before alignment, 0.402 after"
+    assert found["largest change of an output"] == "3.1×10⁻⁷, relative"
+    assert found["not permuted"] == "fc: unknown"
+    assert "kept: activations." in caption(dataset)
+    assert "the assignment solver had 25.0 %" in caption(dataset)
+    assert "not permuted" not in numbers(of("alignment"))
 
 
 def test_the_groups_of_a_small_network_are_a_table_and_those_of_a_deep_one_a_figure_only():
@@ -140,22 +136,19 @@ def test_the_numbers_of_a_connection_give_the_mean_of_the_first_and_the_last_epo
     dataset = of("connection").isel(step=slice(0, 8), epoch=[0, 1])
     dataset["loss"][:] = [1.0, 2.0, 3.0, 6.0, 1.0, 1.0, 1.0, 2.0]
     dataset["epoch_loss"][:] = [3.0, 1.25]
-    (sentence,) = numbers(dataset)
-    assert "is 3.0 ± 1.1 over the first epoch and 1.25 ± 0.25 over the last of 2." in sentence  # sqrt(14/3)/2, 0.5/2
+    assert list(numbers(dataset).values()) == ["3.0 ± 1.1", "1.25 ± 0.25", "2"]  # sqrt(14/3)/2, 0.5/2
 
 
-def test_the_numbers_of_instability_read_off_the_first_and_the_last_k_and_judge_nothing():
+def test_the_numbers_of_instability_read_off_the_first_and_the_last_k():
     dataset = measured.instability()
-    sentences = numbers(dataset.isel(k=[2, 0, 1]))
-    assert sentences == numbers(dataset)
+    found = numbers(dataset.isel(k=[2, 0, 1]))
+    assert found == numbers(dataset)
     mean = float(dataset["barrier_error"][0].mean())
-    assert sentences[0].startswith(
-        f"Runs that share their first 0 of 18 steps: barrier of the error {mean:.4g} (2 pairs, "
-    )
-    assert sentences[1].startswith("Runs that share their first 18 of 18 steps: barrier of the error 0 (2 pairs, ")
-    assert len(sentences) == 2
+    assert float(found["barrier of the error after 0 shared steps"].split(" ")[0]) == pytest.approx(mean, abs=5e-3)
+    assert found["barrier of the error after 18 shared steps"] == "0 [0, 0]"
+    assert found["pairs of runs"] == "2"
     of_loss = dataset.drop_vars([name for name in dataset if "error" in str(name)])
-    assert all("barrier of the loss" in sentence for sentence in numbers(of_loss))
+    assert next(iter(numbers(of_loss))) == "barrier of the loss after 0 shared steps"
 
 
 def test_the_table_of_instability_holds_the_mean_and_the_widest_interval_over_the_pairs():
@@ -167,35 +160,39 @@ def test_the_table_of_instability_holds_the_mean_and_the_widest_interval_over_th
     assert rows[0][2] == "0.43 [0.36, 0.51]"
 
 
-def test_the_plane_of_the_paths_is_two_pictures_and_its_numbers_are_no_center():
-    (group,) = groups(of("connectivity_plane"))
-    assert [picture.name for picture in group.pictures] == ["paths-plane", "paths-plane-3d"]
-    assert group.pictures[1].interactive is not None
+def test_the_planes_of_the_paths_are_one_picture_and_a_view_and_their_numbers_are_no_center():
+    planes = [of("connectivity_plane_aligned"), of("connectivity_plane")]
+    (group,) = groups(*planes)
+    assert [picture.name for picture in group.pictures] == ["paths-plane", "paths-plane-3d", "paths-plane-3d"]
+    assert group.pictures[0].lead
+    assert "through the curve's bend and through the second network aligned" in group.pictures[0].caption
     far = of("connectivity_plane")
     far["path_off_plane"][:] = [[0.0] * 61, [12.5] * 61]
-    sentences = numbers(far)
-    assert "Greatest distance of the paths from the plane: line 0; Bezier curve 12." in sentences
-    assert not any("alpha = " in sentence for sentence in sentences)
+    assert numbers(far)["Bezier curve, greatest distance from the plane"] == "12"
+    assert "line, greatest distance from the plane" not in numbers(far)
+    assert float(numbers(far)["highest loss on the grid"]) == pytest.approx(float(far["loss"].max()), rel=1e-3)
 
 
 def test_repair_says_what_it_changed_and_what_it_left():
     dataset = measured.repair().assign(sd_ratio_before=("layer", [0.61, 0.83]), sd_ratio_after=("layer", [1.0, np.nan]))
-    sentences = numbers(dataset.assign_attrs(skipped="fc3 keeps its units in order"))
-    assert "2 layers with 28 units in the mean of the networks with weights 0.25, 0.75" in sentences[0]
-    assert "is 0.61 to 0.83 before REPAIR and 1 after it." in sentences[0]
-    assert sentences[1] == "Not corrected: fc3 keeps its units in order."
+    dataset = dataset.assign_attrs(skipped="fc3 keeps its units in order")
+    assert list(numbers(dataset).values()) == ["0.61 to 0.83", "1", "2, with 28 units", "fc3 keeps its units in order"]
+    assert next(iter(kind_of(dataset).numbers(dataset))).of == "Mean with weights 0.25, 0.75"
     assert tables(dataset)[0].rows == (("fc1", "16", "0.61", "1"), ("fc2", "12", "0.83", "–"))
 
 
 @pytest.mark.parametrize(
     ("made", "parts"),
     [
-        (measured.barrier, ("straight line between the end losses", "± 1.96 standard errors", "paired bootstrap")),
+        (
+            measured.barrier,
+            ("straight line between the end losses", "± 1.96 standard errors", "paired bootstrap", "more about"),
+        ),
         (lambda: measured.barrier("Bezier curve"), ("Loss and error on the path between",)),
         (lambda: of("connection"), ("Bends: 1.", "0.03, decreasing", "Batch size: 50.", "Curve: Bezier.")),
-        (lambda: of("alignment"), ("Ainsworth et al. 2023", "problems solved: ", "Sweeps")),
+        (lambda: of("alignment"), ("Ainsworth et al. 2023", "problems solved: ", "Sweeps", "local optima")),
         (lambda: of("connectivity_plane"), ("orthogonal: distances", "through three points", "dashed")),
-        (measured.instability, ("mean of the ends (Frankle", "Line: the mean over the pairs", "Draws: 200.")),
+        (measured.instability, ("mean of the ends (Frankle", "line: their mean", "Draws of the bootstrap: 200.")),
         (measured.repair, ("Jordan et al. 2023", "Weights of the networks: 0.25, 0.75.")),
     ],
 )

@@ -88,12 +88,15 @@ def _details(
     sections: list[Block] = []
     elsewhere = set(map(id, shown))
     for title, members in groupby(parts, key=lambda part: part[0]):
-        every: list[Block] = [block for _, group in members for block in (*group.pictures, *group.tables)]
-        blocks = [block for block in every if id(block) not in elsewhere]
+        blocks = [block for _, group in members for block in _blocks(group) if id(block) not in elsewhere]
         sections += [Section(title, f"{anchor}-{_slug(title)}", tuple(blocks))] if blocks else []
     tables: list[Block] = [number_table(each) for each in numbers]
     sections += [Section("Numbers", f"{anchor}-numbers", tuple(tables))] if tables else []
     return Section(question, f"{anchor}-details", tuple(sections)) if sections else None
+
+
+def _blocks(group: FigureGroup) -> tuple[Block, ...]:
+    return (*group.pictures, *group.tables)
 
 
 def number_table(numbers: Iterable[Number], most: int | None = None) -> Table:

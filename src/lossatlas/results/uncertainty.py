@@ -86,8 +86,12 @@ def interval(bounds: tuple[float, float]) -> str:
 def with_interval(value: float, bounds: tuple[float, float]) -> str:
     """A value and its interval, all to the second digit of the interval's width; the value alone where it has none.
 
+    An end that is not 0 is not printed as 0, since a verdict may hang on it.
+
     >>> with_interval(1.52, (1.50351, 1.53649)), with_interval(0.25, (float("nan"), 1.0))
     ('1.520 [1.504, 1.536]', '0.25')
+    >>> with_interval(0.051, (0.0031, 0.158))
+    '0.051 [0.003, 0.158]'
     """
     low, high = bounds
     if not all(map(math.isfinite, (value, low, high))):
@@ -96,5 +100,6 @@ def with_interval(value: float, bounds: tuple[float, float]) -> str:
     if width < 1e-6 or largest >= 1e5:
         return f"{number(value)} [{number(low)}, {number(high)}]"
     decimals = max(1 - math.floor(math.log10(width)), 0)
+    decimals += any(end and round(end, decimals) == 0 for end in bounds)
     value, low, high = (round(each, decimals) + 0.0 for each in (value, low, high))  # + 0.0: no minus before a zero
     return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−")

@@ -61,11 +61,10 @@ def _heights(paths: Sequence[xr.Dataset]) -> str:
     """The barrier of each path on the decisive data, the line first."""
     first, *others = paths
     name = "straight line" if path(first) == "line" else path(first)
-    left = "; ".join(
-        f"{_on(dataset)} {_loss(dataset)}{' is left' if k == 0 else ''}" for k, dataset in enumerate(others)
-    )
+    left = [f"{_on(dataset)} {_loss(dataset)}" for dataset in others]
+    left[:1] = [f"{each} is left" for each in left[:1]]
     crossed = f"On the {examples(first)}, the {name} between {pair([first])} {_crosses(first)}"
-    return f"{'; '.join(filter(None, (crossed, left)))}."
+    return f"{'; '.join(filter(None, (crossed, ', and '.join(left))))}."
 
 
 def _on(dataset: xr.Dataset) -> str:

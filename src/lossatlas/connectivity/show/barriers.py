@@ -51,10 +51,15 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
             caption(group),
             how=_how(group),
             pitfall=PITFALL,
-            method=told(BANDS, *intervals(group), resolution(group), *_unrefined(group), *basis(group)),
+            method=_method(group),
             alt=_alt(group),
         )
         yield FigureGroup(tuple(group), (picture,), (heights_table(group),))
+
+
+def _method(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
+    places = (_highest(datasets), _highest_error(datasets), resolution(datasets), *_unrefined(datasets))
+    return told(BANDS, *intervals(datasets), *places, *basis(datasets))
 
 
 def between_the_same(datasets: Sequence[xr.Dataset]) -> Iterator[list[xr.Dataset]]:
@@ -140,16 +145,30 @@ def _heights(dataset: xr.Dataset, name: str) -> Iterator[str]:
 
 
 def numbers(dataset: xr.Dataset) -> Iterator[Number]:
-    """The barrier of the loss and of the error, where the loss is highest and how high, and the length of the path."""
+    """The barrier of the loss and of the error, where the loss is highest, and the length of the path."""
     of = column(dataset)
     yield Number("barrier of the loss", height(dataset, "barrier"), of)
     if "barrier_error" in dataset:
         yield Number("barrier of the error", height(dataset, "barrier_error"), of)
-    yield Number("highest loss", value(dataset, "highest_loss"), of)
-    yield Number("at t", _place(dataset, "t_max"), of)
-    yield Number("length, of the line's", number(scalar(dataset, "length_ratio"), 3), of)
-    if judged_by(dataset) == "error":
-        yield Number("highest error at t", _place(dataset, "t_max_error"), of)
+    yield Number("at t", number(scalar(dataset, "t_max"), 3), of)
+    yield Number("length / line's", number(scalar(dataset, "length_ratio"), 3), of)
+
+
+def _highest(datasets: Sequence[xr.Dataset]) -> str:
+    """How high the loss is and where, on every path."""
+    told = (
+        f"{column(dataset)} {value(dataset, 'highest_loss')} at t = {_place(dataset, 't_max')}" for dataset in datasets
+    )
+    return f"Highest loss: {'; '.join(told)}."
+
+
+def _highest_error(datasets: Sequence[xr.Dataset]) -> str:
+    told = [
+        f"{column(dataset)} t = {_place(dataset, 't_max_error')}"
+        for dataset in datasets
+        if "barrier_error" in dataset and judged_by(dataset) == "error"
+    ]
+    return f"Where the error is highest: {'; '.join(told)}." if told else ""
 
 
 def _place(dataset: xr.Dataset, name: str) -> str:

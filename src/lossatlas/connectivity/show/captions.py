@@ -26,6 +26,9 @@ DEFINITIONS = {
 }
 
 
+SHORT = {"line after alignment": "aligned line"}
+
+
 def path(dataset: xr.Dataset) -> str:
     """What the path is called: "line", "line after alignment", "Bezier curve"."""
     return str(dataset.attrs["path"])
@@ -51,10 +54,11 @@ def examples(dataset: xr.Dataset) -> str:
 
 
 def column(dataset: xr.Dataset) -> str:
-    """Of which path on which data the numbers are, shortly: "A and B, line, train"."""
-    label = Provenance.of(dataset).network or ""
+    """Of which path on which data the numbers are, shortly: "A–B aligned line, train"."""
+    first, between, second = (Provenance.of(dataset).network or "").partition(" and ")
+    name = SHORT.get(path(dataset), path(dataset))
     data = str(dataset.attrs.get("split", "")) or Provenance.of(dataset).short_data
-    return capitalised(", ".join([*([label] if " and " in label else []), path(dataset), data]))
+    return capitalised(f"{f'{first}–{second} ' if between else ''}{name}, {data}")
 
 
 def has_barriers(catalogue: Catalogue) -> bool:

@@ -120,40 +120,48 @@ def _of_stability(dataset: xr.Dataset) -> Answer:
     ordered = _in_order(dataset)
     claims = list(stability(ordered))
     unstable = [row for row, claim in enumerate(claims) if claim.verdict is not Verdict.SUPPORTED]
-    row = unstable[-1] + 1 if unstable else 0
-    stable = row < len(claims)
-    row = min(row, len(claims) - 1)
-    k, height = _steps(ordered, row), _over_pairs(ordered, "barrier_error", row)
-    first = f"{_over_pairs(ordered, 'barrier_error', 0)} after {_steps(ordered, 0)}"
-    verdict = claims[row].verdict
-    if stable:
-        sentence = f"Runs that share {k} end linearly connected: the error barrier is {height}, and {first}."
-        short = f"The minimum is decided after {k}: two runs then end connected, with an error barrier of {height}."
-    elif verdict is Verdict.CONTRADICTED:
-        sentence = f"Runs that share {k} do not end linearly connected: their error barrier is {height}."
-        short = f"Not even {k} decide the minimum: the error barrier between two runs is {height}."
-    else:
-        sentence = f"Whether runs that share {k} end linearly connected is undecided: their error barrier is {height}."
-        short = f"From which step on two runs end connected is undecided: error barrier {height} after {k}."
-    return Answer(sentence, short, claims[row], f"stable after {k}", "largest error barrier", LIMIT)
+    row = min(unstable[-1] + 1 if unstable else 0, len(claims) - 1)
+    sentence, short = _outcome(ordered, row, claims[row].verdict)
+    return Answer(sentence, short, claims[row], f"stable {_after(ordered, row)}", "largest error barrier", LIMIT)
+
+
+def _outcome(ordered: xr.Dataset, row: int, verdict: Verdict) -> tuple[str, str]:
+    """In two sentences, the second a short one."""
+    after, height = _after(ordered, row), _over_pairs(ordered, "barrier_error", row)
+    if verdict is Verdict.SUPPORTED:
+        first = f", against {_over_pairs(ordered, 'barrier_error', 0)} {_after(ordered, 0)}" if row else ""
+        return (
+            f"Runs that part {after} end linearly connected: the error barrier is {height}{first}.",
+            f"The outcome is decided {after}: two runs then end connected, with an error barrier of {height}.",
+        )
+    if verdict is Verdict.CONTRADICTED:
+        return (
+            f"Runs that part {after} do not end linearly connected: their error barrier is {height}.",
+            f"The outcome is not decided {after}: the error barrier between two runs is {height}.",
+        )
+    return (
+        f"Whether runs that part {after} end linearly connected is undecided: their error barrier is {height}.",
+        f"When the outcome is decided cannot be told: error barrier {height} {after}.",
+    )
 
 
 def _of_loss(dataset: xr.Dataset) -> Answer:
     """Without errors there is no threshold: what the barrier of the loss does over k."""
     ordered = _in_order(dataset)
-    first, last = (f"{_over_pairs(ordered, 'barrier', row)} after {_steps(ordered, row)}" for row in (0, -1))
+    rows = dict.fromkeys((0, ordered.sizes["k"] - 1))
+    heights = " and ".join(f"{_over_pairs(ordered, 'barrier', row)} {_after(ordered, row)}" for row in rows)
     return Answer(
-        f"The loss barrier between runs that share their first steps is {first} and {last}.",
-        f"Runs that share their first steps end with a loss barrier of {first}, {last}.",
+        f"The loss barrier between runs that part is {heights}.",
+        f"Two runs end with a loss barrier of {heights}.",
         finding="barrier after shared steps",
         quantity="barrier of the loss",
         limit=LIMIT,
     )
 
 
-def _steps(ordered: xr.Dataset, row: int) -> str:
+def _after(ordered: xr.Dataset, row: int) -> str:
     k = int(ordered["k"][row])
-    return f"{k:,} shared step{'s' * (k != 1)}" if k else "no shared step"
+    return f"after {k:,} shared step{'s' * (k != 1)}" if k else "at the start"
 
 
 @styled

@@ -28,7 +28,7 @@ def panels(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Pan
     """The loss on the paths between the first pair of networks."""
     for group in list(between_the_same(by_path(datasets)))[:1]:
         paths = on_decisive_data(group)
-        yield Panel("loss between the minima", partial(profiles, paths))
+        yield Panel("Loss between the minima", partial(profiles, paths))
 
 
 def profiles(datasets: Sequence[xr.Dataset], axes: Axes, legend: bool = True) -> None:

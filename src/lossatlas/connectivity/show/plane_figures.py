@@ -28,7 +28,8 @@ def planes_and_profiles(planes: Sequence[xr.Dataset], profiles: Sequence[xr.Data
     n = len(planes) + bool(profiles)
     width = WIDTH if n > 1 else 4.7
     figure = Figure(figsize=(width, _height(planes, width / n)), layout="constrained")
-    axes = figure.subplots(1, n, squeeze=False)[0]
+    ratios = [1.0] * len(planes) + [0.8] * bool(profiles)
+    axes = figure.subplots(1, n, squeeze=False, width_ratios=ratios)[0]
     logarithmic, levels = colour_scale(*(grid(plane)[2] for plane in planes))
     for panel, plane in zip(axes, planes, strict=False):
         filled = loss_panel(panel, plane, logarithmic, levels, labels=6 if n > 1 else 7, lines=6)
@@ -45,7 +46,7 @@ def planes_and_profiles(planes: Sequence[xr.Dataset], profiles: Sequence[xr.Data
 def _height(planes: Sequence[xr.Dataset], width: float) -> float:
     """So that equal aspect leaves little paper empty."""
     ratio = max(np.ptp(grid(plane)[1]) / np.ptp(grid(plane)[0]) for plane in planes)
-    return float(1.0 + max(0.75 * width * np.clip(ratio, 0.6, 1.6), 1.1))
+    return float(0.95 + max(0.75 * width * np.clip(ratio, 0.6, 1.6), 1.1))
 
 
 def _name_marks(axes: Axes, plane: xr.Dataset) -> None:

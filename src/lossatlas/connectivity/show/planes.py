@@ -62,7 +62,8 @@ def through(dataset: xr.Dataset) -> str:
     """What the plane goes through besides the two networks, as its title."""
     marks = [str(mark) for mark in dataset["mark"].to_numpy()]
     if ALIGNED in marks:
-        return f"through {networks(dataset)[1]} aligned"
+        second = networks(dataset)[1]
+        return f"through {'the ' * (second == 'second network')}{second} aligned"
     return "through the curve's bend" if any(mark.startswith(BEND) for mark in marks) else "through a third point"
 
 

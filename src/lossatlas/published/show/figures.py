@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lossatlas.drawing.style import BLUE, GREY, panels, styled
-from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table
+from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table, capitalised
 from lossatlas.results.uncertainty import DASH, Z95, number, plus_minus
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _picture(dataset: xr.Dataset) -> Picture:
     return Picture(
         "comparison",
         partial(comparison, dataset),
-        f"{dataset.attrs['title']}: our value as a multiple of the published one. Filled: the published number lies "
-        "inside our 95 % interval; a quantity without a dot was not measured here.",
+        f"Our values as multiples of those that {_study(dataset)} published. Filled: the published number lies inside "
+        "our 95 % interval. A quantity without a dot was not measured here.",
         how="Bars: our normal 95 % interval, where a standard error is known.",
         pitfall="The interval is over our examples or draws: another training of the network is not in it.",
         alt=f"Ours over published: {found}." if found else "None of the published numbers was measured here.",
@@ -119,7 +119,7 @@ def _difference(row: Row) -> str:
 
 def numbers(dataset: xr.Dataset) -> Iterator[Number]:
     """How many quantities could be compared, and how many agree."""
-    rows, of = rows_of(dataset), str(dataset.attrs["title"]).partition(":")[0]
+    rows, of = rows_of(dataset), capitalised(_study(dataset))
     measured, judged = [row for row in rows if row.measured], [row for row in rows if row.has_interval]
     yield Number("published numbers measured here", f"{len(measured)} of {len(rows)}", of)
     yield Number("inside our 95 % interval", f"{sum(row.inside for row in judged)} of {len(judged)}", of)
@@ -136,17 +136,25 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
 
 
 def _answer(rows: Sequence[Row], dataset: xr.Dataset) -> Answer:
-    judged, every = [row for row in rows if row.has_interval], dataset.sizes["quantity"]
-    inside = sum(row.inside for row in judged)
+    judged, study = [row for row in rows if row.has_interval], _study(dataset)
     far = max(rows, key=lambda row: abs(row.difference))
-    without = f"; {len(rows) - len(judged)} have no interval" if len(judged) < len(rows) else ""
-    title = str(dataset.attrs["title"]).partition(":")[0]
+    agree = f"{sum(row.inside for row in judged)} of {len(judged)}"
+    rest = f"; {len(rows) - len(judged)} without an interval" if len(judged) < len(rows) else ""
+    told = f": {agree} lie inside our 95 % interval{rest}" if judged else ", without an interval"
     return Answer(
-        sentence=f"{len(rows)} of the {every} published numbers were measured here: {inside} of {len(judged)} lie in our "
-        f"95 % interval{without}. The largest difference is in the {far.quantity}: {number(far.published)} published "
-        f"and {plus_minus(far.ours, far.error)} here.",
-        short=f"Of {len(judged)} numbers of {title[0].lower()}{title[1:]}, {inside} lie inside our 95 % intervals.",
-        finding=f"{inside} of {len(judged)} inside our intervals",
+        sentence=f"Of the {dataset.sizes['quantity']} numbers that {study} published, {len(rows)} were measured here"
+        f"{told}. The largest difference is in the {far.quantity}: {number(far.published)} published and "
+        f"{plus_minus(far.ours, far.error)} here.",
+        short=f"{agree} published numbers of {study} lie inside our 95 % intervals."
+        if judged
+        else f"{len(rows)} published numbers of {study} were measured here, without intervals.",
+        finding=f"{agree} inside our intervals" if judged else "measured without intervals",
         quantity="published numbers",
         limit="The published numbers are of single runs without errors; how trainings scatter is in neither.",
     )
+
+
+def _study(dataset: xr.Dataset) -> str:
+    """Whose numbers: "the Fashion-MNIST study"."""
+    title = str(dataset.attrs["title"]).partition(":")[0]
+    return title[:1].lower() + title[1:]
