@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lossatlas.connectivity.show.captions import mark_label
 from lossatlas.connectivity.show.profile_views import known, profiles_of
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.grids import colour_scale, grid
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 SHAPES = ("surface", "contour map")
 BESIDE = {"eye": {"x": -0.55, "y": -1.3, "z": 1.45}, "center": {"x": 0, "y": 0, "z": -0.12}}
 ABOVE = {"eye": {"x": 0, "y": -1e-3, "z": 1.6}, "center": {"x": 0, "y": 0, "z": 0}}
-LIFT = 0.03  # of the range of heights: what lies on the surface is drawn so far above it, or it would sink in
+LIFT = 0.05  # of the range of heights: what lies on the surface is drawn so far above it, or it would sink in
 MATT = {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}
 SHINY = {"ambient": 0.8, "diffuse": 0.8, "specular": 0.05, "fresnel": 0.2}
 Traces = Sequence[int]
@@ -66,7 +67,7 @@ def _space(planes: Sequence[xr.Dataset], t: FloatArray) -> tuple[go.Figure, list
         for trace in figure.data[first:]:
             trace.visible = k == 0
             if trace.type == "scatter3d" and trace is not figure.data[-1]:
-                trace.z = np.asarray(trace.z, dtype=np.float32) + np.float32(lift)
+                _raise(trace, lift, float(heights.mean()))
         per_plane.append(range(first, len(figure.data)))
         moves.append(Move(0, len(figure.data) - 1, at))
     _on_one_scale(figure, heights)
@@ -75,6 +76,20 @@ def _space(planes: Sequence[xr.Dataset], t: FloatArray) -> tuple[go.Figure, list
         legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "top"},
     )
     return figure, per_plane, moves
+
+
+def _raise(trace: go.Scatter3d, lift: float, middle: float) -> None:
+    """A path or a mark of the surface, lifted; a mark by its name, in white where it lies in the dark colours."""
+    height = np.asarray(trace.z, dtype=np.float32)
+    trace.z = height + np.float32(lift)
+    if trace.mode == "markers":
+        colour = "white" if height[0] < middle else "black"
+        label = {
+            "text": [mark_label(trace.name)],
+            "textposition": "top center",
+            "textfont": {"color": colour, "size": 14},
+        }
+        trace.update(mode="markers+text", showlegend=False, **label)
 
 
 def _on_one_scale(figure: go.Figure, heights: FloatArray) -> None:
@@ -164,5 +179,5 @@ def _shape(space: go.Figure, plane: xr.Dataset, *, flat: bool) -> list[Change]:
 def _true(plane: xr.Dataset) -> dict[str, float]:
     """The aspect that shows distances on the plane as they are, as large as the panel allows."""
     across, up = (float(np.ptp(plane[name].to_numpy())) for name in ("alpha", "beta"))
-    scale = min(2.3 / across, 1.7 / up)
+    scale = min(1.9 / across, 1.6 / up)
     return {"x": scale * across, "y": scale * up, "z": 0.3}
