@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from plotly.subplots import make_subplots
 
-from lossatlas.connectivity.show.captions import networks, path
+from lossatlas.connectivity.show.captions import mark_label, networks, path
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import errors, path_colours
 from lossatlas.results.provenance import Provenance
@@ -50,7 +50,7 @@ def profiles_of(barriers: Sequence[xr.Dataset]) -> Profiles:
     figure.update_xaxes(title_text=_axis(barriers[0]), row=len(quantities))
     figure.update_layout(
         height=440,
-        margin={"l": 60, "r": 10, "t": 75, "b": 45},
+        margin={"l": 60, "r": 10, "t": 85, "b": 45},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         template="plotly_white",
     )
@@ -59,8 +59,8 @@ def profiles_of(barriers: Sequence[xr.Dataset]) -> Profiles:
 
 def _axis(barrier: xr.Dataset) -> str:
     """What t is, and on which data the profiles are."""
-    first, second = networks(barrier)
-    return f"t from {first} (0) to {second} (1), {Provenance.of(barrier).short_data}"
+    first, second = map(mark_label, networks(barrier))
+    return f"t (0: {first}, 1: {second}), {Provenance.of(barrier).short_data}"
 
 
 def _draw(
