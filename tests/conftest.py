@@ -35,6 +35,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "latex": (_programs("latexmk", "pdflatex"), "apt install texlive-latex-recommended lmodern latexmk"),
     "chromium": (_programs("chromium"), "apt install chromium"),
     "poppler": (_programs("pdftoppm", "pdftotext"), "apt install poppler-utils"),
+    "ffmpeg": (_programs("ffmpeg"), "apt install ffmpeg"),
     "fashion-mnist": (Path("/usr/share/datasets/fashion-mnist").is_dir, "apt install dataset-fashion-mnist"),
 }
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from lossatlas.curvature.trace import TraceEstimate as TraceEstimate
     from lossatlas.curvature.trace import diagonal as diagonal
     from lossatlas.curvature.trace import trace as trace
+    from lossatlas.drawing.exports import export as export
     from lossatlas.errors import LossAtlasError as LossAtlasError
     from lossatlas.geometry.curves import Bezier as Bezier
     from lossatlas.geometry.curves import PolygonalChain as PolygonalChain
@@ -135,6 +136,7 @@ _HOME = {
     "Verdict": "results.claim",
     "save": "results.files",
     "load": "results.files",
+    "export": "drawing.exports",
     "report": "report",
     "Report": "report",
     "LossAtlasError": "errors",

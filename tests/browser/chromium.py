@@ -9,7 +9,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ FLAGS = [
     "--no-first-run",
     "--remote-debugging-pipe",
 ]
-PATIENCE = 60.0  # seconds that anything may take on a busy machine
+PATIENCE = 20.0  # seconds that anything may take on a busy machine
 
 
 class Browser:
-    """One tab. ``messages``: what its console printed, and what broke; ``requests``: every address that it asked for."""
+    """One tab. ``messages``: what its console printed and what broke; ``requests``: the addresses that it asked for."""
 
     def __init__(self, orders: int, answers: int) -> None:
         self._orders, self._answers = orders, answers
@@ -63,7 +63,9 @@ class Browser:
     def _next(self, waiting_for: str) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             assert select.select([self._answers], [], [], PATIENCE)[0], f"no answer to {waiting_for}"
-            self._buffer += os.read(self._answers, 1 << 20)
+            read = os.read(self._answers, 1 << 20)
+            assert read, f"Chromium ended before it answered to {waiting_for}"
+            self._buffer += read
         message, _, self._buffer = self._buffer.partition(b"\0")
         return dict(json.loads(message))
 
@@ -98,9 +100,13 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, condition: str) -> None:
+        """Until a JavaScript expression is true."""
+        self.wait_for(lambda: self.run(f"Boolean({condition})"), condition)
+
+    def wait_for(self, happened: Callable[[], bool], what: str = "") -> None:
         deadline = time.monotonic() + PATIENCE
-        while not self.run(f"Boolean({condition})"):
-            assert time.monotonic() < deadline, f"never true: {condition}; {self.messages}"
+        while not happened():
+            assert time.monotonic() < deadline, f"never true: {what}; {self.messages}"
             time.sleep(0.05)
 
     def press(self, key: str, code: str = "", text: str = "") -> None:
@@ -134,7 +140,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
     """A browser with an empty profile, ended with the block."""
     their_orders, orders = os.pipe()
     answers, their_answers = os.pipe()
-    command = ["sh", "-c", f'exec "$@" 3<&{their_orders} 4>&{their_answers}', "sh", "chromium", *FLAGS]
+    command = ["bash", "-c", f'exec "$@" 3<&{their_orders} 4>&{their_answers}', "bash", "chromium", *FLAGS]
     process = subprocess.Popen(
         [*command, f"--user-data-dir={profile}"],
         pass_fds=(their_orders, their_answers),

@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from lossatlas.report.document import Chapter, ClaimTable, Document, References, Row, Section
+from lossatlas.report.downloads import file_stem
 from lossatlas.results.blocks import Answer, Formula, Picture, Reference, Table, paragraph
 from lossatlas.results.claim import Claim
 from lossatlas.results.views import Change, Choice, Move, Slider, View
@@ -21,6 +22,9 @@ CHAPTER = "How does the loss look around the minimum?"
 
 def _result(name: str) -> xr.Dataset:
     return measured.results()[name].assign_attrs(network=HOSTILE)
+
+
+stem = file_stem  # of the files of a Dataset
 
 
 def _drawn(dataset: xr.Dataset) -> Figure:
@@ -78,7 +82,9 @@ def _picture(name: str, result: str, **options: Any) -> Picture:
 
 def document() -> Document:
     """A chapter, its details and those of the whole, a lead and further pictures, each with its downloads."""
-    lead = _picture("lead", "plane", view=surfaces, lead=True, vector=False, how="On a grid.", pitfall="Two directions.")
+    lead = _picture(
+        "lead", "plane", view=surfaces, lead=True, vector=False, how="On a grid.", pitfall="Two directions."
+    )
     moving = _picture("moving", "plane", view=along)
     hidden = _picture("hidden", "interpolated plane", view=surfaces, width=0.6)
     numbers = Table("Key numbers.", ("quantity", HOSTILE), (("trace", "1.4 ± 0.1"),))
@@ -90,7 +96,9 @@ def document() -> Document:
         Chapter(CHAPTER, "landscape", (answer,), lead, numbers, details),
         Chapter("Are the minima connected?", "connected", (Answer("Nothing decides it.", "No."),), moving, None, None),
     )
-    rows = tuple(Row(c.question, c.anchor, "it rises", "rise", claim() if k == 0 else None) for k, c in enumerate(chapters))
+    rows = tuple(
+        Row(c.question, c.anchor, "it rises", "rise", claim() if k == 0 else None) for k, c in enumerate(chapters)
+    )
     return Document(
         f"Report on {HOSTILE}",
         (f"The network is {HOSTILE}.", "Its loss rises."),
@@ -99,5 +107,9 @@ def document() -> Document:
         chapters,
         (claims, theory, Section("References", "references", (References(("li2018",)),))),
         lead,
-        {"li2018": Reference("H. Li", 2018, "Visualizing the loss landscape", "NeurIPS", "https://arxiv.org/abs/1712.09913")},
+        {
+            "li2018": Reference(
+                "H. Li", 2018, "Visualizing the loss landscape", "NeurIPS", "https://arxiv.org/abs/1712.09913"
+            )
+        },
     )

@@ -110,16 +110,18 @@ def test_the_claim_is_on_the_side_that_the_inequality_gives():
 
 
 def test_the_numbers_name_the_mean_the_quantiles_and_the_whole():
-    (line,) = numbers(la.batch_eigenvalues(objective(batch_size=8), **QUIET))
-    assert "4 batches of 6 to 8 examples" in line
-    assert "all the data" in line
+    found = {n.name: n.text for n in numbers(la.batch_eigenvalues(objective(batch_size=8), **QUIET))}
+    assert found["batches"] == "4 batches of 6 to 8 examples"
+    assert next(iter(found)) == "largest eigenvalue of a batch, mean"
+    assert "largest eigenvalue of all the data" in found
 
 
 def test_what_is_not_converged_is_said_once():
     with pytest.warns(ConvergenceWarning, match=r"5 of 5 eigenvalues .* allow more with max_products"):
         found = la.batch_eigenvalues(objective(batch_size=8), tol=1e-10, max_products=2, **QUIET)
     assert not found.attrs["converged"]
-    assert any("did not reach" in line for line in numbers(found))
+    solver = [number.text for number in numbers(found) if number.name == "solver"]
+    assert solver == ["tolerance not reached in some batches"]
 
 
 class Noisy(nn.Module):

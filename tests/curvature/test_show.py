@@ -23,9 +23,10 @@ from lossatlas.curvature.show.layers import gauss_newton_split, layers
 from lossatlas.curvature.show.spectra import spectrum
 from lossatlas.curvature.show.trends import gabdullin, over_subsets, trend
 from lossatlas.drawing.style import VERMILLION
-from lossatlas.results.blocks import Picture, Table
+from lossatlas.results.blocks import Number, Picture, Table
 from lossatlas.results.catalogue import Catalogue
 from lossatlas.results.discovery import kind_of
+from lossatlas.results.values import value
 
 NORMAL = 1.959963984540054
 
@@ -55,10 +56,6 @@ def tables(*datasets: xr.Dataset) -> Iterator[Table]:
     catalogue = Catalogue(datasets)
     for group in kind_of(datasets[0]).figures(list(catalogue), catalogue):
         yield from group.tables
-
-
-def rows(table: Table) -> dict[str, tuple[str, ...]]:
-    return {row[0]: row[1:] for row in table.rows}
 
 
 def line_of(axes: Axes, colour: str) -> np.ndarray:
@@ -120,7 +117,7 @@ def test_a_density_is_named_after_its_matrix():
     for name in ("Hessian", "Gauss-Newton matrix", "Fisher matrix"):
         (picture,) = (p for p in shown if f"eigenvalues of the {name} are" in p.caption)
         assert picture.figure.axes[0].get_xlabel().endswith(f"of the {name}")
-        assert "digits train" in picture.caption
+        assert any("digits train" in sentence for sentence in picture.method)
 
 
 def test_a_density_of_a_matrix_without_an_objective_is_shown_too():
@@ -128,7 +125,7 @@ def test_a_density_of_a_matrix_without_an_objective_is_shown_too():
     operator = Operator(40, lambda rows: rows * values, torch.float64, torch.device("cpu"))
     dataset = la.spectral_density(operator, steps=10, progress=False)
     assert pictures(dataset)[0].figure.axes[0].get_xlabel().endswith("of the matrix")
-    assert "The network" in next(iter(numbers.spectral_density(dataset)))
+    assert {number.of for number in numbers.spectral_density(dataset)} == {"The network"}
 
 
 # Subsets, layers, criteria, the Gauss-Newton part
@@ -235,15 +232,20 @@ def test_the_spectrum_of_some_parameters_has_a_figure_of_its_own_and_says_which(
     assert spectrum(block).axes[0].get_ylabel().endswith("of the block")
 
 
-def test_the_numbers_of_the_spectrum_are_in_one_table_with_their_errors_and_costs(whole):
-    a, b = (dataset.assign(frobenius_norm=21.4, frobenius_norm_stderr=0.3) for dataset in whole.values())
-    found = rows(next(tables(a, b.drop_vars(["effective_rank", "effective_rank_stderr"]))))
-    assert found["Frobenius norm"] == ("21.40 ± 0.30",) * 2
-    assert found["effective rank"][1] == "–"
-    assert found["matrix-vector products in all"] == tuple(f"{d.attrs['products']:,}" for d in (a, b))
-    assert re.fullmatch(r"\d+\.\d % \[\d+\.\d %, \d+\.\d %\]", found["share of the eigenvalues below 0"][0])
-    neither = rows(next(tables(*(d.drop_vars(["effective_rank", "effective_rank_stderr"]) for d in (a, b)))))
-    assert "effective rank" not in neither
+def told(found: Iterator[Number]) -> dict[str, str]:
+    """Name -> text."""
+    return {number.name: number.text for number in found}
+
+
+def test_the_numbers_of_the_spectrum_have_their_errors_and_costs_the_ends_first(whole):
+    a = whole["A"].assign(frobenius_norm=21.4, frobenius_norm_stderr=0.3)
+    found = told(numbers.spectrum(a))
+    assert list(found)[:4] == ["largest eigenvalue", "smallest eigenvalue", "trace", "effective rank"]
+    assert found["largest eigenvalue"] == value(a.sel(end="top"), "eigenvalue", rank=0)
+    assert found["Frobenius norm"] == "21.40 ± 0.30"
+    assert found["products"] == f"{a.attrs['products']:,}"
+    assert re.fullmatch(r"\d+\.\d % \[\d+\.\d, \d+\.\d\]", found["eigenvalues below 0"])
+    assert "effective rank" not in told(numbers.spectrum(a.drop_vars(["effective_rank", "effective_rank_stderr"])))
 
 
 def test_the_eigenvalues_are_in_a_table_by_rank(whole):
@@ -256,14 +258,14 @@ def test_the_eigenvalues_are_in_a_table_by_rank(whole):
 
 def test_the_share_below_0_is_printed_with_its_interval_in_per_cent(density):
     dataset = density.assign(negative_mass=0.141, negative_mass_low=0.12, negative_mass_high=0.1649)
-    assert numbers.share_below_0(dataset) == "14.1 % [12.0 %, 16.5 %]"
+    assert numbers.share_below_0(dataset) == "14.1 % [12.0, 16.5]"
 
 
 def test_the_share_about_0_is_that_of_the_bin_that_holds_0(density):
     dataset = density.copy(deep=True)
     middle = int(np.flatnonzero((dataset["bin_left"] < 0) & (dataset["bin_right"] > 0))[0])
     dataset["histogram"][middle], dataset["bin_right"][middle] = 0.654, 0.0012
-    assert "65.4 % of the eigenvalues are within 0.0012 of 0." in list(numbers.spectral_density(dataset))
+    assert told(numbers.spectral_density(dataset))["eigenvalues about 0"] == "65.4 % within 0.0012"
 
 
 def test_the_largest_gap_carries_the_residuals_of_its_two_sides(whole):
@@ -277,49 +279,59 @@ def test_the_numbers_of_the_trend_compare_the_smallest_and_the_largest_subsets_w
     dataset["eigenvalue"][0, 0] = 10.0
     dataset["trend_eigenvalue"][0] = [19.0, 21.0, np.nan, np.nan]
     dataset["trend_eigenvalue"][3] = [11.0, 11.0, np.nan, np.nan]
-    found = next(sentence for sentence in numbers.spectrum(dataset) if "subsets" in sentence)
-    assert "20.0 ± 1.0 on subsets of 12 examples (2 times that of all the data)" in found
-    assert "11 on subsets of 100 examples (1.1 times that of all the data)" in found
+    found = told(numbers.spectrum(dataset))
+    assert found["largest eigenvalue, subsets of 12"] == "20.0 ± 1.0 (2 times that of all)"
+    assert found["largest eigenvalue, subsets of 100"] == "11 (1.1 times that of all)"
 
 
 def test_a_trace_that_is_estimated_says_why(whole):
     exact, estimated = whole["A"], whole["A"].assign_attrs(trace_reason="The model has a curved layer.")
-    assert not [sentence for sentence in numbers.spectrum(exact) if "estimate" in sentence]
-    assert "The trace is an estimate: The model has a curved layer." in list(numbers.spectrum(estimated))
+    assert not [sentence for sentence in captions.spectrum([exact])["method"] if "estimate" in sentence]
+    assert "The trace is an estimate: The model has a curved layer." in captions.spectrum([estimated])["method"]
 
 
 def test_the_numbers_of_the_criteria_give_their_growth_over_the_second_half_of_the_steps(density):
     dataset = la.gabdullin(density)
     dataset["k_h05"][:] = dataset["step"] ** 0.45
-    (found,) = numbers.gabdullin(dataset)
-    assert "K_H0.5 1.37" in found.split("as multiples")[1]  # 2 ** 0.45
+    assert told(numbers.gabdullin(dataset))["K_H0.5, times that after 6"] == "1.37"  # 2 ** 0.45
 
 
 def test_a_flat_hessian_has_numbers_without_a_ratio(split):
     flat = split.assign(curvature_hessian=("rank", np.zeros(3)))
-    assert len(list(numbers.gauss_newton_split(flat))) == 1
+    assert not [name for name in told(numbers.gauss_newton_split(flat)) if name.startswith("share of G")]
 
 
-def test_the_split_is_a_table_of_traces_norms_and_cosine(split):
+def test_the_numbers_of_the_split_are_traces_norms_and_cosine(split):
     dataset = split.assign(trace_residual=0.02, trace_residual_stderr=0.4, cosine=0.974, cosine_stderr=0.004)
-    (table,) = tables(dataset)
-    assert rows(table)["trace of R"] == ("0.02 ± 0.40",)
-    assert rows(table)["cosine of H and G"] == ("0.9740 ± 0.0040",)
-    assert set(rows(table)) >= {"trace of H", "trace of G", "Frobenius norm of H", "Frobenius norm of G"}
+    found = told(numbers.gauss_newton_split(dataset))
+    assert found["trace of the rest H − G"] == "0.02 ± 0.40"
+    assert found["cosine of H and G"] == "0.9740 ± 0.0040"
+    assert "Frobenius norm of its Gauss-Newton part G" in found
 
 
 def test_captions_say_how_it_was_computed(whole, density):
-    told = {
-        captions.density([whole["A"]]): ("Lanczos steps: ", "Probes: 1.", "Seed: 0.", "200 examples", "mass 1/n"),
-        captions.scalars([whole["A"]]): ("Trace, exact:", "Products: "),
-        captions.trend([whole["A"]]): ("biased upward", f"Products: {whole['A'].attrs['products_trend']}."),
-        captions.gabdullin([la.gabdullin(density)]): ("equal steps only", "Lanczos steps: 12.", "of the Hessian"),
-        captions.spectrum([whole["A"]]): (f"products: {whole['A'].attrs['products_eigenpairs']}.", "over batches"),
-    }
-    for caption, parts in told.items():
-        for part in parts:
-            assert part in caption
-    assert "Markers" not in captions.density([density])
+    a = whole["A"]
+    expected: list[tuple[captions.Told, tuple[str, ...]]] = [
+        (captions.density([a]), ("Lanczos steps: ", "Probes: 1.", "Seed: 0.", "200 examples", "mass of 1/n")),
+        (captions.trend([a]), ("biased upwards", f"for the subsets: {a.attrs['products_trend']}.")),
+        (captions.gabdullin([la.gabdullin(density)]), ("equal steps only", "Lanczos steps: 12.", "of the Hessian")),
+        (captions.spectrum([a]), (f"eigenpairs: {a.attrs['products_eigenpairs']}.", "over batches", "Trace, exact:")),
+    ]
+    for said, parts in expected:
+        everything = " ".join([said["caption"], said["how"], said["pitfall"], *said["method"]])
+        assert [part for part in parts if part not in everything] == []
+    assert "known one by one" not in captions.density([density])["caption"]
+
+
+@pytest.mark.parametrize("name", ["spectrum", "density", "trend", "layers"])
+def test_the_alternative_text_states_the_finding_in_numbers(whole, name):
+    (picture,) = (picture for picture in pictures(*whole.values()) if picture.name == name)
+    a = whole["A"]
+    finding = {
+        "density": value(a, "effective_rank"),
+        "layers": str(a["layer"].to_numpy()[a["layer_eigenvalue"].sel(end="top")[:, 0].to_numpy().argmax()]),
+    }.get(name, value(a.sel(end="top"), "eigenvalue", rank=0))
+    assert f"{finding} for network A and " in picture.alt
 
 
 def test_each_kind_explains_the_theory_that_its_datasets_need(whole, density):

@@ -201,7 +201,7 @@ def test_of_several_planes_the_mean_and_the_spread_relative_to_it_are_drawn():
     loss = dataset["loss"].transpose("plane", "beta", "alpha").to_numpy()
     np.testing.assert_allclose(trace.z, np.log10(loss.mean(axis=0)), rtol=1e-6)
     relative = 100 * loss.std(axis=0, ddof=1) / loss.mean(axis=0)
-    np.testing.assert_allclose(trace.customdata[..., 3], relative, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trace.customdata[..., 1], relative, rtol=1e-5, atol=1e-6)
 
 
 def test_of_several_lines_each_is_drawn_with_their_mean_and_one_standard_deviation():

@@ -168,7 +168,7 @@ def _name_polar(axes: PolarAxes, radius: FloatArray) -> None:
     axes.set_thetagrids(range(0, 360, 90))
     axes.set_rlabel_position(60)
     axes.tick_params(axis="x", pad=0)
-    axes.tick_params(axis="y", labelsize=6.5)
+    axes.tick_params(axis="y", labelsize=7)
     for label in axes.get_yticklabels():
         label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     axes.yaxis.labelpad = 20
@@ -185,7 +185,14 @@ def loss_bar(figure: Figure, drawn: QuadContourSet, axes: Axes | Sequence[Axes],
     where: dict[str, Any] = {"ax": axes, "pad": 0.02, "shrink": 0.9}
     if not isinstance(axes, Sequence):
         where = {"cax": place_for_bar(axes)}
-    bar = figure.colorbar(drawn, ticks=MaxNLocator(7), **where)
+    bar = figure.colorbar(drawn, ticks=MaxNLocator(_most_ticks(axes)), **where)
     bar.set_label(scale_label(logarithmic))
     if bar.solids is not None:
         bar.solids.set_edgecolor("face")
+
+
+def _most_ticks(axes: Axes | Sequence[Axes]) -> int:
+    """Of a bar as high as the panel: few where that is much wider than high."""
+    panel = axes[0] if isinstance(axes, Sequence) else axes
+    flat = panel.get_aspect() == 1 and np.ptp(panel.get_ylim()) < 0.3 * np.ptp(panel.get_xlim())
+    return 2 if flat and panel.name != "polar" else 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from lossatlas.drawing.scales import scale_of
 
@@ -93,14 +94,18 @@ def shown(loss: FloatArray, logarithmic: bool) -> FloatArray:
 def round_levels(low: float, high: float, most: int = 9) -> list[float]:
     """Round losses (1, 2 and 5 times powers of ten) strictly between two bounds, thinned to `most`.
 
-    >>> round_levels(0.25, 12)
-    [0.5, 1.0, 2.0, 5.0, 10.0]
+    Where fewer than two lie between them, equally spaced ones.
+
+    >>> round_levels(0.25, 12), round_levels(2.25, 2.55)
+    ([0.5, 1.0, 2.0, 5.0, 10.0], [2.3, 2.4, 2.5])
     """
     tens = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         levels = [float(f"{d * 10.0**e:.6g}") for e in tens for d in digits if low < d * 10.0**e < high]
         if len(levels) <= (5 if len(digits) == 6 else most):
             break
+    if len(levels) < 2:
+        levels = [float(f"{level:.6g}") for level in MaxNLocator(4).tick_values(low, high) if low < level < high]
     return levels
 
 

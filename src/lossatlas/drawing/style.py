@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -10,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from lossatlas.errors import InputError
 from lossatlas.results.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -43,6 +47,20 @@ RC: dict[Any, Any] = {
     "savefig.dpi": 200,
 }
 WIDTH = 6.3  # inches: the text width of an A4 page
+# In a paper a figure is as wide as a column or the page, so that its text is printed in its own size.
+PAPER: dict[Any, Any] = RC | {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.2,
+}
+WIDTHS = {"column": 3.3, "page": 6.8}  # inches: of a paper in two columns
+NARROWEST = 2.0  # inches: of a panel
+LETTER = 0.056  # inches: the width of one in a legend
+_asked: ContextVar[float | None] = ContextVar("width", default=None)  # of the figures, where one is asked for
 # Okabe and Ito's palette, told apart with any colour vision.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
     "#0072B2",
@@ -76,17 +94,71 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(draw)
     def under_style(*args: P.args, **kwargs: P.kwargs) -> R:
-        with mpl.rc_context(RC):
+        with mpl.rc_context(RC if _asked.get() is None else PAPER):
             return draw(*args, **kwargs)
 
     return under_style
 
 
-def panels(n: int, *, height: float = 2.6, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels side by side. It belongs to no pyplot state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, n, squeeze=False, gridspec_kw={"wspace": 0.06})
-    return figure, list(axes[0])
+def inches(width: str | float) -> float:
+    """A width of figures in inches, from the name of one or a number."""
+    if isinstance(width, str) and width in WIDTHS:
+        return WIDTHS[width]
+    if isinstance(width, str) or not NARROWEST <= width <= 20:
+        raise InputError(f'width={width!r}: choose "column" (3.3), "page" (6.8), or inches from {NARROWEST:g} to 20.')
+    return float(width)
+
+
+@contextmanager
+def paper(width: str | float) -> Iterator[None]:
+    """The settings of a paper; figures that are drawn meanwhile have this width."""
+    token = _asked.set(inches(width))
+    try:
+        with mpl.rc_context(PAPER | {"figure.figsize": (inches(width), min(0.75 * inches(width), 3.4))}):
+            yield
+    finally:
+        _asked.reset(token)
+
+
+def asked_width() -> float | None:
+    """The width that is asked for; None where each figure has its own."""
+    return _asked.get()
+
+
+def sized(width: float, height: float, rows: int = 1, **look: Any) -> Figure:
+    """A figure of this size; where another width is asked for, a part of the height goes with it, none of the text.
+
+    ``rows`` of panels that the height is meant for one of.
+    """
+    asked = _asked.get()
+    share = 1.0 if asked is None else min(max(asked / width, 0.75), 1.1)
+    tall = height * (1 + 0.85 * (rows - 1))
+    return Figure(figsize=(asked or width, tall * share), **({"layout": "constrained"} | look))
+
+
+def columns_of(n: int, narrowest: float = NARROWEST) -> int:
+    """How many of n panels stand side by side: all, or as many as the width that is asked for holds, in full rows."""
+    asked = _asked.get()
+    if asked is None:
+        return n
+    rows = -(-n // max(1, int(asked / narrowest)))
+    return -(-n // rows)
+
+
+def panels(
+    n: int, *, height: float = 2.6, width: float = WIDTH, across: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels side by side, or so many ``across``; in more rows where a width is asked for that is too
+    small for them. It belongs to no pyplot state; ``height`` is that of a figure of one row.
+    """
+    most = across or n
+    across = columns_of(most)
+    rows = -(-n // across)
+    figure = sized(width * across / most, height, rows)
+    axes = figure.subplots(rows, across, squeeze=False, gridspec_kw={"wspace": 0.06}).ravel()
+    for unused in axes[n:]:
+        unused.remove()
+    return figure, list(axes[:n])
 
 
 @styled
@@ -137,5 +209,21 @@ def band(
 
 def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
     """One legend for the whole figure, above its panels, so that it never covers a curve."""
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(columns, len(names)))
+    legend_over(figure, *axes.get_legend_handles_labels(), columns)
+
+
+def legend_over(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int, **look: Any) -> None:
+    """A legend above the panels, in fewer columns where the width that is asked for has no room for them."""
+    n = min(columns, len(names))
+    asked = _asked.get()
+    if asked is None:
+        figure.legend(handles, names, loc="outside upper center", ncols=n, **look)
+        return
+    names = [textwrap.fill(name, int((asked - 0.5) / LETTER)) if name.strip() else name for name in names]
+    for across in range(n, 0, -1):
+        legend = figure.legend(handles, names, loc="outside upper center", ncols=across, **look)
+        if across == 1 or legend.get_window_extent().width < figure.bbox.width:
+            break
+        legend.remove()
+    more = legend.get_window_extent().height / figure.dpi - 0.16 * -(-len(names) // n)
+    figure.set_figheight(figure.get_figheight() + max(0.0, more))

@@ -34,7 +34,7 @@ def render(document: Document, done: Callable[[], object] = lambda: None) -> str
         if picture.view is not None:
             assets.add(f"view-{picture.name}", _view(picture))
     environment = _environment(document, assets, done)
-    body = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         document=document,
         bibliography=document.bibliography,
         assets=assets,
@@ -44,7 +44,6 @@ def render(document: Document, done: Callable[[], object] = lambda: None) -> str
         tables=count(1),
         next=next,
     )
-    return body
 
 
 def _environment(document: Document, assets: Assets, done: Callable[[], object]) -> Environment:

@@ -100,5 +100,6 @@ def with_interval(value: float, bounds: tuple[float, float]) -> str:
     if width < 1e-6 or largest >= 1e5:
         return f"{number(value)} [{number(low)}, {number(high)}]"
     decimals = max(1 - math.floor(math.log10(width)), 0)
+    decimals += any(end and round(end, decimals) == 0 for end in bounds)
     value, low, high = (round(each, decimals) + 0.0 for each in (value, low, high))  # + 0.0: no minus before a zero
     return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−")

@@ -139,7 +139,8 @@ def alignment(dataset: xr.Dataset) -> Figure:
     right.set(xlabel="mean cosine of the weights\nof matched units")
     for panel in (left, right):
         name_rows(panel, dataset["group"].to_numpy(), dataset["size"].to_numpy())
-    right.tick_params("y", labelleft=False)
+    below = right.get_subplotspec()
+    right.tick_params("y", labelleft=below is not None and below.is_first_col())
     legend_above(figure, right)
     return figure
 

@@ -148,7 +148,7 @@ def _heights_above(axes: Axes, title: str) -> None:
         bbox_to_anchor=(0, 1.0),
         borderaxespad=0.2,
         title=title,
-        fontsize=6.8,
+        fontsize=7,
         title_fontsize=8,
         alignment="left",
         handlelength=1.8,

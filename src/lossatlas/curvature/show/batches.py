@@ -73,7 +73,7 @@ def caption(datasets: Datasets) -> dict[str, Any]:
         "caption": f"The {_end(datasets[0])} eigenvalue of the Hessian of each batch. Steps are the share of the "
         "batches with at most this value; dotted is their mean with its 95 % interval, dashed that of all the data.",
         "how": "Lanczos on the mean loss of each batch by itself.",
-        "pitfall": f"{JENSEN}.",
+        "pitfall": "The smaller the batches, the further their eigenvalues lie from those of all the data.",
         "method": sentences(
             sentence(datasets, "tol", "Relative tolerance asked of a batch: {}.", lambda tol: number(float(tol), 2)),
             *basis(datasets),

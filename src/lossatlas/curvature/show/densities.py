@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from lossatlas.curvature.show.captions import matrix
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.scales import Scale
-from lossatlas.drawing.style import BLUE, GREY, VERMILLION, WIDTH, labels, legend_above, styled
+from lossatlas.drawing.style import BLUE, GREY, VERMILLION, labels, legend_above, panels, styled
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from lossatlas.drawing.style import FloatArray
@@ -33,8 +33,11 @@ def spectral_density(*datasets: xr.Dataset) -> Figure:
     Bands: 95 % intervals. Markers and stems: the eigenvalues known one by one, each with mass 1/n.
     """
     rows = len(datasets)
-    figure = Figure(figsize=(WIDTH, 0.5 + 2.3 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False, sharex="col", sharey="col")
+    figure, every = panels(2 * rows, height=2.8, across=2)
+    grid: Any = np.array(every, dtype=object).reshape(rows, 2)
+    for k, panel in enumerate(every[2:]):
+        panel.sharex(every[k % 2])
+        panel.sharey(every[k % 2])
     for (left, right), dataset, label in zip(grid, datasets, labels(datasets), strict=True):
         _density(left, dataset)
         _histogram(right, dataset)
@@ -42,7 +45,6 @@ def spectral_density(*datasets: xr.Dataset) -> Figure:
         right.set(ylabel="share of eigenvalues in a bin", title=label)
         for panel in (left, right):
             panel.set_xlabel(rf"eigenvalue $\lambda$ of the {matrix(dataset)}")
-            panel.xaxis.set_tick_params(labelbottom=True)
     _shared_scales(grid, datasets)
     legend_above(figure, grid[0][0])
     return figure

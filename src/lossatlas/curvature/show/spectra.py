@@ -35,7 +35,8 @@ def spectrum(*datasets: xr.Dataset) -> Figure:
         panel.axhline(0, color=GREY, linewidth=0.6, linestyle=":")
         block = "block" if restricted(datasets[0]) else "Hessian"
         panel.set(xlabel="rank", ylabel=rf"eigenvalue $\lambda$ of the {block}", title=TITLES[end])
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlim(0.6, max(dataset.sizes["rank"] for dataset in datasets) + 0.4)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_above(figure, axes[0])
     return figure
 
@@ -69,7 +70,7 @@ def power_iteration(*datasets: xr.Dataset, spectra: tuple[xr.Dataset, ...] = ())
     for dataset, label in zip(spectra, labels(spectra), strict=True):
         _certified(axes, dataset, label)
     axes.set(xlabel="iteration", ylabel=r"estimate of $\lambda_{\max}$")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_above(figure, axes, columns=1)
     return figure
 

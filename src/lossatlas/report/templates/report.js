@@ -159,7 +159,7 @@ class Drawing {
 
   async drawPanel(library, panel, place) {
     const layout = structuredClone(panel.layout);
-    const data = panel.data.map((trace) => ({...trace}));
+    const data = structuredClone(panel.data);  // plotly changes what it is given
     for (const [path, value] of Object.entries(layoutColours(panel))) put(layout, path, value);
     layout.font = {family: getComputedStyle(this.controls).fontFamily, size: 12, ...layout.font};
     layout.autosize = true;

@@ -81,7 +81,7 @@ def _loses_more(sharper: xr.Dataset, at: float, rises: tuple[Estimate, Estimate]
     value, stderr = rises[0][0] - rises[1][0], math.hypot(rises[0][1], rises[1][1])
     of = Provenance.of(sharper)
     return Claim(
-        hypothesis=f"The sharper of two networks ({of.who}) loses more under weight noise of sigma = {at:g}"
+        hypothesis=f"Of the two networks, the sharper one ({of.who}) loses more under weight noise of sigma = {at:g}"
         f"{relative(sharper)}",
         statistic="rise of the loss of the sharper network minus that of the flatter one, threshold 0",
         value=value,

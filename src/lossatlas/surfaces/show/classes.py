@@ -12,7 +12,7 @@ from lossatlas.drawing.axes import log_if_wide, values
 from lossatlas.drawing.contours import loss_bar, loss_panel, projection
 from lossatlas.drawing.grids import axes_of, colour_scale, grid
 from lossatlas.drawing.scales import apply_scale
-from lossatlas.drawing.style import COLOURS, GREY, WIDTH, styled
+from lossatlas.drawing.style import COLOURS, GREY, WIDTH, sized, styled
 from lossatlas.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def worst_classes(loss: xr.DataArray) -> list[int]:
 
 
 def _curves(dataset: xr.Dataset, loss: xr.DataArray) -> Figure:
-    figure = Figure(figsize=(4.9, 2.9), layout="constrained")
+    figure = sized(4.9, 2.9)
     axes, alpha = figure.add_subplot(), values(dataset, "alpha")
     for k, name in enumerate(_names(loss)):
         curve = loss.isel({"class": k}).to_numpy().astype(float)
@@ -73,7 +73,7 @@ def _pictures(dataset: xr.Dataset, loss: xr.DataArray) -> Figure:
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in each))
     across = min(ACROSS, len(each))
     rows = -(-len(each) // across)
-    figure = Figure(figsize=(WIDTH, 0.5 + 1.15 * rows), layout="constrained")
+    figure = sized(WIDTH, 0.5 + 1.15 * rows)
     panels = [figure.add_subplot(rows, across, k + 1, projection=projection(p)) for k, p in enumerate(each)]
     for k, (panel, picture, name) in enumerate(zip(panels, each, _names(loss), strict=True)):
         filled = loss_panel(panel, picture, logarithmic, levels, labels=0)

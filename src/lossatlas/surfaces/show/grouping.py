@@ -32,9 +32,10 @@ def part(dataset: xr.Dataset) -> str:
 
 
 def groups(datasets: Sequence[xr.Dataset], title: str) -> list[list[xr.Dataset]]:
-    """Those of a part, in groups that agree in data, directions and in what is drawn."""
+    """Those of a part, in groups that agree in data, directions and in what is drawn: of most networks first."""
     those = [dataset for dataset in datasets if part(dataset) == title]
-    return alike(those, "data", "directions", "normalisation", also=_drawn)
+    found = alike(those, "data", "directions", "normalisation", also=_drawn)
+    return sorted(found, key=lambda group: -len(_by_model(group)))
 
 
 def _drawn(dataset: xr.Dataset) -> tuple[object, ...]:
@@ -50,9 +51,8 @@ def most_telling(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     """
     finite = [dataset for dataset in datasets if bool(np.isfinite(dataset["loss"]).any())]
     for title in TITLES:
-        found = [list(_by_model(group).values()) for group in groups(finite, title)]
-        if found:
-            return max(found, key=len)
+        if found := groups(finite, title):
+            return list(_by_model(found[0]).values())
     return []
 
 

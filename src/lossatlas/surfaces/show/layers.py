@@ -58,7 +58,7 @@ def heights_of(layer: Layer, pictures: Sequence[xr.Dataset]) -> tuple[float, flo
 def ticks(layer: Layer, limits: tuple[float, float]) -> dict[str, Any]:
     """Ticks of a logarithmic axis at round values, with the values themselves; plotly's own elsewhere."""
     at = round_levels(10 ** limits[0], 10 ** limits[1], most=6) if layer.logarithmic else []
-    if len(at) < 2:
+    if not at:
         return {"tickmode": "auto", "tickvals": None, "ticktext": None}
     return {"tickmode": "array", "tickvals": np.log10(at).tolist(), "ticktext": [f"{each:g}" for each in at]}
 
@@ -69,7 +69,7 @@ def layer_surface(picture: xr.Dataset, layer: Layer, limits: tuple[float, float]
     low, high = limits
     step = (high - low) / LINES
     line = {"show": True, "start": low + step, "end": high, "size": step, "color": "rgba(255,255,255,0.45)", "width": 1}
-    bar = {"title": {"text": layer.title, "side": "top"}, "thickness": 12, "len": 0.7, "outlinewidth": 0}
+    bar = {"title": {"text": layer.title, "side": "top"}, "x": 1.0, "thickness": 12, "len": 0.7, "outlinewidth": 0}
     return go.Surface(
         x=single(x if is_polar(picture) else x[0]),
         y=single(y if is_polar(picture) else y[:, 0]),

@@ -9,7 +9,7 @@ import numpy as np
 
 from lossatlas.drawing.axes import log_if_wide, loss_and_accuracy, values
 from lossatlas.drawing.scales import apply_scale
-from lossatlas.drawing.style import COLOURS, GREY, band, styled
+from lossatlas.drawing.style import COLOURS, GREY, band, legend_over, styled
 from lossatlas.surfaces.show.error_maps import draw_evaluations, evaluation_handles, evaluations
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def line(*datasets: xr.Dataset) -> Figure:
     for panel in axes:
         panel.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
         panel.set_xlabel(r"$\alpha$ (multiples of the direction)")
-        apply_scale(panel, "x", values(datasets[0], "alpha"))
+        if apply_scale(panel, "x", values(datasets[0], "alpha")).kind == "linear":
+            panel.locator_params(axis="x", nbins=5)
     log_if_wide(axes[0], *(values(d, "loss") for d in datasets))
     for k, dataset in enumerate(datasets):
         _model_and_points(axes[0], dataset, k)
@@ -42,7 +43,7 @@ def _legend(figure: Figure, axes: Axes, datasets: Sequence[xr.Dataset], columns:
     handles, names = axes.get_legend_handles_labels()
     marks = evaluation_handles(datasets[0]) if len(datasets) == 1 else []
     names = [*names, *(str(mark.get_label()) for mark in marks)]
-    figure.legend([*handles, *marks], names, loc="outside upper center", ncols=min(columns, len(names)))
+    legend_over(figure, [*handles, *marks], names, columns)
 
 
 def _slice(axes: Axes, dataset: xr.Dataset, name: str, k: int, label: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lossatlas.drawing.axes import values
@@ -34,14 +33,17 @@ from lossatlas.drawing.grids import (
 )
 from lossatlas.drawing.overlays import draw_overlays_3d, has_overlays, overlay_handles
 from lossatlas.drawing.scales import scale_of, tick_names
-from lossatlas.drawing.style import WIDTH, labels, styled
+from lossatlas.drawing.style import WIDTH, asked_width, columns_of, labels, legend_over, sized, styled
 from lossatlas.surfaces.show.error_maps import draw_error_map, evaluation_handles, tolerance_handle
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from lossatlas.drawing.style import FloatArray
+
+SIDES = 0.95  # inches beside a panel: its labels and the colour bar
 
 
 @styled
@@ -75,19 +77,25 @@ def _row(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
     """One panel a picture, side by side."""
     n, legend = len(pictures), 0.17 * max(_overlay_rows(picture) for picture in pictures)
     width, panel = (WIDTH, 2.2) if n > 1 else (4.7, 3.0) if not legend else (WIDTH, 4.6)
-    height = 0.55 + legend + max(_height(picture, panel) for picture in pictures) + (0.2 if n > 1 else 0)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, [[figure.add_subplot(1, n, k, projection=projection(p))] for k, p in enumerate(pictures, 1)]
+    across = columns_of(n, 3.0)
+    if asked := asked_width():
+        width, panel = asked, min(asked / across - SIDES, 4.0)
+    rows = -(-n // across)
+    height = legend + rows * (0.55 + max(_height(picture, panel) for picture in pictures) + (0.2 if n > 1 else 0))
+    figure = sized(width, height)
+    return figure, [[figure.add_subplot(rows, across, k, projection=projection(p))] for k, p in enumerate(pictures, 1)]
 
 
 def _rows(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
     """Two panels a picture, one picture below the other."""
-    n = len(pictures)
-    height = 0.4 + sum(0.7 + _height(picture, 1.9) for picture in pictures)
+    n, across, asked = len(pictures), columns_of(2), asked_width()
+    rows, panel = 2 // across, asked / across - SIDES if asked else 1.9
+    height = 0.4 + rows * sum(0.7 + _height(picture, panel) for picture in pictures)
     height += 0.17 * max(_overlay_rows(picture) for picture in pictures)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = sized(asked or WIDTH, height)
     return figure, [
-        [figure.add_subplot(n, 2, 2 * k + j, projection=projection(p)) for j in (1, 2)] for k, p in enumerate(pictures)
+        [figure.add_subplot(n * rows, across, 2 * k + j, projection=projection(p)) for j in (1, 2)]
+        for k, p in enumerate(pictures)
     ]
 
 
@@ -149,7 +157,8 @@ def _legend(figure: Figure, pictures: list[xr.Dataset]) -> None:
         columns = len(once) if len(once) <= 4 else 3
         if any(has_overlays(picture) for picture in pictures):
             columns = 2
-        figure.legend(handles=once, loc="outside upper center", ncols=columns, columnspacing=1.2)
+        names = [str(handle.get_label()) for handle in once]
+        legend_over(figure, once, names, columns, columnspacing=1.2)
 
 
 @styled
@@ -172,7 +181,7 @@ def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = No
     """Placed by hand: no layout engine knows 3D labels."""
     pictures = [over_planes(dataset) for dataset in datasets]
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
-    figure = Figure(figsize=(4.9, 3.6) if len(pictures) == 1 else (WIDTH, 2.7))
+    figure = sized(*((4.9, 3.6) if len(pictures) == 1 else (WIDTH, 2.7)), layout=None)
     wide, bar_at = (0.78, (0.86, 0.22, 0.022, 0.55)) if len(pictures) == 1 else (0.43, (0.875, 0.24, 0.016, 0.5))
     for k, (picture, name) in enumerate(zip(pictures, labels(datasets), strict=True)):
         axes: Any = figure.add_axes((k * wide, 0.02, wide, 0.98), projection="3d", computed_zorder=False)

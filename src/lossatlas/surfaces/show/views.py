@@ -146,13 +146,13 @@ class Planes:
         layer = self.layer(at)
         axis = {f"scene.zaxis.{key}": value for key, value in self._upright(layer).items()}
         seen_as = self.chosen(at)["as"]
-        layout = axis | {"scene.camera": CAMERAS[seen_as], "scene.aspectratio": ASPECTS[seen_as]}
-        layout["scene.zaxis.showticklabels"] = seen_as == "surface"
+        layout = axis | {"scene.zaxis.showticklabels": seen_as == "surface", "scene.aspectratio": ASPECTS[seen_as]}
         found = []
         for panel, traces in enumerate(self.traces):
             for k, (own, trace) in enumerate(traces):
                 found.append(Change(panel, k, {"visible": _visible(trace, own == layer)}))
-            found.append(Change(panel, None, layout))
+            # The camera by itself: plotly forgets the range of an axis that is changed together with it.
+            found += [Change(panel, None, layout), Change(panel, None, {"scene.camera": CAMERAS[seen_as]})]
         return found
 
 

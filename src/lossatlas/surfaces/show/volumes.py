@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from lossatlas.drawing.contours import loss_bar, loss_panel, quadratic_handles
 from lossatlas.drawing.grids import SYMBOLS, axes_of, colour_scale, grid, missing_note
-from lossatlas.drawing.style import WIDTH, styled
+from lossatlas.drawing.style import legend_over, panels, styled
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 
 @styled
@@ -24,8 +24,7 @@ def volume(dataset: xr.Dataset) -> Figure:
     """
     slices = middle_slices(dataset)
     logarithmic, levels = colour_scale(*(grid(each)[2] for each in slices))
-    figure = Figure(figsize=(WIDTH, 2.35 if "quadratic" in dataset else 2.1), layout="constrained")
-    axes = list(figure.subplots(1, 3))
+    figure, axes = panels(3, height=2.35 if "quadratic" in dataset else 2.1)
     for panel, each in zip(axes, slices, strict=True):
         filled = loss_panel(panel, each, logarithmic, levels, labels=6, lines=5)
         (fixed,) = set(axes_of(dataset)) - set(axes_of(each))
@@ -34,7 +33,8 @@ def volume(dataset: xr.Dataset) -> Figure:
     loss_bar(figure, filled, axes[-1], logarithmic)
     figure.supxlabel("\n".join(missing_note(dataset)), fontsize=8)
     if "quadratic" in dataset:
-        figure.legend(handles=quadratic_handles(), loc="outside upper center", ncols=2)
+        handles = quadratic_handles()
+        legend_over(figure, handles, [str(handle.get_label()) for handle in handles], 2)
     return figure
 
 

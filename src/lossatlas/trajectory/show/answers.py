@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lossatlas.drawing.style import labels
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 Datasets = Sequence["xr.Dataset"]
 
 QUALITIES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")  # what tells best how a training went
+NAMELESS = "data"  # of an objective whose data were given no name
 BEYOND = {
-    Verdict.SUPPORTED: "more than",
-    Verdict.CONTRADICTED: "less than",
-    Verdict.UNDECIDED: "not told apart from",
+    Verdict.SUPPORTED: "more than with",
+    Verdict.CONTRADICTED: "less than with",
+    Verdict.UNDECIDED: "not told apart from those with",
 }
 
 
@@ -68,7 +69,7 @@ def _data(histories: Datasets, catalogue: Catalogue) -> str:
     """What the data of the same networks' results are called, without "train" or "test"; else the histories' own."""
     networks = {history.attrs.get("network") for history in histories} - {None}
     others = [d for d in catalogue if d.attrs.get("network") in networks and d.attrs["kind"] != "history"]
-    named = {str(d.attrs["data"]).split(",")[0] for d in others if d.attrs.get("data")}
+    named = {Provenance.of(dataset).short_data for dataset in others} - {NAMELESS}
     sets = {name.removesuffix(" train").removesuffix(" test") for name in named}
     return sets.pop() if len(sets) == 1 else distinct(histories, "data").replace(";", " and")
 
@@ -177,23 +178,24 @@ def _against_random_signs(dataset: xr.Dataset, verdict: Verdict) -> str:
     (median, p), walk = random_signs(dataset), percent(shares_of_two(dataset)[1])
     if math.isnan(median):
         return f"where those of an isotropic random walk would hold {walk}"
-    signs = f"the {percent(median)} of random signs of its steps (p = {number(p, 2)})"
+    signs = f"random signs of its steps ({percent(median)}, p = {number(p, 2)})"
     return f"{BEYOND[verdict]} {signs}; those of an isotropic random walk would hold {walk}"
 
 
 def _short(datasets: Datasets, verdict: Verdict) -> str:
-    """As in "97.1 % of A's trajectory, more than the 92.0 % of random signs of its steps"; of two at most."""
-    shown = listed([f"{percent(shares_of_two(d)[0])} of {_whose(d)} trajectory" for d in datasets[:2]])
-    nulls = [random_signs(dataset)[0] for dataset in datasets[:2]]
+    """As in "97.1 % of A's trajectory, more than with random signs of the steps (92.0 %)"; of two at most."""
+    shown, nulls = zip(*((shares_of_two(d), random_signs(d)[0]) for d in datasets[:2]), strict=True)
+    whose = listed([f"{network}'s" for d in datasets[:2] if (network := d.attrs.get("network"))]) or "the"
+    told = f"{_percents(share for share, _ in shown)} of {whose} trajector{'y' if len(shown) == 1 else 'ies'}"
     if any(math.isnan(null) for null in nulls):
-        return f"{shown}, and {percent(shares_of_two(datasets[0])[1])} of a random walk"
-    against = BEYOND[verdict] if len(datasets) == 1 else "beside"
-    return f"{shown}, {against} the {listed([percent(null) for null in nulls])} of random signs of its steps"
+        return f"{told}, beside {percent(shown[0][1])} of a random walk"
+    against = BEYOND[verdict] if len(datasets) == 1 else "beside those with"
+    return f"{told}, {against} random signs of the steps ({_percents(nulls)})"
 
 
-def _whose(dataset: xr.Dataset) -> str:
-    network = Provenance.of(dataset).network
-    return f"{network}'s" if network else "the"
+def _percents(shares: Iterable[float]) -> str:
+    """As in "97.1 and 96.4 %"."""
+    return f"{listed([percent(share).removesuffix(' %') for share in shares])} %"
 
 
 def _off(dataset: xr.Dataset) -> str:

@@ -63,7 +63,7 @@ def projection(plane: xr.Dataset, trajectory: xr.Dataset) -> Told:
             f"{CENTERS[str(trajectory.attrs['center'])]};",
             _evaluated(plane),
         ),
-        "pitfall": f"{LOOKS_LOW} The trajectory lies near the plane, not on it.",
+        "pitfall": "The trajectory lies near the plane, not on it, so the loss under a snapshot is not its own.",
         "method": sentences("The plane passes through the last snapshot.", *basis([plane])),
         "alt": f"Two components hold {percent(shares_of_two(trajectory)[0])} of the variance; the snapshot farthest "
         f"off the plane lies {farthest(trajectory)}.",

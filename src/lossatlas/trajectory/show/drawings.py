@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lossatlas.drawing.axes import log_if_wide, values
 from lossatlas.drawing.contours import draw_contours, loss_bar, pale
 from lossatlas.drawing.grids import colour_scale, grid, missing_note
-from lossatlas.drawing.style import BLUE, GREY, ORANGE, VERMILLION, legend_above, panels, styled
+from lossatlas.drawing.style import BLUE, GREY, ORANGE, VERMILLION, legend_above, panels, sized, styled
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,7 +27,7 @@ def on_plane(plane: xr.Dataset, trajectory: xr.Dataset) -> Figure:
     across, up, loss = grid(plane)
     logarithmic, levels = colour_scale(loss)
     shape = float(np.ptp(up) / np.ptp(across))
-    figure = Figure(figsize=(5.6, float(np.clip(4.4 * shape + 1.2, 2.4, 5.6))), layout="constrained")
+    figure = sized(5.6, float(np.clip(4.4 * shape + 1.2, 2.4, 5.6)))
     axes = figure.add_subplot()
     filled = draw_contours(axes, plane, logarithmic, levels, pale(), lines_in="#444444")
     dots = _snapshots(axes, trajectory)

@@ -145,7 +145,7 @@ def _told(group: Sequence[Compared]) -> dict[str, Any]:
         "caption": f"The {measures} of the Hessian against the {quantities}, a point a network, ± one "
         "standard error where there is one.",
         "how": "Test results after the last epoch; Hessians at the trained points.",
-        "pitfall": RESCALED,
+        "pitfall": "What is seen is at most an association over these networks, not a cause.",
         "method": basis(first.spectra),
         "alt": f"Largest eigenvalue and {first.quantity}: {'; '.join(points)}." if len(points) < 6 else "",
     }

@@ -39,17 +39,16 @@ def _of_trajectory(dataset: xr.Dataset) -> Rows:
     yield "variance on two components", percent(observed)
     yield "the same with random signs of the steps", f"{percent(median)} (p = {number(p, 2)})" if p == p else DASH
     yield "the same of a random walk", percent(walk)
-    yield "farthest off the plane (of the way to the end)", farthest(dataset)
+    yield "farthest off the plane", farthest(dataset)
+    yield "the same over the farthest from the end", percent(off_plane(dataset)[1])
     if "loss" in dataset and "plane_loss" in dataset:
         yield from _loss_differences(dataset)
 
 
 def farthest(dataset: xr.Dataset) -> str:
-    """How far off the plane the trajectory lies at most: "0.995 (12.4 %) at step 70"."""
-    distance, share, step = off_plane(dataset)
-    if math.isnan(distance):
-        return DASH
-    return f"{number(distance, 3)}{f' ({percent(share)})' if math.isfinite(share) else ''} at step {step:g}"
+    """How far off the plane the trajectory lies at most: "0.995 at step 70"."""
+    distance, _, step = off_plane(dataset)
+    return DASH if math.isnan(distance) else f"{number(distance, 3)} at step {step:g}"
 
 
 def off_plane(dataset: xr.Dataset) -> tuple[float, float, float]:

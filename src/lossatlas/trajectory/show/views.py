@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lossatlas.drawing.axes import values
-from lossatlas.drawing.grids import colour_scale, grid, shown
-from lossatlas.drawing.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+from lossatlas.drawing.grids import colour_scale, grid, line_levels, shown
+from lossatlas.drawing.style import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
 from lossatlas.results.uncertainty import number, plus_minus
 from lossatlas.results.views import Move, Slider, View
 from lossatlas.surfaces.show import interactive
@@ -71,7 +71,7 @@ def _map(plane: xr.Dataset | None, trajectory: xr.Dataset, at: list[int]) -> tup
     """The loss on the plane with the trajectory on it; the line up to a step and the point there move."""
     alpha, beta = (single(values(trajectory, name)) for name in ("alpha", "beta"))
     figure = go.Figure([_contours(plane)] if plane is not None else [])
-    figure.add_trace(_line(alpha, beta, "the whole trajectory", color=GREY, width=1, dash="dot"))
+    figure.add_trace(_line(alpha, beta, "the whole trajectory", color="#444444", width=1, dash="dot"))
     grown, point = len(figure.data), len(figure.data) + 1
     figure.add_trace(_line(alpha, beta, "the trajectory so far", color="black", width=2.5))
     figure.add_trace(_marker(alpha[-1:], beta[-1:], "this step", size=12))
@@ -84,7 +84,7 @@ def _map(plane: xr.Dataset | None, trajectory: xr.Dataset, at: list[int]) -> tup
 def _contours(plane: xr.Dataset) -> go.Contour:
     across, up, loss = grid(plane)
     logarithmic, levels = colour_scale(loss)
-    name = "log₁₀ loss" if logarithmic else "loss"
+    ticks = line_levels(shown(loss, logarithmic), logarithmic, levels, most=7)
     told, template = _hover(plane, loss)
     return go.Contour(
         x=single(across),
@@ -96,7 +96,12 @@ def _contours(plane: xr.Dataset) -> go.Contour:
         opacity=0.8,
         contours={"start": float(levels[0]), "end": float(levels[-1]), "size": float(levels[1] - levels[0])},
         line={"width": 0.4, "color": "#444444"},
-        colorbar={"title": {"text": name}, "thickness": 12},
+        colorbar={
+            "title": {"text": "loss"},
+            "thickness": 12,
+            "tickvals": list(ticks),
+            "ticktext": list(ticks.values()),
+        },
         name="loss",
     )
 
