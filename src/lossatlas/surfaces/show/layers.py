@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lossatlas.drawing.grids import axes_of, grid, has_error_map, is_polar, mesh, round_levels
+from lossatlas.drawing.grids import axes_of, grid, has_error_map, is_polar, loss_ticks, mesh
 from lossatlas.drawing.scales import scale_of
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def heights_of(layer: Layer, pictures: Sequence[xr.Dataset]) -> tuple[float, flo
 
 def ticks(layer: Layer, limits: tuple[float, float]) -> dict[str, Any]:
     """Ticks of a logarithmic axis at round values, with the values themselves; plotly's own elsewhere."""
-    at = round_levels(10 ** limits[0], 10 ** limits[1], most=6) if layer.logarithmic else []
-    if not at:
+    if not layer.logarithmic:
         return {"tickmode": "auto", "tickvals": None, "ticktext": None}
-    return {"tickmode": "array", "tickvals": np.log10(at).tolist(), "ticktext": [f"{each:g}" for each in at]}
+    at, names = loss_ticks(True, *limits)
+    return {"tickmode": "array", "tickvals": at, "ticktext": names}
 
 
 def layer_surface(picture: xr.Dataset, layer: Layer, limits: tuple[float, float]) -> go.Surface:
