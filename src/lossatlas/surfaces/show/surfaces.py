@@ -182,10 +182,13 @@ def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = No
     pictures = [over_planes(dataset) for dataset in datasets]
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
     figure = sized(*((4.9, 3.6) if len(pictures) == 1 else (WIDTH, 2.7)), layout=None)
+    at, losses = loss_ticks(logarithmic, float(levels[0]), float(levels[-1]))
     inch = 1 / figure.get_figwidth()
-    wide = (1 - 1.12 * inch) / len(pictures)
+    bar_at = 1 - inch * (0.45 + 0.065 * max(map(len, losses)))  # room for the longest loss
+    wide = (bar_at - 0.35 * inch) / len(pictures)
     for k, (picture, name) in enumerate(zip(pictures, labels(datasets), strict=True)):
         axes: Any = figure.add_axes((k * wide, 0.02, wide, 0.98), projection="3d", computed_zorder=False)
+        axes.patch.set_visible(False)  # it would cover labels of the panel before
         drawn = _draw_3d(axes, picture, logarithmic, levels)
         if trajectory is not None and "loss" in trajectory:
             alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
@@ -193,8 +196,7 @@ def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = No
         draw_overlays_3d(axes, picture, logarithmic)
         _turned(axes, picture, levels, logarithmic, zoom=0.95 if len(pictures) == 1 else 0.86)
         axes.set_title(name, y=0.97)
-    at, losses = loss_ticks(logarithmic, float(levels[0]), float(levels[-1]))
-    bar = figure.colorbar(drawn, cax=figure.add_axes((1 - 0.75 * inch, 0.22, 0.11 * inch, 0.55)))
+    bar = figure.colorbar(drawn, cax=figure.add_axes((bar_at, 0.22, 0.11 * inch, 0.55)))
     bar.set_ticks(at, labels=losses)
     bar.set_label("loss")
     return figure
