@@ -16,7 +16,7 @@ from lossatlas.drawing.style import labels
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.views import Change, Choice, View
 from lossatlas.surfaces.show.interactive import CAMERA, PAGE, SHAPE, Limits, axes_3d, loss_layer, on_surface
-from lossatlas.surfaces.show.layers import Layer, heights_of, layer_surface, ticks
+from lossatlas.surfaces.show.layers import LIGHT, Layer, heights_of, layer_surface, ticks
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,6 +42,8 @@ CAMERAS = {
 }
 # From above the surface is nearly flat: no part of it lies beyond what a camera without perspective shows.
 ASPECTS = {"surface": SHAPE["aspectratio"], "map": {"x": 1.3, "y": 1.3, "z": 0.05}}
+# A map has the very colours of its bar.
+LIGHTS = {"surface": LIGHT, "map": {"ambient": 1, "diffuse": 0, "specular": 0, "roughness": 1, "fresnel": 0}}
 BAR = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.02, "yanchor": "top"}
 
 
@@ -151,7 +153,8 @@ class Planes:
         found = []
         for panel, traces in enumerate(self.traces):
             for k, (own, trace) in enumerate(traces):
-                found.append(Change(panel, k, {"visible": _visible(trace, own == layer)}))
+                light = {"lighting": LIGHTS[seen_as]} if trace.type == "surface" else {}
+                found.append(Change(panel, k, {"visible": _visible(trace, own == layer)} | light))
             # The camera by itself: plotly forgets the range of an axis that is changed together with it.
             found += [Change(panel, None, layout), Change(panel, None, camera)]
         return found
