@@ -136,7 +136,7 @@ class Drawing {
     this.panels = panels.map((panel, k) => make("div", {className: "panel", style: `flex: ${widths[k]} 1 0`}));
     this.controls = make("div", {className: "controls"});
     if (slider) this.controls.append(...this.buildSlider(slider));
-    this.selects = choices.map((choice) => this.buildChoice(choice));
+    this.selects = choices.toReversed().map((choice) => this.buildChoice(choice)).reverse();  // each is put first
     const label = this.figure.querySelector(".still").alt;
     const box = make("div", {className: "view", role: "group", ariaLabel: label}, make("div", {className: "panels"}, ...this.panels));
     if (this.controls.children.length) box.append(this.controls);
