@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Datasets = Sequence["xr.Dataset"]
 
+MOST = 3  # numbers that a sentence lists
 FEW = 0.01  # of all directions: an effective rank below it counts as concentrated
 LIMIT = (
     "The largest eigenvalue changes when parameters are rescaled without a change of the function, so it is "
@@ -33,7 +35,8 @@ LIMIT = (
 
 def of_spectra(datasets: Datasets, catalogue: Catalogue) -> Iterator[Answer]:
     """An answer for each data set, that of the most networks first; of blocks only where no whole Hessian is there."""
-    sharp = [dataset for dataset in datasets if "top" in dataset["end"].to_numpy()]
+    topped = [dataset for dataset in datasets if "top" in dataset["end"].to_numpy()]
+    sharp = [dataset for dataset in topped if math.isfinite(outermost(dataset)[0])]
     whole = [dataset for dataset in sharp if not restricted(dataset)] or sharp
     groups = [_one_each(group) for group in alike(whole, "data", "parameters")]
     for group in sorted(groups, key=len, reverse=True):
@@ -122,6 +125,11 @@ def _of_two(group: Datasets, claim: Claim) -> Answer:
     )
 
 
+def few(texts: Sequence[str]) -> str:
+    """Each of a few numbers, and of more the first and the last."""
+    return listed(texts) if len(texts) <= MOST else f"{texts[0]} to {texts[-1]}"
+
+
 def _name(dataset: xr.Dataset) -> str:
     """In few words: "A"."""
     return Provenance.of(dataset).network or labels([dataset])[0]
@@ -144,7 +152,8 @@ def _spread(group: Datasets) -> str:
     if not all("effective_rank" in dataset for dataset in group):
         return ""
     n = int(group[0].attrs["n_parameters"])
-    ranks = listed([value(dataset, "effective_rank") for dataset in group])
+    ordered = group if len(group) <= MOST else sorted(group, key=lambda dataset: scalar(dataset, "effective_rank"))
+    ranks = few([value(dataset, "effective_rank") for dataset in ordered])
     if all(scalar(dataset, "effective_rank") < FEW * n for dataset in group):
         many = "effective ranks" if len(group) > 1 else "an effective rank"
         return f"curvature is concentrated, with {many} of {ranks} of {n:,} directions"
@@ -160,7 +169,8 @@ def _signs(group: Datasets) -> str:
     found = _verdicts(group)
     if len(found) < len(group):
         return ""
-    lowest = listed([number(outermost(dataset, "bottom")[0], 3) for dataset in group])
+    ends = [outermost(dataset, "bottom")[0] for dataset in group]
+    lowest = few([number(end, 3) for end in (ends if len(group) <= MOST else sorted(ends))])
     if set(found) == {Verdict.CONTRADICTED}:
         who = {1: "the point is no", 2: "neither point is a"}.get(len(group), "no point is a")
         smallest = "eigenvalues are" if len(group) > 1 else "eigenvalue is"
