@@ -117,5 +117,5 @@ def test_the_profiles_are_of_the_same_networks_and_of_the_plane_s_own_data_where
     on_others = plane.assign_attrs(data="few", data_fingerprint="few")
     for one, split in ((plane, "train"), (on_test, "test"), (on_others, "train")):
         profile = view(one, *measured.barriers()).panels[1]
-        assert profile.layout.yaxis.title.text == f"loss, digits {split}"
+        assert profile.layout.xaxis2.title.text == f"t (0: first, 1: second), digits {split}"
         np.testing.assert_allclose(profile.data[0].y, measured.barrier("line", split)["loss"], rtol=1e-6)

@@ -47,6 +47,11 @@ def networks(dataset: xr.Dataset) -> tuple[str, str]:
     return (f"network {first}", f"network {second}") if found else ("first network", "second network")
 
 
+def mark_label(name: str) -> str:
+    """A mark's name next to it: "A" for network A, "B aligned", "first" for the first network, "bend"."""
+    return name.removesuffix(" network").replace("network, ", "").replace("network ", "").replace(",", "")
+
+
 def examples(dataset: xr.Dataset) -> str:
     """On which data: "training data", "test data", or what they are called."""
     split = str(dataset.attrs.get("split", ""))

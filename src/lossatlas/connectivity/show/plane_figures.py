@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from lossatlas.connectivity.show.captions import path
+from lossatlas.connectivity.show.captions import mark_label, path
 from lossatlas.connectivity.show.panels import profiles as draw_profiles
 from lossatlas.drawing.contours import loss_bar, loss_panel
 from lossatlas.drawing.grids import colour_scale, grid, missing_note
@@ -53,10 +53,9 @@ def _name_marks(axes: Axes, plane: xr.Dataset) -> None:
     """The networks and the third point by name, next to their marks."""
     middle = float(plane["alpha"].mean())
     for name, (_, alpha, beta) in marks(plane).items():
-        short = name.removeprefix("network ").removesuffix(" network").replace("network ", "").replace(",", "")
         right = alpha <= middle
         axes.annotate(
-            short,
+            mark_label(name),
             (alpha, beta),
             xytext=(5 if right else -5, 4),
             textcoords="offset points",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
+from lossatlas.connectivity.show.captions import mark_label
 from lossatlas.connectivity.show.profile_views import known, profiles_of
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.grids import colour_scale, grid
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
     from lossatlas.drawing.style import FloatArray
 
 SHAPES = ("surface", "contour map")
-BESIDE = {"eye": {"x": -0.55, "y": -1.3, "z": 1.45}, "center": {"x": 0, "y": 0, "z": -0.12}}
+BESIDE = {"eye": {"x": -0.6, "y": -1.42, "z": 1.58}, "center": {"x": 0, "y": 0, "z": -0.12}}
 ABOVE = {"eye": {"x": 0, "y": -1e-3, "z": 1.6}, "center": {"x": 0, "y": 0, "z": 0}}
-LIFT = 0.03  # of the range of heights: what lies on the surface is drawn so far above it, or it would sink in
+LIFT = 0.05  # of the range of heights: what lies on the surface is drawn so far above it, or it would sink in
 MATT = {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}
 SHINY = {"ambient": 0.8, "diffuse": 0.8, "specular": 0.05, "fresnel": 0.2}
-Traces = Sequence[int]
+
+
+class Scene(NamedTuple):
+    """What is drawn of a plane, as indices of traces: the surface, and what lies on it, in space and on the map."""
+
+    surface: Sequence[int]
+    in_space: Sequence[int]
+    on_map: Sequence[int]
 
 
 def plane_view(planes: Sequence[xr.Dataset], barriers: Sequence[xr.Dataset]) -> View:
@@ -38,9 +46,9 @@ def plane_view(planes: Sequence[xr.Dataset], barriers: Sequence[xr.Dataset]) -> 
     """
     profiles = profiles_of(barriers) if barriers else None
     t = profiles.t if profiles else values(planes[0], "t_path")
-    space, per_plane, moves = _space(planes, t)
+    space, scenes, moves = _space(planes, t)
     places = [f"t = {position:.4g}" for position in t]
-    readouts = profiles.readouts if profiles else _heights(planes, t)
+    readouts = profiles.readouts if profiles else _losses(planes, t)
     slider = Slider(
         "position t on the paths",
         tuple(places),
@@ -49,43 +57,83 @@ def plane_view(planes: Sequence[xr.Dataset], barriers: Sequence[xr.Dataset]) -> 
         start=profiles.highest if profiles else len(t) // 2,
     )
     panels = (space, profiles.figure) if profiles else (space,)
-    changes = _changes(space, per_plane, planes)
+    changes = _changes(space, scenes, planes)
     return View(panels, (1.5, 1.0)[: len(panels)], slider, _choices(planes), changes)
 
 
-def _space(planes: Sequence[xr.Dataset], t: FloatArray) -> tuple[go.Figure, list[Traces], list[Move]]:
-    """One scene with the traces of every plane, of which those of the first are seen; what moves in it."""
-    logarithmic, heights = colour_scale(*(grid(plane)[2] for plane in planes))
-    lift = LIFT * float(np.ptp(heights))
-    figure, moves = surface_3d(planes[0]), []
-    per_plane: list[Traces] = []
-    for k, plane in enumerate(planes):
-        marker, at = _marker(plane, t, logarithmic, lift)
-        first = len(figure.data) if k else 0
-        figure.add_traces([*(surface_3d(plane).data if k else ()), marker])
-        for trace in figure.data[first:]:
-            trace.visible = k == 0
-            if trace.type == "scatter3d" and trace is not figure.data[-1]:
-                trace.z = np.asarray(trace.z, dtype=np.float32) + np.float32(lift)
-        per_plane.append(range(first, len(figure.data)))
-        moves.append(Move(0, len(figure.data) - 1, at))
-    _on_one_scale(figure, heights)
+def _space(planes: Sequence[xr.Dataset], t: FloatArray) -> tuple[go.Figure, list[Scene], list[Move]]:
+    """One scene with the traces of every plane, of which those of the first are seen in space; what moves in it."""
+    figure, scenes, moves = surface_3d(planes[0]), list[Scene](), list[Move]()
+    figure.data = ()
+    for plane in planes:
+        scene, at = _add_plane(figure, plane, t)
+        scenes.append(scene)
+        moves += [Move(0, scene.in_space[-1], at), Move(0, scene.on_map[-1], at | {"z": _flat(at["z"], plane)})]
+    for change in _seen(scenes, 0, flat=False):
+        figure.data[change.trace].visible = change.values["visible"]
+    _on_one_scale(figure, planes)
     figure.update_layout(
         scene={"camera": BESIDE, "xaxis": {"tickangle": 0}, "yaxis": {"tickangle": 0}},
         legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "top"},
     )
-    return figure, per_plane, moves
+    return figure, scenes, moves
 
 
-def _on_one_scale(figure: go.Figure, heights: FloatArray) -> None:
-    """The colours of all planes, and lines at the same heights for the contour map."""
-    low, high = float(heights[0]), float(heights[-1])
-    lines = {"start": low, "end": high, "size": (high - low) / 12, "color": "white", "width": 1}
-    figure.update_traces(cmin=low, cmax=high, contours_z=lines, selector={"type": "surface"})
+def _add_plane(figure: go.Figure, plane: xr.Dataset, t: FloatArray) -> tuple[Scene, dict[str, Any]]:
+    """The traces of a plane, and where its markers are at each t.
+
+    What lies on the surface is there twice: lifted above it, and for the map above all of it, since seen from above
+    the higher parts would hide it.
+    """
+    heights = _heights(plane)
+    lift, middle, top = LIFT * float(np.ptp(heights)), float(heights.mean()), _top(plane)
+    traces = surface_3d(plane).data
+    surfaces = [trace for trace in traces if trace.type == "surface"]
+    marker, at = _marker(plane, t, lift)
+    lying = [*(_raised(trace, lift, middle) for trace in traces if trace.type == "scatter3d"), marker]
+    flat = [go.Scatter3d(trace.to_plotly_json() | {"z": np.full(len(trace.x), top)}) for trace in lying]
+    first = len(figure.data)
+    figure.add_traces([*surfaces, *lying, *flat])
+    cuts = np.cumsum([first, len(surfaces), len(lying), len(flat)]).tolist()
+    return Scene(*(range(a, b) for a, b in pairwise(cuts))), at
 
 
-def _marker(plane: xr.Dataset, t: FloatArray, logarithmic: bool, lift: float) -> tuple[go.Scatter3d, Mapping[str, Any]]:
+def _heights(plane: xr.Dataset) -> FloatArray:
+    """The levels between the lowest and the highest point of the drawn surface."""
+    return colour_scale(grid(plane)[2])[1]
+
+
+def _top(plane: xr.Dataset) -> float:
+    heights = _heights(plane)
+    return float(heights[-1] + LIFT * np.ptp(heights))
+
+
+def _flat(rows: Sequence[Sequence[float | None]], plane: xr.Dataset) -> list[list[float | None]]:
+    """The heights of markers for the map: above all of the surface."""
+    return [[None if z is None else _top(plane) for z in row] for row in rows]
+
+
+def _on_one_scale(figure: go.Figure, planes: Sequence[xr.Dataset]) -> None:
+    """The same colours for all planes, where all are drawn logarithmically or none; lines of equal loss for the map."""
+    heights = np.concatenate([_heights(plane) for plane in planes])
+    if len({colour_scale(grid(plane)[2])[0] for plane in planes}) == 1:
+        figure.update_traces(cmin=heights.min(), cmax=heights.max(), selector={"type": "surface"})
+
+
+def _raised(trace: go.Scatter3d, lift: float, middle: float) -> go.Scatter3d:
+    """A path or a mark of the surface, lifted; a mark by its name, in white where it lies in the dark colours."""
+    height = np.asarray(trace.z, dtype=np.float32)
+    found = go.Scatter3d(trace.to_plotly_json() | {"z": height + np.float32(lift)})
+    if trace.mode == "markers":
+        label = {"color": "white" if height[0] < middle else "black", "size": 14}
+        text = {"text": [mark_label(trace.name)], "textposition": "top center", "textfont": label}
+        found.update(mode="markers+text", showlegend=False, **text)
+    return found
+
+
+def _marker(plane: xr.Dataset, t: FloatArray, lift: float) -> tuple[go.Scatter3d, dict[str, Any]]:
     """A dot for every path that lies in the plane, and where they are at each t; hidden where a path leaves it."""
+    logarithmic = colour_scale(grid(plane)[2])[0]
     there = np.array([_along(plane, path, t, logarithmic) for path in paths(plane)])
     there[:, 2] += lift
     at = {name: [known(row) for row in there[:, i].T] for i, name in enumerate("xyz")}
@@ -114,16 +162,16 @@ def _along(
     return alpha, beta, surface_height(plane, logarithmic, alpha, beta)
 
 
-def _heights(planes: Sequence[xr.Dataset], t: FloatArray) -> list[str]:
+def _losses(planes: Sequence[xr.Dataset], t: FloatArray) -> list[str]:
     """The loss of the drawn surface at each t of each path on a plane, where there is no barrier."""
     found: dict[str, FloatArray] = {}
     for plane in planes:
         for path in paths(plane):
             found.setdefault(path.name, _along(plane, path, t, logarithmic=False)[2])
-    return [_height({name: float(z[k]) for name, z in found.items()}) for k in range(len(t))]
+    return [_told({name: float(z[k]) for name, z in found.items()}) for k in range(len(t))]
 
 
-def _height(on_paths: Mapping[str, float]) -> str:
+def _told(on_paths: Mapping[str, float]) -> str:
     told = ", ".join(f"{name} ≈ {number(z, 3)}" for name, z in on_paths.items() if np.isfinite(z))
     return f"loss of the surface on the {told}" if told else "no path lies on the plane"
 
@@ -134,35 +182,38 @@ def _choices(planes: Sequence[xr.Dataset]) -> tuple[Choice, ...]:
 
 
 def _changes(
-    space: go.Figure, per_plane: Sequence[Traces], planes: Sequence[xr.Dataset]
+    space: go.Figure, scenes: Sequence[Scene], planes: Sequence[xr.Dataset]
 ) -> dict[tuple[int, ...], tuple[Change, ...]]:
-    """For every combination: which plane's traces are seen, and whether from above."""
+    """For every combination: which plane is seen, and whether from above."""
     found: dict[tuple[int, ...], tuple[Change, ...]] = {}
-    for shape, chosen in product(range(len(SHAPES)), range(len(planes))):
-        key = (shape, chosen) if len(planes) > 1 else (shape,)
-        found[key] = (*_seen(per_plane, chosen), *_shape(space, planes[chosen], flat=shape == 1))
+    for flat, chosen in product((False, True), range(len(planes))):
+        key = (int(flat), chosen) if len(planes) > 1 else (int(flat),)
+        surfaces = scenes[chosen].surface
+        look = {"contours.z.show": flat, "lighting": MATT if flat else SHINY}
+        lines = [Change(0, trace, look) for trace in surfaces]
+        found[key] = (*_seen(scenes, chosen, flat), Change(0, None, _layout(space, planes[chosen], flat)), *lines)
     return found
 
 
-def _seen(per_plane: Sequence[Traces], chosen: int) -> list[Change]:
-    return [Change(0, trace, {"visible": k == chosen}) for k, traces in enumerate(per_plane) for trace in traces]
+def _seen(scenes: Sequence[Scene], chosen: int, flat: bool) -> list[Change]:
+    """Which traces are visible: those of one plane, in space or on the map."""
+    there = {*scenes[chosen].surface, *(scenes[chosen].on_map if flat else scenes[chosen].in_space)}
+    every = (trace for scene in scenes for part in scene for trace in part)
+    return [Change(0, trace, {"visible": trace in there}) for trace in every]
 
 
-def _shape(space: go.Figure, plane: xr.Dataset, *, flat: bool) -> list[Change]:
-    """The surface in space, or seen from straight above in true proportions with lines of equal loss."""
+def _layout(space: go.Figure, plane: xr.Dataset, flat: bool) -> dict[str, Any]:
+    """The surface in space, or seen from straight above in true proportions."""
     camera, projection = (ABOVE, "orthographic") if flat else (BESIDE, "perspective")
-    layout = {
+    return {
         "scene.camera": camera | {"projection": {"type": projection}},
         "scene.aspectratio": _true(plane) if flat else space.layout.scene.aspectratio.to_plotly_json(),
         "scene.zaxis.visible": not flat,
     }
-    look = {"contours.z.show": flat, "lighting": MATT if flat else SHINY}
-    surfaces = (i for i, trace in enumerate(space.data) if trace.type == "surface")
-    return [Change(0, None, layout), *(Change(0, i, look) for i in surfaces)]
 
 
 def _true(plane: xr.Dataset) -> dict[str, float]:
     """The aspect that shows distances on the plane as they are, as large as the panel allows."""
     across, up = (float(np.ptp(plane[name].to_numpy())) for name in ("alpha", "beta"))
-    scale = min(2.3 / across, 1.7 / up)
+    scale = min(1.75 / across, 1.5 / up)
     return {"x": scale * across, "y": scale * up, "z": 0.3}

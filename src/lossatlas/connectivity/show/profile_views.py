@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from plotly.subplots import make_subplots
 
-from lossatlas.connectivity.show.captions import networks, path
+from lossatlas.connectivity.show.captions import mark_label, networks, path
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import errors, path_colours
 from lossatlas.results.provenance import Provenance
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from lossatlas.drawing.style import FloatArray
 
-LABELS = {"loss": "loss", "error": "error (1 − accuracy)"}
 WIDE = 8  # a loss that spans more than this factor is drawn on a logarithmic axis
 
 
@@ -48,15 +47,20 @@ def profiles_of(barriers: Sequence[xr.Dataset]) -> Profiles:
     figure = make_subplots(rows=len(quantities), cols=1, shared_xaxes=True, vertical_spacing=0.08)
     markers = tuple(_draw(figure, row, quantity, barriers, t) for row, quantity in enumerate(quantities, 1))
     figure.update_xaxes(range=[-0.02, 1.02])
-    figure.update_xaxes(title_text="t (0: {}, 1: {})".format(*networks(barriers[0])), row=len(quantities))
-    figure.update_yaxes(title_text=f"loss, {Provenance.of(barriers[0]).short_data}", row=1)
+    figure.update_xaxes(title_text=_axis(barriers[0]), row=len(quantities))
     figure.update_layout(
         height=440,
-        margin={"l": 60, "r": 10, "t": 50, "b": 45},
+        margin={"l": 60, "r": 10, "t": 85, "b": 45},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         template="plotly_white",
     )
     return Profiles(figure, t, tuple(_readouts(barriers, t)), _highest(barriers, t), markers)
+
+
+def _axis(barrier: xr.Dataset) -> str:
+    """What t is, and on which data the profiles are."""
+    first, second = map(mark_label, networks(barrier))
+    return f"t (0: {first}, 1: {second}), {Provenance.of(barrier).short_data}"
 
 
 def _draw(
@@ -67,7 +71,7 @@ def _draw(
     logarithmic, colours = quantity == "loss" and _spans_much(having), path_colours(map(path, barriers))
     for dataset in having:
         figure.add_scatter(row=row, col=1, **_line(dataset, quantity, colours[path(dataset)], legend=row == 1))
-    figure.update_yaxes(title_text=LABELS[quantity], type="log" if logarithmic else "linear", row=row)
+    figure.update_yaxes(title_text=quantity, type="log" if logarithmic else "linear", row=row)
     at = _markers(having, quantity, t, logarithmic)
     look = {"size": 10, "line": {"color": "black", "width": 1.5}}
     figure.add_scatter(
