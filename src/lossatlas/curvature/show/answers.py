@@ -11,7 +11,7 @@ from lossatlas.curvature.show.captions import each, outermost, restricted
 from lossatlas.curvature.show.claims import no_negative_curvature, sharpness_difference
 from lossatlas.drawing.style import labels
 from lossatlas.results.blocks import Answer
-from lossatlas.results.captions import joined, listed
+from lossatlas.results.captions import MOST, few, joined, listed
 from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.groups import alike, by_network
 from lossatlas.results.provenance import Provenance
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Datasets = Sequence["xr.Dataset"]
 
-MOST = 3  # numbers that a sentence lists
 FEW = 0.01  # of all directions: an effective rank below it counts as concentrated
 LIMIT = (
     "The largest eigenvalue changes when parameters are rescaled without a change of the function, so it is "
@@ -123,11 +122,6 @@ def _of_two(group: Datasets, claim: Claim) -> Answer:
         quantity="difference of the largest eigenvalues",
         limit=LIMIT,
     )
-
-
-def few(texts: Sequence[str]) -> str:
-    """Each of a few numbers, and of more the first and the last."""
-    return listed(texts) if len(texts) <= MOST else f"{texts[0]} to {texts[-1]}"
 
 
 def _name(dataset: xr.Dataset) -> str:

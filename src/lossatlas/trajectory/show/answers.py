@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lossatlas.curvature.show.answers import MOST, few
 from lossatlas.results.blocks import Answer
-from lossatlas.results.captions import joined, listed, sentence
+from lossatlas.results.captions import MOST, few, joined, listed, sentence
 from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.groups import distinct
 from lossatlas.results.provenance import Provenance

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lossatlas.curvature.show.answers import MOST, few
 from lossatlas.drawing.axes import log_if_wide
 from lossatlas.drawing.style import BLUE, WIDTH, styled
 from lossatlas.results import chapters
 from lossatlas.results.blocks import Answer, FigureGroup, Picture, Table
-from lossatlas.results.captions import basis, listed
+from lossatlas.results.captions import MOST, basis, few, listed
 from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.uncertainty import DASH, number, plus_minus, with_interval
 from lossatlas.results.values import scalar, value
