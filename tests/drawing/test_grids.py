@@ -52,10 +52,14 @@ def test_over_several_planes_stand_the_mean_and_the_spread_relative_to_it():
     assert over_planes(picture) is picture
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.25, 12.0), (0.001, 1e6), (2.0, 2.3), (1e-8, 3e-8)])
+def test_where_a_range_holds_less_than_two_round_levels_they_are_equally_spaced():
+    np.testing.assert_allclose(np.diff(round_levels(2.0, 2.3)), 0.05)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.25, 12.0), (0.001, 1e6), (1e-8, 3e-8)])
 def test_contour_levels_are_round_few_and_within_the_range(low: float, high: float):
     levels = round_levels(low, high)
-    assert len(levels) <= 12
+    assert 2 <= len(levels) <= 12
     for level in levels:
         assert low < level < high
         assert f"{level:.0e}" == f"{level:.1e}".replace(".0e", "e") or f"{level:.1e}".startswith("1.5")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import measured
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from lossatlas import plot
+from lossatlas.results.blocks import Answer
 from lossatlas.results.catalogue import Catalogue
 from lossatlas.results.claim import Claim
+from lossatlas.robustness.show import ROBUSTNESS
 
 
 def one(name: str) -> xr.Dataset:
@@ -92,3 +96,73 @@ def test_every_panel_has_its_labels_and_no_noise_has_a_place_on_the_axis(edge: s
         assert axes.get_ylabel()
         assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.1", "0.5"]
         assert axes.get_xlim()[0] < 0
+
+
+def answers(*datasets: xr.Dataset) -> list[Answer]:
+    catalogue = Catalogue(datasets)
+    return list(ROBUSTNESS.answers(catalogue.of(ROBUSTNESS), catalogue))
+
+
+def test_what_noise_costs_two_networks_is_told_with_the_intervals_of_their_claims():
+    a, b = with_changes("robustness A", FLAT, [0.9, 0.8, 0.7]), with_changes("robustness B", STEEP, [0.9, 0.7, 0.5])
+    (found,) = answers(a, b, spectrum("A", 1.0), spectrum("B", 2.0))
+    assert found.sentence.startswith("Weight noise of sigma = 0.1 lowers the accuracy of network A by 10.0")
+    assert "that of network B by 20.0" in found.sentence
+    assert "the sharper one, network B, loses more: its loss rises further by 3.0000 [2.9961, 3.0039]" in found.sentence
+    assert found.claim == claim("of network A by more than one", a, b)
+    assert found.finding == "noise of sigma = 0.1 costs a point"
+    told = r"Weight noise of sigma = 0.1 costs 10\.\S+ \[\S+ \S+ points of accuracy for A and 20\.\S+ \[\S+ \S+ for B\."
+    assert re.fullmatch(told, found.short)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "stderr", "words"),
+    [(HIGH, 0.1, "is undecided"), (HIGH, 1e-4, "by less than one percentage point")],
+)
+def test_a_cost_that_is_not_shown_is_not_asserted(accuracy: list[float], stderr: float, words: str):
+    (found,) = answers(with_changes("robustness A", FLAT, accuracy, stderr))
+    assert words in found.sentence
+    assert ("undecided" in found.short) == ("undecided" in found.sentence)
+    assert found.claim is not None
+    assert (found.claim.verdict == "undecided") == ("undecided" in words)
+    assert "sharper" not in found.sentence
+
+
+def test_every_answer_is_brief_and_absolute_noise_comes_first():
+    found = answers(*(measured.results()[name] for name in ("relative robustness", "robustness A", "robustness B")))
+    assert [each.sentence.count("filter's norm") for each in found] == [0, 1]
+    assert all(len(each.short.split()) <= 25 and len(each.finding.split()) <= 8 for each in found)
+    assert "network B" not in found[1].sentence
+
+
+def test_without_accuracy_the_rise_of_the_loss_is_told():
+    dataset = with_changes("robustness A", FLAT, HIGH)
+    (found,) = answers(EDGES["no accuracy"](dataset))
+    assert found.claim is None
+    assert "raises the loss of network A by 0.3000 [0.2972, 0.3028] at sigma = 0.5" in found.sentence
+    assert "undecided" not in found.short
+    assert answers(EDGES["no accuracy"](infinite(dataset))) == []
+
+
+def test_many_networks_are_told_as_a_range():
+    many = [one("robustness A").assign_attrs(network=f"a long name, {k}") for k in range(6)]
+    (found,) = answers(*many)
+    assert "6 networks" in found.sentence
+    assert len(found.short.split()) <= 25
+
+
+def test_the_numbers_are_those_without_noise_and_under_the_largest():
+    dataset = with_changes("robustness A", FLAT, [0.9, 0.8, 0.7])
+    found = {number.name.partition(" (")[0]: number.text for number in ROBUSTNESS.numbers(dataset)}
+    assert found["accuracy without noise"] == "0.9000 ± 0.0010"
+    assert found["accuracy at sigma = 0.5"] == "0.7000 ± 0.0010"
+    assert found["loss at sigma = 0.5"] == "0.5000 ± 0.0010"
+
+
+@pytest.mark.parametrize("edge", ["no draws", "no accuracy"])
+def test_the_panel_shows_accuracy_or_else_the_loss(edge: str):
+    catalogue = Catalogue([EDGES[edge](one("robustness A"))])
+    (panel,) = ROBUSTNESS.panels(list(catalogue), catalogue)
+    axes = Figure().add_subplot()
+    panel.draw(axes)
+    assert axes.get_ylabel() == ("loss" if edge == "no accuracy" else "accuracy")

@@ -255,7 +255,7 @@ def test_beside_the_trajectory_is_the_history_of_its_own_network(run: Run):
         return {trace.name for trace in picture.view().panels[1].data}
 
     own = profiles(run.history)
-    assert {"mini-batch", "test data", "snapshot", "its projection"} <= own
+    assert {"mini-batch", "test data", "true loss", "on the plane"} <= own
     assert profiles(run.history.assign_attrs(network="B")) == own - {"mini-batch", "test data"}
 
 

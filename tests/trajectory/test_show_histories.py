@@ -300,7 +300,7 @@ def test_one_network_has_its_gap_with_its_interval_and_nothing_on_its_geometry(h
     assert claim.interval == pytest.approx((claim.value - 1.96 * stderr, claim.value + 1.96 * stderr), rel=1e-3)
     assert with_interval(claim.value, claim.interval) in answer.sentence
     assert "one network cannot" in answer.sentence
-    assert ("not told from 0" in answer.sentence) == (claim.verdict is Verdict.UNDECIDED)
+    assert ("not told apart" in answer.sentence) == (claim.verdict is Verdict.UNDECIDED)
     bare = a.drop_vars(["test_loss", "test_accuracy", "test_loss_stderr", "test_accuracy_stderr"])
     assert len(answers(bare)) == 1
     assert not list(claims([bare], Catalogue([bare])))

@@ -96,8 +96,8 @@ def round_levels(low: float, high: float, most: int = 9) -> list[float]:
 
     Where fewer than two lie between them, equally spaced ones.
 
-    >>> round_levels(0.25, 12), round_levels(2.25, 2.55)
-    ([0.5, 1.0, 2.0, 5.0, 10.0], [2.3, 2.4, 2.5])
+    >>> round_levels(0.25, 12), round_levels(2.0, 2.2)
+    ([0.5, 1.0, 2.0, 5.0, 10.0], [2.05, 2.1, 2.15])
     """
     tens = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
@@ -105,7 +105,8 @@ def round_levels(low: float, high: float, most: int = 9) -> list[float]:
         if len(levels) <= (5 if len(digits) == 6 else most):
             break
     if len(levels) < 2:
-        levels = [float(f"{level:.6g}") for level in MaxNLocator(4).tick_values(low, high) if low < level < high]
+        spaced = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+        levels = [level for level in (float(f"{each:.6g}") for each in spaced) if low < level < high]
     return levels
 
 

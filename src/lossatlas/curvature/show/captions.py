@@ -52,6 +52,12 @@ def each(datasets: Datasets, texts: Sequence[str]) -> str:
     return listed([f"{text} for {label}" for text, label in zip(texts, labels(datasets), strict=True)])
 
 
+def _on(datasets: Datasets) -> str:
+    """On which data: " on digits train, 1,000 examples"."""
+    data = distinct(datasets, "data")
+    return f" on {data}" if data else ""
+
+
 def _outermost(datasets: Datasets, end: str) -> str:
     found = [dataset for dataset in datasets if end in dataset["end"].to_numpy()]
     return each(found, [value(dataset.sel(end=end), "eigenvalue", rank=0) for dataset in found]) if found else ""
@@ -59,11 +65,10 @@ def _outermost(datasets: Datasets, end: str) -> str:
 
 def spectrum(datasets: Datasets) -> Told:
     which = [name for end, name in (("top", "largest"), ("bottom", "smallest")) if _outermost(datasets, end)]
-    over = distinct(datasets, "stderr_over")
     return {
         "caption": f"The {datasets[0].sizes['rank']} {listed(which)} eigenvalues of the "
-        f"Hessian{restricted(datasets[0])} at the trained point. Thick bars are the solver's residuals, mostly within "
-        f"the marker, thin bars one standard error of the data{f' over {over}' if over else ''}.",
+        f"Hessian{restricted(datasets[0])} at the trained point{_on(datasets)}, with the solver's residual (thick bars, "
+        "mostly within the marker) and one standard error of the data (thin bars).",
         "how": joined(
             "Lanczos with full reorthogonalisation",
             sentence(datasets, "tol", "to a relative residual of {}", lambda tol: number(float(tol), 2)),
@@ -97,15 +102,16 @@ def density(datasets: Datasets) -> Told:
     known = any("eigenvalue" in dataset for dataset in datasets)
     ranked = [dataset for dataset in datasets if "effective_rank" in dataset]
     return {
-        "caption": f"How the eigenvalues of the {matrix(datasets[0])}{restricted(datasets[0])} are distributed: their "
-        "density (left), and their share in bins of equal width in the logarithm of the magnitude (right). Bands and "
-        f"bars are 95 % intervals{'; dots are the eigenvalues known one by one' if known else ''}.",
-        "how": "Stochastic Lanczos quadrature with full reorthogonalisation.",
+        "caption": f"How the eigenvalues of the {matrix(datasets[0])}{restricted(datasets[0])} are "
+        f"distributed{_on(datasets)}: their density (left), and their share in bins of the magnitude (right)"
+        f"{', with those that are known one by one as dots' if known else ''}.",
+        "how": "Stochastic Lanczos quadrature; bands and bars are 95 % intervals.",
         "pitfall": "Within a dense cluster, such as the one about 0, the quadrature knows the mass, not the spread.",
         "method": sentences(
             f"Each eigenvalue of the density is smoothed by a Gaussian kernel of standard deviation {width}."
             if width
             else "",
+            "The bins have equal width in the logarithm of the magnitude.",
             "Eigenvalues known one by one have a mass of 1/n each, and the quadrature is of the others."
             if known
             else "",

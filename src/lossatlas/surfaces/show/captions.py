@@ -112,11 +112,10 @@ def classes(dataset: xr.Dataset) -> str:
     return joined(f"Loss of the examples of each class, {Provenance.of(dataset).who}{scale}.", left_out, mean)
 
 
-def surfaces_3d(datasets: Sequence[xr.Dataset], *, with_trajectory: bool = False) -> str:
+def surfaces_3d(datasets: Sequence[xr.Dataset]) -> str:
     """Of planes as surfaces in space."""
-    training = "; the line with dots is the trajectory of training, at the true loss of its snapshots"
     names = listed([Provenance.of(dataset).who for dataset in datasets])
-    return f"Loss on {slices(datasets, scaled=False)} in space, {names}{training if with_trajectory else ''}."
+    return f"Loss on {slices(datasets, scaled=False)} in space, {names}."
 
 
 def how(datasets: Sequence[xr.Dataset]) -> str:

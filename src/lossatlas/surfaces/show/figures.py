@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from lossatlas.drawing.grids import has_error_map
 from lossatlas.results.blocks import FigureGroup, Picture
 from lossatlas.results.views import View
-from lossatlas.surfaces.show import captions, interactive, isosurfaces, views
+from lossatlas.surfaces.show import captions, isosurfaces, views
 from lossatlas.surfaces.show.captions import LOG_COLOUR, quadratic, told
 from lossatlas.surfaces.show.classes import classes
 from lossatlas.surfaces.show.grouping import LINE, TITLES, VOLUME, groups
 from lossatlas.surfaces.show.lines import line
-from lossatlas.surfaces.show.surfaces import surface, surface_3d, surfaces_3d
+from lossatlas.surfaces.show.surfaces import surface, surfaces_3d
 from lossatlas.surfaces.show.volumes import volume
 
 if TYPE_CHECKING:
@@ -29,19 +29,6 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
         for group in groups(datasets, title):
             for shown_together in _rows(group, title):
                 yield FigureGroup(tuple(shown_together), _pictures(shown_together, title), title=title)
-
-
-def plane_3d(dataset: xr.Dataset, trajectory: xr.Dataset | None = None, name: str = "plane-3d") -> Picture:
-    """The plane as a surface in space, with a trajectory on it if one is given: static and interactive."""
-    return Picture(
-        name,
-        partial(surface_3d, dataset, trajectory),
-        captions.surfaces_3d([dataset], with_trajectory=trajectory is not None),
-        **told([dataset]),
-        width=0.62,
-        view=lambda: View((interactive.surface_3d(dataset, trajectory),)),
-        vector=False,
-    )
 
 
 def _rows(group: list[xr.Dataset], title: str) -> list[list[xr.Dataset]]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from lossatlas.drawing.style import FloatArray
 
-LIGHT = {"ambient": 0.8, "diffuse": 0.45, "specular": 0.05, "roughness": 0.9, "fresnel": 0.05}
+# Light from above: what lies flat has the very colour of the bar, slopes are darker.
+LIGHT = {"ambient": 0.6, "diffuse": 0.4, "specular": 0, "roughness": 1, "fresnel": 0}
+ABOVE = {"x": 0, "y": 0, "z": 100_000}
 LINES = 12  # contour lines on a surface, about
 
 
@@ -80,6 +82,7 @@ def layer_surface(picture: xr.Dataset, layer: Layer, limits: tuple[float, float]
         colorbar=bar | {key: value for key, value in ticks(layer, limits).items() if value is not None},
         contours={"z": line},
         lighting=LIGHT,
+        lightposition=ABOVE,
         customdata=_hover(picture, layer),
         text=_origin(picture),
         hovertemplate=_template(picture, layer),

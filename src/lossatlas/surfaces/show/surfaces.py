@@ -79,7 +79,7 @@ def _row(pictures: list[xr.Dataset]) -> tuple[Figure, list[list[Axes]]]:
     width, panel = (WIDTH, 2.2) if n > 1 else (4.7, 3.0) if not legend else (WIDTH, 4.6)
     across = columns_of(n, 3.0)
     if asked := asked_width():
-        width, panel = asked, min(asked / across - SIDES, 4.0)
+        width, panel = asked, min(asked / across - SIDES, 4.0 if across == n else 2.6)
     rows = -(-n // across)
     height = legend + rows * (0.55 + max(_height(picture, panel) for picture in pictures) + (0.2 if n > 1 else 0))
     figure = sized(width, height)
@@ -182,7 +182,8 @@ def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = No
     pictures = [over_planes(dataset) for dataset in datasets]
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
     figure = sized(*((4.9, 3.6) if len(pictures) == 1 else (WIDTH, 2.7)), layout=None)
-    wide, bar_at = (0.78, (0.86, 0.22, 0.022, 0.55)) if len(pictures) == 1 else (0.43, (0.875, 0.24, 0.016, 0.5))
+    inch = 1 / figure.get_figwidth()
+    wide = (1 - 1.08 * inch) / len(pictures)
     for k, (picture, name) in enumerate(zip(pictures, labels(datasets), strict=True)):
         axes: Any = figure.add_axes((k * wide, 0.02, wide, 0.98), projection="3d", computed_zorder=False)
         drawn = _draw_3d(axes, picture, logarithmic, levels)
@@ -192,7 +193,7 @@ def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = No
         draw_overlays_3d(axes, picture, logarithmic)
         _turned(axes, picture, levels, zoom=0.95 if len(pictures) == 1 else 0.86)
         axes.set_title(name, y=0.97)
-    bar = figure.colorbar(drawn, cax=figure.add_axes(bar_at), ticks=MaxNLocator(5))
+    bar = figure.colorbar(drawn, cax=figure.add_axes((1 - 0.69 * inch, 0.22, 0.11 * inch, 0.55)), ticks=MaxNLocator(5))
     bar.set_label(scale_label(logarithmic))
     return figure
 

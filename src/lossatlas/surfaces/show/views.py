@@ -41,7 +41,7 @@ CAMERAS = {
     "map": FROM_ABOVE,
 }
 # From above the surface is nearly flat: no part of it lies beyond what a camera without perspective shows.
-ASPECTS = {"surface": SHAPE["aspectratio"], "map": {"x": 1.45, "y": 1.45, "z": 0.05}}
+ASPECTS = {"surface": SHAPE["aspectratio"], "map": {"x": 1.3, "y": 1.3, "z": 0.05}}
 BAR = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.02, "yanchor": "top"}
 
 
@@ -146,13 +146,14 @@ class Planes:
         layer = self.layer(at)
         axis = {f"scene.zaxis.{key}": value for key, value in self._upright(layer).items()}
         seen_as = self.chosen(at)["as"]
-        layout = axis | {"scene.zaxis.showticklabels": seen_as == "surface", "scene.aspectratio": ASPECTS[seen_as]}
+        layout = axis | {"scene.zaxis.showticklabels": seen_as == "surface"}
+        camera = {"scene.camera": CAMERAS[seen_as], "scene.aspectratio": ASPECTS[seen_as]}
         found = []
         for panel, traces in enumerate(self.traces):
             for k, (own, trace) in enumerate(traces):
                 found.append(Change(panel, k, {"visible": _visible(trace, own == layer)}))
             # The camera by itself: plotly forgets the range of an axis that is changed together with it.
-            found += [Change(panel, None, layout), Change(panel, None, {"scene.camera": CAMERAS[seen_as]})]
+            found += [Change(panel, None, layout), Change(panel, None, camera)]
         return found
 
 

@@ -14,7 +14,7 @@ from lossatlas.drawing.style import BLUE, WIDTH, styled
 from lossatlas.results import chapters
 from lossatlas.results.blocks import Answer, FigureGroup, Picture, Table
 from lossatlas.results.captions import basis, listed
-from lossatlas.results.claim import Verdict
+from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import DASH, number, plus_minus, with_interval
 from lossatlas.results.values import scalar, value
@@ -105,14 +105,11 @@ def _of_two(found: Compared) -> str:
 def _gaps(histories: Datasets) -> Answer:
     claims = [generalisation_gap(history) for history in histories]
     texts = [with_interval(claim.value, claim.interval) for claim in claims]
-    whom = [Provenance.of(history).label for history in histories]
     one = len(histories) == 1
-    told = listed([f"{text} for {who}" for text, who in zip(texts, whom, strict=True)])
     why = "one network" if one else "networks whose sharpness was not measured on the same data"
-    verdict = {Verdict.UNDECIDED: ", a difference that is not told from 0"} if one else {}
+    told = [_gap_of(history, claim, text) for history, claim, text in zip(histories, claims, texts, strict=True)]
     return Answer(
-        sentence=f"The loss on test data minus that on training data is {told}{verdict.get(claims[0].verdict, '')}; "
-        f"{why} cannot say whether geometry has to do with it.",
+        sentence=f"The loss {listed(told)}; {why} cannot say whether geometry has to do with it.",
         short=f"The generalisation gap of the loss is {listed(texts[:3])}, which {why} cannot relate to geometry.",
         claim=claims[0],
         finding="the loss is higher on test data",
@@ -120,6 +117,16 @@ def _gaps(histories: Datasets) -> Answer:
         limit="A gap between losses depends on how confident a network is, not on its errors alone.",
         chapter=chapters.GENERALISATION,
     )
+
+
+def _gap_of(history: xr.Dataset, claim: Claim, text: str) -> str:
+    """As in "of network A is higher on test data than on training data by 0.032 [0.011, 0.054]"."""
+    told = {
+        Verdict.SUPPORTED: f"is higher on test data than on training data by {text}",
+        Verdict.CONTRADICTED: f"is lower on test data than on training data, the difference being {text}",
+        Verdict.UNDECIDED: f"is not told apart on test and training data, the difference being {text}",
+    }
+    return f"of {Provenance.of(history).label} {told[claim.verdict]}"
 
 
 def figures(histories: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:

@@ -76,7 +76,8 @@ def _map(plane: xr.Dataset | None, trajectory: xr.Dataset, at: list[int]) -> tup
     figure.add_trace(_line(alpha, beta, "the trajectory so far", color="black", width=2.5))
     figure.add_trace(_marker(alpha[-1:], beta[-1:], "this step", size=12))
     names = [f"PC {k + 1} ({100 * float(trajectory['explained_variance_ratio'][k]):.1f} %)" for k in (0, 1)]
-    figure.update_layout(PAGE | {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}})
+    titles = {f"{axis}axis": {"title": {"text": name}} for axis, name in zip("xy", names, strict=True)}
+    figure.update_layout(PAGE | titles | {"showlegend": False})
     rows = {"x": [alpha[: k + 1] for k in at], "y": [beta[: k + 1] for k in at]}
     return figure, [Move(0, grown, rows), Move(0, point, {"x": alpha[at], "y": beta[at]})]
 
@@ -149,11 +150,9 @@ def _losses(trajectory: xr.Dataset, history: xr.Dataset | None) -> Row:
         thin = history.isel(step=slice(None, None, max(1, history.sizes["step"] // FAINT)))
         traces.append(_line(values(thin, "step"), values(thin, "loss"), "mini-batch", color="#BBBBBB", width=1))
     if "loss" in trajectory:
-        traces.append(_line(step, values(trajectory, "loss"), "snapshot", color=BLUE, width=2))
+        traces.append(_line(step, values(trajectory, "loss"), "true loss", color=BLUE, width=2))
     if "plane_loss" in trajectory:
-        traces.append(
-            _line(step, values(trajectory, "plane_loss"), "its projection", color=ORANGE, width=2, dash="dash")
-        )
+        traces.append(_line(step, values(trajectory, "plane_loss"), "on the plane", color=ORANGE, width=2, dash="dash"))
     if history is not None and known(history, "test_loss", "epoch"):
         ends = _ends_of_epochs(history)
         traces.append(_line(ends, values(history, "test_loss"), "test data", color=GREEN, width=2))
@@ -168,12 +167,9 @@ def _ends_of_epochs(history: xr.Dataset) -> FloatArray:
 
 
 def _distances(trajectory: xr.Dataset) -> Row:
-    off = values(trajectory, "off_plane_distance")
-    return (
-        [_line(values(trajectory, "step"), off, "off the plane", color=VERMILLION, width=2)],
-        single(off),
-        "off the plane",
-    )
+    off, step = values(trajectory, "off_plane_distance"), values(trajectory, "step")
+    line = _line(step, off, "off the plane", color=VERMILLION, width=2)
+    return [line.update(showlegend=False)], single(off), "off the plane"
 
 
 def _sharpness(history: xr.Dataset | None) -> Row:
@@ -183,7 +179,8 @@ def _sharpness(history: xr.Dataset | None) -> Row:
         return [], None, ""
     recorded = history[name].dropna("step")
     step, sharpness = recorded["step"].to_numpy().astype(float), recorded.to_numpy().astype(float)
-    return [_line(step, sharpness, "sharpness", color=PURPLE, width=2)], None, "sharpness"
+    line = _line(step, sharpness, "sharpness", color=PURPLE, width=2)
+    return [line.update(showlegend=False)], None, "sharpness"
 
 
 def _wide(traces: list[go.Scatter]) -> bool:
