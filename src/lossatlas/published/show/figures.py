@@ -110,8 +110,8 @@ def table(dataset: xr.Dataset) -> Table:
         for row in rows_of(dataset)
     )
     caption = (
-        f"{dataset.attrs['title']}. Ours ± one standard error where it is known. Difference: ours over published, "
-        "minus 1; inside: the published number lies inside our 95 % interval."
+        f"{dataset.attrs['title']}. Ours ± one standard error where it is known. Difference: of ours from the "
+        "published number, or how many times as large it is; inside: the published number lies in our 95 % interval."
     )
     return Table(caption, HEADER, rows, WIDTHS, lead=True)
 
@@ -119,8 +119,8 @@ def table(dataset: xr.Dataset) -> Table:
 def _difference(row: Row) -> str:
     if not row.measured:
         return DASH
-    signed = f"{100 * row.difference:+.2g} %".replace("-", "−")
-    return f"{signed}, inside" if row.inside else signed
+    signed = f"{100 * row.difference:+.2g} %" if abs(row.difference) < 0.995 else f"× {row.difference + 1:.2g}"
+    return f"{signed.replace('-', '−')}{', inside' * row.inside}"
 
 
 def numbers(dataset: xr.Dataset) -> Iterator[Number]:
