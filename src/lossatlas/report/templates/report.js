@@ -121,6 +121,7 @@ class Drawing {
     this.box ??= this.build();
     this.figure.classList.add("drawing");
     await Promise.all(this.view.panels.map((panel, k) => this.drawPanel(library, panel, this.panels[k])));
+    this.chosen = this.selects.map(() => "0").join(",");
     if (this.selects.some((select) => select.value !== "0")) await this.choose();
     else if (this.range) await this.move();
     this.figure.classList.replace("drawing", "drawn");
@@ -135,7 +136,7 @@ class Drawing {
     this.panels = panels.map((panel, k) => make("div", {className: "panel", style: `flex: ${widths[k]} 1 0`}));
     this.controls = make("div", {className: "controls"});
     if (slider) this.controls.append(...this.buildSlider(slider));
-    this.selects = choices.map((choice) => this.buildChoice(choice));
+    this.selects = choices.toReversed().map((choice) => this.buildChoice(choice)).reverse();  // each is put first
     const label = this.figure.querySelector(".still").alt;
     const box = make("div", {className: "view", role: "group", ariaLabel: label}, make("div", {className: "panels"}, ...this.panels));
     if (this.controls.children.length) box.append(this.controls);
@@ -261,7 +262,11 @@ class Drawing {
 
   async choose() {
     const key = this.selects.map((select) => select.value).join(",");
-    for (const {panel, trace, values} of this.view.changes[key] ?? []) {
+    const made = new Set(this.view.changes[this.chosen]?.map((change) => JSON.stringify(change)));
+    this.chosen = key;
+    for (const change of this.view.changes[key] ?? []) {
+      if (made.has(JSON.stringify(change))) continue;  // so that a camera stays where it was turned to
+      const {panel, trace, values} = change;
       const place = this.panels[panel];
       if (trace === null) await window.Plotly.relayout(place, {...values});
       else await window.Plotly.restyle(place, Object.fromEntries(Object.entries(values).map(([name, value]) => [name, [value]])), [trace]);
