@@ -110,7 +110,7 @@ def test_what_noise_costs_two_networks_is_told_with_the_intervals_of_their_claim
     assert "that of network B by 20.0" in found.sentence
     assert "the sharper one, network B, loses more: its loss rises further by 3.0000 [2.9961, 3.0039]" in found.sentence
     assert found.claim == claim("of network A by more than one", a, b)
-    assert found.finding == "noise of sigma = 0.1 costs a point"
+    assert found.finding == "noise of 0.1 costs over a point"
     told = r"Weight noise of sigma = 0.1 costs 10\.\S+ \[\S+ \S+ points of accuracy for A and 20\.\S+ \[\S+ \S+ for B\."
     assert re.fullmatch(told, found.short)
 

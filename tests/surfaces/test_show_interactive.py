@@ -146,14 +146,15 @@ def test_planes_side_by_side_can_be_seen_as_loss_accuracy_and_error_on_both_scal
             (1, 0, 1): dataset["accuracy"],
             (2, 0, 0): np.log10(dataset["loss_stderr"]),
         }.items():
-            (trace,) = seen(view, at, panel)
+            trace, cross = seen(view, at, panel)
+            assert (cross.x[0], cross.y[0], cross.z[0]) == (0, 0, trace.z[4, 4])  # type: ignore[attr-defined]
             np.testing.assert_allclose(trace.z.T, expected, rtol=1e-5, atol=1e-6)  # type: ignore[attr-defined]
 
 
 def test_all_panels_have_one_colour_scale_and_one_vertical_axis_whatever_is_shown():
     view = views.planes(measured.plane("A"), measured.plane("B"))
     for at in view.changes or ():
-        traces = [trace for panel in range(2) for trace in seen(view, at, panel)]
+        traces = [trace for panel in range(2) for trace in seen(view, at, panel) if trace.type == "surface"]  # type: ignore[attr-defined]
         assert len({(trace.cmin, trace.cmax) for trace in traces}) == 1  # type: ignore[attr-defined]
         one, other = axis_of(view, at)
         assert one == other
@@ -190,7 +191,7 @@ def test_further_data_are_a_choice_only_where_every_plane_has_them():
     (data,) = [choice for choice in views.planes(both).choices if choice.name == "data"]
     assert data.options == ("digits", "train")
     view = views.planes(both)
-    (trace,) = seen(view, (0, 1, 1, 0), 0)
+    trace, _ = seen(view, (0, 1, 1, 0), 0)
     np.testing.assert_allclose(trace.z.T, 2 * plane["loss"], rtol=1e-6)  # type: ignore[attr-defined]
     assert "data" not in [choice.name for choice in views.planes(both, measured.plane("B")).choices]
 

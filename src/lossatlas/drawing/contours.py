@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from lossatlas.drawing.grids import SYMBOLS, axes_of, grid, is_polar, line_levels, scale_label, shown
+from lossatlas.drawing.grids import SYMBOLS, axes_of, grid, is_polar, line_levels, loss_ticks, shown
 from lossatlas.drawing.overlays import draw_overlays, has_overlays
 from lossatlas.drawing.scales import apply_scale
 from lossatlas.drawing.style import GREY
@@ -185,8 +185,11 @@ def loss_bar(figure: Figure, drawn: QuadContourSet, axes: Axes | Sequence[Axes],
     where: dict[str, Any] = {"ax": axes, "pad": 0.02, "shrink": 0.9}
     if not isinstance(axes, Sequence):
         where = {"cax": place_for_bar(axes)}
-    bar = figure.colorbar(drawn, ticks=MaxNLocator(_most_ticks(axes)), **where)
-    bar.set_label(scale_label(logarithmic))
+    bar = figure.colorbar(drawn, **where)
+    low, high = drawn.get_clim()
+    at, losses = loss_ticks(logarithmic, low, high, _most_ticks(axes))
+    bar.set_ticks(at, labels=losses)
+    bar.set_label("loss")
     if bar.solids is not None:
         bar.solids.set_edgecolor("face")
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from lossatlas.drawing.scales import scale_of
+from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -114,7 +115,7 @@ def line_levels(drawn: FloatArray, logarithmic: bool, levels: FloatArray, most: 
     """Where contour lines lie in what is drawn, and the loss that is written on each."""
     if logarithmic:
         rounds = round_levels(10 ** float(levels[0]), 10 ** float(levels[-1]), most)
-        at = {float(np.log10(level)): f"{level:g}" for level in rounds}
+        at = {float(np.log10(level)): loss_name(level) for level in rounds}
     else:
         at = {float(level): f"{level:.3g}" for level in levels[3::6]}
     finite = drawn[np.isfinite(drawn)]
@@ -128,6 +129,19 @@ def missing_note(dataset: xr.Dataset) -> list[str]:
     return [f"hatched: {missing} of {loss.size} cells not finite"] if missing else []
 
 
-def scale_label(logarithmic: bool) -> str:
-    """What the axis of the loss is called."""
-    return r"$\log_{10}$ loss" if logarithmic else "loss"
+def loss_name(level: float) -> str:
+    """A round loss on a tick or a line.
+
+    >>> loss_name(0.05), loss_name(1e-5), loss_name(3e-5)
+    ('0.05', '10⁻⁵', '3×10⁻⁵')
+    """
+    return f"{level:g}" if level >= 1e-3 else number(level, 1).removeprefix("1×")
+
+
+def loss_ticks(logarithmic: bool, low: float, high: float, most: int = 6) -> tuple[list[float], list[str]]:
+    """Where ticks lie between two heights of what is drawn, and the losses that they say."""
+    if logarithmic:
+        at = round_levels(10**low, 10**high, most)
+        return [float(np.log10(level)) for level in at], [loss_name(level) for level in at]
+    at = [float(level) for level in MaxNLocator(most).tick_values(low, high) if low <= level <= high]
+    return at, [f"{level:g}" for level in at]

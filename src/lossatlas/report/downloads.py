@@ -6,27 +6,20 @@ import base64
 import gzip
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lossatlas.drawing.style import labels
 from lossatlas.report.images import image
+from lossatlas.results.exporting import csv_text
 from lossatlas.results.files import write
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from lossatlas.results.blocks import Picture
-
-
-try:
-    from lossatlas.results.exporting import csv_text
-except ImportError:  # until it is there
-
-    def csv_text(dataset: xr.Dataset) -> str:
-        return "\n".join(f"# {name}\n{dataset[name].to_series().to_csv()}" for name in dataset if dataset[name].ndim)
 
 
 def packed(content: bytes) -> str:
@@ -56,10 +49,14 @@ class Row:
 
 
 class Assets:
-    """Contents of downloads and views by their keys, each packed once for the whole page."""
+    """Contents of downloads and views by their keys, each packed once for the whole page.
 
-    def __init__(self) -> None:
+    ``hidden`` are the names of the pictures that are out of sight at first, so that their SVGs are packed too.
+    """
+
+    def __init__(self, hidden: Iterable[str] = ()) -> None:
         self.packed: dict[str, str] = {}
+        self.hidden = set(hidden)
 
     def add(self, key: str, content: Callable[[], bytes]) -> str:
         """``key``; its content is made when it is new."""
@@ -67,11 +64,15 @@ class Assets:
             self.packed[key] = packed(content())
         return key
 
+    def svg(self, picture: Picture) -> str:
+        """The key of the picture's SVG."""
+        return self.add(f"svg-{picture.name}", lambda: image(picture, "svg"))
+
     def rows(self, picture: Picture) -> Iterator[Row]:
         """The figure's own downloads, then those of its Datasets."""
         name = picture.name
         pdf = self.add(f"pdf-{name}", lambda: image(picture, "pdf"))
-        svg = "" if picture.vector else self.add(f"svg-{name}", lambda: image(picture, "svg"))
+        svg = self.svg(picture) if name in self.hidden or not picture.vector else ""
         formats = (
             Download("PNG", f"{name}.png"),
             Download("SVG", f"{name}.svg", svg),

@@ -16,12 +16,12 @@ from markupsafe import Markup, escape
 from lossatlas.report.downloads import Assets, packed
 from lossatlas.report.images import image, svg_uri
 from lossatlas.report.viewing import view_json
-from lossatlas.results.blocks import Cite, Math
+from lossatlas.results.blocks import Cite, Math, capitalised
 from lossatlas.results.uncertainty import interval, number, with_interval
 
 if TYPE_CHECKING:
     from lossatlas.report.document import Document
-    from lossatlas.results.blocks import Picture, Text
+    from lossatlas.results.blocks import Picture, Text, capitalised
 
 
 def render(document: Document, done: Callable[[], object] = lambda: None) -> str:
@@ -29,7 +29,7 @@ def render(document: Document, done: Callable[[], object] = lambda: None) -> str
 
     Every user string is escaped. The only scripts are the page's own and plotly's; both run without a request.
     """
-    assets = Assets()
+    assets = Assets(_hidden(document))
     for picture in document.pictures:
         if picture.view is not None:
             assets.add(f"view-{picture.name}", _view(picture))
@@ -58,10 +58,11 @@ def _environment(document: Document, assets: Assets, done: Callable[[], object])
     environment.filters |= {
         "prose": lambda content: _prose(content, number_of),
         "math": lambda tex: Markup(convert(tex, display="block")),
-        "image": lambda picture: _image(picture, done),
+        "source": lambda picture: _source(picture, assets, done),
         "downloads": assets.rows,
         "number": number,
         "interval": interval,
+        "capitalised": capitalised,
         "with_interval": lambda claim: with_interval(claim.value, claim.interval),
     }
     return environment
@@ -96,9 +97,17 @@ def _prose(content: Text, number_of: dict[str, int]) -> Markup:
     return Markup("").join(piece(inline) for inline in content)
 
 
-def _image(picture: Picture, done: Callable[[], object]) -> Markup:
-    """The still picture as a data URI for an attribute in double quotes: SVG where it is lines, PNG where shaded."""
+def _hidden(document: Document) -> set[str]:
+    """The names of the pictures that only the details have, which are closed at first."""
+    first = [document.glance, document.lead, *(chapter.picture for chapter in document.chapters)]
+    return {picture.name for picture in document.pictures} - {picture.name for picture in first if picture}
+
+
+def _source(picture: Picture, assets: Assets, done: Callable[[], object]) -> Markup:
+    """The attribute that gives a still picture its content: SVG where it is lines, PNG where it is shaded."""
     done()
-    if picture.vector:
-        return Markup(svg_uri(image(picture, "svg")).replace("&", "&amp;"))
-    return Markup("data:image/png;base64," + base64.b64encode(image(picture, "png")).decode())
+    if not picture.vector:
+        return Markup('src="data:image/png;base64,{}"').format(base64.b64encode(image(picture, "png")).decode())
+    if picture.name in assets.hidden:
+        return Markup('data-still="{}"').format(assets.svg(picture))
+    return Markup('src="{}"').format(svg_uri(image(picture, "svg")))

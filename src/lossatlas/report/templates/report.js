@@ -67,6 +67,7 @@ const layoutColours = (panel) => {
   };
   const {flat, scenes} = axesOf(panel);
   for (const axis of flat) Object.assign(found, {[`${axis}.gridcolor`]: rule, [`${axis}.linecolor`]: soft, [`${axis}.zerolinecolor`]: rule});
+  if (isFilled(panel) && blackIn(panel).length) Object.assign(found, {"legend.bgcolor": "#ffffff", "legend.font.color": "#1c2329"});
   for (const scene of scenes) for (const axis of ["xaxis", "yaxis", "zaxis"]) {
     const at = `${scene}.${axis}`;
     Object.assign(found, {[`${at}.gridcolor`]: rule, [`${at}.zerolinecolor`]: rule, [`${at}.backgroundcolor`]: clear});
@@ -81,9 +82,11 @@ const put = (object, path, value) => {
   const last = keys.pop();
   keys.reduce((found, key) => found[key] ??= {}, object)[last] = value;
 };
-// What is black on the paper takes the page's ink; on filled areas black stays black.
-const inked = ({data}) => data.some((trace) => FILLED.has(trace.type)) ? [] : data.flatMap((trace, index) =>
+const isFilled = ({data}) => data.some((trace) => FILLED.has(trace.type));
+const blackIn = ({data}) => data.flatMap((trace, index) =>
   COLOURED.filter((path) => BLACK.has(at(trace, path))).map((path) => ({index, path})));
+// What is black on the paper takes the page's ink; on filled areas black stays black.
+const inked = (panel) => isFilled(panel) ? [] : blackIn(panel);
 
 // ---- views
 const FLAT_BUTTONS = [["zoom2d", "pan2d", "resetScale2d"]];
@@ -118,9 +121,11 @@ class Drawing {
     this.box ??= this.build();
     this.figure.classList.add("drawing");
     await Promise.all(this.view.panels.map((panel, k) => this.drawPanel(library, panel, this.panels[k])));
+    this.chosen = this.selects.map(() => "0").join(",");
     if (this.selects.some((select) => select.value !== "0")) await this.choose();
     else if (this.range) await this.move();
     this.figure.classList.replace("drawing", "drawn");
+    this.width = this.box.clientWidth;
     shown.add(this);
     performance.mark(this.figure.dataset.view);
     makeRoom(this);
@@ -131,7 +136,7 @@ class Drawing {
     this.panels = panels.map((panel, k) => make("div", {className: "panel", style: `flex: ${widths[k]} 1 0`}));
     this.controls = make("div", {className: "controls"});
     if (slider) this.controls.append(...this.buildSlider(slider));
-    this.selects = choices.map((choice) => this.buildChoice(choice));
+    this.selects = choices.toReversed().map((choice) => this.buildChoice(choice)).reverse();  // each is put first
     const label = this.figure.querySelector(".still").alt;
     const box = make("div", {className: "view", role: "group", ariaLabel: label}, make("div", {className: "panels"}, ...this.panels));
     if (this.controls.children.length) box.append(this.controls);
@@ -257,7 +262,11 @@ class Drawing {
 
   async choose() {
     const key = this.selects.map((select) => select.value).join(",");
-    for (const {panel, trace, values} of this.view.changes[key] ?? []) {
+    const made = new Set(this.view.changes[this.chosen]?.map((change) => JSON.stringify(change)));
+    this.chosen = key;
+    for (const change of this.view.changes[key] ?? []) {
+      if (made.has(JSON.stringify(change))) continue;  // so that a camera stays where it was turned to
+      const {panel, trace, values} = change;
       const place = this.panels[panel];
       if (trace === null) await window.Plotly.relayout(place, {...values});
       else await window.Plotly.restyle(place, Object.fromEntries(Object.entries(values).map(([name, value]) => [name, [value]])), [trace]);
@@ -266,7 +275,8 @@ class Drawing {
   }
 
   resize() {
-    if (!this.figure.classList.contains("drawn") || !this.box.clientWidth) return;
+    if (!this.figure.classList.contains("drawn") || !this.box.clientWidth || this.box.clientWidth === this.width) return;
+    this.width = this.box.clientWidth;
     this.view.panels.forEach((panel, k) => window.Plotly.relayout(this.panels[k], {height: this.heightOf(panel), autosize: true}));
   }
 
@@ -280,9 +290,10 @@ class Drawing {
   release() {
     if (this.timer) this.pause();
     this.figure.classList.remove("drawn");
-    for (const panel of this.panels) {
-      window.Plotly.purge(panel);
-      delete panel.dataset.listens;
+    for (const [k, place] of this.panels.entries()) {
+      for (const scene of axesOf(this.view.panels[k]).scenes) put(this.view.panels[k].layout, `${scene}.camera`, place._fullLayout[scene].camera);
+      window.Plotly.purge(place);
+      delete place.dataset.listens;
     }
     this.drawing = undefined;
     shown.delete(this);
@@ -303,6 +314,11 @@ const watch = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) drawings.get(entry.target).draw();
 }, {rootMargin: "300px 0px"});
 for (const figure of drawings.keys()) watch.observe(figure);
+
+// ---- the still pictures of the details, which are closed at first
+Promise.all(all("img[data-still]").map(async (still) => {
+  still.src = URL.createObjectURL(new Blob([await unpacked(still.dataset.still)], {type: "image/svg+xml"}));
+}));
 
 // ---- downloads
 const TYPES = {svg: "image/svg+xml", pdf: "application/pdf", png: "image/png", csv: "text/csv", nc: "application/x-netcdf"};

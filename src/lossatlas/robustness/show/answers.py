@@ -44,7 +44,7 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
             sentence=f"{sentence[0].upper()}{sentence[1:]}.",
             short=short(costs, named, relative(group[0])),
             claim=gravest.claim if gravest else None,
-            finding=f"noise of sigma = {gravest.sigma:g} costs a point" if gravest else "",
+            finding=f"noise of {gravest.sigma:g} costs over a point" if gravest else "",
             quantity="fall of accuracy in percentage points" if gravest else "",
             limit=LIMITS[str(group[0].attrs["relative"])],
         )

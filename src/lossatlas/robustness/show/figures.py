@@ -111,7 +111,7 @@ def panels(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Pan
     """The accuracy of the first two networks under noise; the loss where there is no accuracy."""
     for group in groups(datasets)[:1]:
         name = "accuracy" if all("accuracy" in dataset for dataset in group[:2]) else "loss"
-        yield Panel(f"{name.capitalize()} under weight noise", partial(draw_panel, group[:2], name))
+        yield Panel(f"{name.capitalize()} under noise", partial(draw_panel, group[:2], name))
 
 
 def draw_panel(datasets: Sequence[xr.Dataset], name: str, axes: Axes) -> None:

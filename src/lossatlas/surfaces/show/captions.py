@@ -35,7 +35,7 @@ ONE_D = {
 }
 SCALES = {"log": "logarithmic", "symlog": "logarithmic on both sides of zero and linear near it"}
 HELD_OUT = "open circles: cells held out at random, crossed where the prediction made before was beyond the tolerance."
-LOG_COLOUR = "Colour is the logarithm to base 10 of the loss; lines carry the loss itself."
+LOG_COLOUR = "Colour and height are logarithmic in the loss where it is positive everywhere; their ticks are losses."
 PITFALLS = {
     "random": "A random slice rarely meets directions of negative curvature: a bowl on it does not exclude a saddle.",
     "Hessian axes": "The axes are eigenvectors at the center only; away from it the sharpest directions are others.",

@@ -73,7 +73,7 @@ def _in_space(datasets: Sequence[xr.Dataset]) -> Picture:
         "planes-3d",
         partial(surfaces_3d, *datasets),
         captions.surfaces_3d(datasets),
-        **told(datasets, "Height and colour are the logarithm to base 10 of the loss."),
+        **told(datasets, LOG_COLOUR),
         width=1.0 if len(datasets) > 1 else 0.62,
         vector=False,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from scipy.ndimage import distance_transform_edt
 
-from lossatlas.drawing.grids import axes_of, colour_scale, line_levels, shown
+from lossatlas.drawing.grids import axes_of, colour_scale, line_levels, loss_ticks, shown
 from lossatlas.drawing.scales import scale_of
 from lossatlas.drawing.style import GREY
 from lossatlas.surfaces.show.interactive import PAGE, axes_3d
@@ -41,9 +41,9 @@ def volume_3d(dataset: xr.Dataset) -> go.Figure:
     missing = ~np.isfinite(drawn.ravel())
     if missing.any():
         figure.add_trace(_missing(places[:, missing]))
-    name = "log₁₀ loss" if logarithmic else "loss"
+    ticks, losses = loss_ticks(logarithmic, float(levels[0]), float(levels[-1]))
     colours = {"colorscale": "Viridis", "cmin": float(levels[0]), "cmax": float(levels[-1])}
-    bar = {"title": {"text": name}, "x": 1.0, "len": 0.7, "thickness": 14}
+    bar = {"title": {"text": "loss"}, "tickvals": ticks, "ticktext": losses, "x": 1.0, "len": 0.7, "thickness": 14}
     scene = axes_3d(dataset) | {"aspectmode": "cube", "camera": {"eye": {"x": 1.2, "y": -1.65, "z": 1.1}}}
     figure.update_layout(scene=scene, coloraxis=colours | {"colorbar": bar}, **PAGE)
     return figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lossatlas.drawing.grids import axes_of, grid, has_error_map, is_polar, mesh, round_levels
+from lossatlas.drawing.grids import axes_of, grid, has_error_map, is_polar, loss_ticks, mesh
 from lossatlas.drawing.scales import scale_of
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from lossatlas.drawing.style import FloatArray
 
-# Light from above: what lies flat has the very colour of the bar, slopes are darker.
-LIGHT = {"ambient": 0.6, "diffuse": 0.4, "specular": 0, "roughness": 1, "fresnel": 0}
-ABOVE = {"x": 0, "y": 0, "z": 100_000}
+LIGHT = {"ambient": 0.8, "diffuse": 0.45, "specular": 0.05, "roughness": 0.9, "fresnel": 0.05}
 LINES = 12  # contour lines on a surface, about
 
 
@@ -59,10 +57,10 @@ def heights_of(layer: Layer, pictures: Sequence[xr.Dataset]) -> tuple[float, flo
 
 def ticks(layer: Layer, limits: tuple[float, float]) -> dict[str, Any]:
     """Ticks of a logarithmic axis at round values, with the values themselves; plotly's own elsewhere."""
-    at = round_levels(10 ** limits[0], 10 ** limits[1], most=6) if layer.logarithmic else []
-    if not at:
+    if not layer.logarithmic:
         return {"tickmode": "auto", "tickvals": None, "ticktext": None}
-    return {"tickmode": "array", "tickvals": np.log10(at).tolist(), "ticktext": [f"{each:g}" for each in at]}
+    at, names = loss_ticks(True, *limits)
+    return {"tickmode": "array", "tickvals": at, "ticktext": names}
 
 
 def layer_surface(picture: xr.Dataset, layer: Layer, limits: tuple[float, float]) -> go.Surface:
@@ -82,7 +80,6 @@ def layer_surface(picture: xr.Dataset, layer: Layer, limits: tuple[float, float]
         colorbar=bar | {key: value for key, value in ticks(layer, limits).items() if value is not None},
         contours={"z": line},
         lighting=LIGHT,
-        lightposition=ABOVE,
         customdata=_hover(picture, layer),
         text=_origin(picture),
         hovertemplate=_template(picture, layer),

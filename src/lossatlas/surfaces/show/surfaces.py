@@ -25,10 +25,10 @@ from lossatlas.drawing.grids import (
     grid,
     has_error_map,
     is_polar,
+    loss_ticks,
     mesh,
     missing_note,
     over_planes,
-    scale_label,
     shown,
 )
 from lossatlas.drawing.overlays import draw_overlays_3d, has_overlays, overlay_handles
@@ -182,27 +182,33 @@ def _in_space(datasets: Sequence[xr.Dataset], trajectory: xr.Dataset | None = No
     pictures = [over_planes(dataset) for dataset in datasets]
     logarithmic, levels = colour_scale(*(grid(picture)[2] for picture in pictures))
     figure = sized(*((4.9, 3.6) if len(pictures) == 1 else (WIDTH, 2.7)), layout=None)
+    at, losses = loss_ticks(logarithmic, float(levels[0]), float(levels[-1]))
     inch = 1 / figure.get_figwidth()
-    wide = (1 - 1.08 * inch) / len(pictures)
+    bar_at = 1 - inch * (0.45 + 0.065 * max(map(len, losses)))  # room for the longest loss
+    wide = (bar_at - 0.35 * inch) / len(pictures)
     for k, (picture, name) in enumerate(zip(pictures, labels(datasets), strict=True)):
         axes: Any = figure.add_axes((k * wide, 0.02, wide, 0.98), projection="3d", computed_zorder=False)
+        axes.patch.set_visible(False)  # it would cover labels of the panel before
         drawn = _draw_3d(axes, picture, logarithmic, levels)
         if trajectory is not None and "loss" in trajectory:
             alpha, beta, height = (values(trajectory, name) for name in ("alpha", "beta", "loss"))
             axes.plot(alpha, beta, shown(height, logarithmic), "k.-", linewidth=1, markersize=3)
         draw_overlays_3d(axes, picture, logarithmic)
-        _turned(axes, picture, levels, zoom=0.95 if len(pictures) == 1 else 0.86)
+        _turned(axes, picture, levels, logarithmic, zoom=0.95 if len(pictures) == 1 else 0.86)
         axes.set_title(name, y=0.97)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((1 - 0.69 * inch, 0.22, 0.11 * inch, 0.55)), ticks=MaxNLocator(5))
-    bar.set_label(scale_label(logarithmic))
+    bar = figure.colorbar(drawn, cax=figure.add_axes((bar_at, 0.22, 0.11 * inch, 0.55)))
+    bar.set_ticks(at, labels=losses)
+    bar.set_label("loss")
     return figure
 
 
-def _turned(axes: Any, picture: xr.Dataset, levels: FloatArray, zoom: float) -> None:
+def _turned(axes: Any, picture: xr.Dataset, levels: FloatArray, logarithmic: bool, zoom: float) -> None:
     """From where it is looked at, with its labels."""
     axes.set(zlim=(levels[0], levels[-1]))
     axes.locator_params(nbins=5 if zoom > 0.9 else 4)
     axes.tick_params(labelsize=8 if zoom > 0.9 else 7, pad=0)
+    axes.tick_params("z", pad=3)
+    axes.set_zticks(*loss_ticks(logarithmic, float(levels[0]), float(levels[-1]), most=5))
     _name_3d(axes, picture)
     axes.view_init(elev=32, azim=-55)
     axes.set_box_aspect((1, 1, 0.7), zoom=zoom)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lossatlas.drawing.grids import has_error_map, over_planes
+from lossatlas.drawing.grids import axes_of, has_error_map, over_planes
+from lossatlas.drawing.overlays import has_overlays
 from lossatlas.drawing.style import labels
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.views import Change, Choice, View
 from lossatlas.surfaces.show.interactive import CAMERA, PAGE, SHAPE, Limits, axes_3d, loss_layer, on_surface
-from lossatlas.surfaces.show.layers import Layer, heights_of, layer_surface, ticks
+from lossatlas.surfaces.show.layers import LIGHT, Layer, heights_of, layer_surface, single, ticks
+from lossatlas.surfaces.show.reading import center, has_center
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,6 +44,8 @@ CAMERAS = {
 }
 # From above the surface is nearly flat: no part of it lies beyond what a camera without perspective shows.
 ASPECTS = {"surface": SHAPE["aspectratio"], "map": {"x": 1.3, "y": 1.3, "z": 0.05}}
+# A map has the very colours of its bar.
+LIGHTS = {"surface": LIGHT, "map": {"ambient": 1, "diffuse": 0, "specular": 0, "roughness": 1, "fresnel": 0}}
 BAR = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.02, "yanchor": "top"}
 
 
@@ -118,7 +122,7 @@ class Planes:
     def _of_layer(self, picture: xr.Dataset, layer: Layer) -> list[tuple[Layer, Any]]:
         surface = layer_surface(picture, layer, self.limits[layer]).update(colorbar=BAR)
         further = on_surface(picture, layer, self.limits[layer]) if layer.variable == "loss" else []
-        return [(layer, trace) for trace in (surface, *further)]
+        return [(layer, trace) for trace in (surface, *further, *_center(picture, layer))]
 
     def panel(self, k: int) -> go.Figure:
         """The panel of one plane as it is first seen."""
@@ -151,10 +155,24 @@ class Planes:
         found = []
         for panel, traces in enumerate(self.traces):
             for k, (own, trace) in enumerate(traces):
-                found.append(Change(panel, k, {"visible": _visible(trace, own == layer)}))
+                light = {"lighting": LIGHTS[seen_as]} if trace.type == "surface" else {}
+                found.append(Change(panel, k, {"visible": _visible(trace, own == layer)} | light))
             # The camera by itself: plotly forgets the range of an axis that is changed together with it.
             found += [Change(panel, None, layout), Change(panel, None, camera)]
         return found
+
+
+def _center(picture: xr.Dataset, layer: Layer) -> list[go.Scatter3d]:
+    """A cross at the center, where it is a cell."""
+    at = center(picture)
+    if not has_center(picture) or has_overlays(picture):
+        return []
+    across, up = axes_of(picture)
+    z = layer.heights(picture)[at[up], at[across]]
+    cross = {"size": 4, "symbol": "cross", "color": "white", "line": {"color": "black", "width": 1}}
+    name = "trained point" if picture.attrs["center_is_model"] else "center"
+    look: dict[str, Any] = {"mode": "markers", "marker": cross, "name": name, "showlegend": False, "hoverinfo": "name"}
+    return [go.Scatter3d(x=[0], y=[0], z=single(np.atleast_1d(z)), **look)]
 
 
 def _visible(trace: Any, seen: bool) -> Any:
