@@ -142,7 +142,7 @@ class Planes:
     def _upright(self, layer: Layer) -> dict[str, Any]:
         """The vertical axis, the same in all panels; the colour bar says what it shows."""
         low, high = self.limits[layer]
-        margin = 0.02 * (high - low)
+        margin = 0.05 * (high - low)
         return {"range": [low - margin, high + margin], **ticks(layer, (low, high))}
 
     def _changes(self, at: Sequence[int]) -> list[Change]:
