@@ -173,8 +173,8 @@ def _write(out: Path, name: str, dataset: xr.Dataset) -> xr.Dataset:
     for suffix in (".png", ".pdf"):
         with replacing(out / f"{name}{suffix}") as temporary:
             plot.save(figure, temporary, suffix.removeprefix("."))
-    for sentence in kind_of(dataset).numbers(dataset):
-        print(sentence, flush=True)
+    for number in kind_of(dataset).numbers(dataset):
+        print(f"{number.of}: {number.name} {number.text}", flush=True)
     return dataset
 
 

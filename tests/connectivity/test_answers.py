@@ -87,6 +87,16 @@ def test_the_words_agree_with_the_verdict(bounds, verdict: str, words: str, shor
     assert short in answer.short
 
 
+@pytest.mark.parametrize("bounds", [(0.001, 0.013), (0.031, 0.043), (0.001, 0.043)], ids=str)
+@pytest.mark.parametrize("path", measured.PATHS)
+def test_whatever_the_verdict_the_abstract_has_room_for_it(path: str, bounds):
+    line = with_error(0.1, 0.2).assign(barrier=1e-9)  # the lowest, so that it is told where the other does not connect
+    pair = [line.assign_attrs(network="A and B"), with_error(*bounds, path).assign_attrs(network="A and B")]
+    for given in (pair[1:], pair if path != "line" else pair[:1], [pair[0].assign(barrier=9.0), *pair[1:]]):
+        (answer, *_) = answers(*given)
+        assert len(answer.short.split()) <= 25
+
+
 def test_a_loss_barrier_that_may_be_zero_is_not_called_crossed():
     (answer,) = answers(measured.barrier(split="train").assign(barrier=0.01, barrier_low=0.0, barrier_high=0.03))
     assert "crosses no loss barrier that can be told from zero: 0.010 [0.000, 0.030]." in answer.sentence

@@ -160,3 +160,11 @@ def test_the_limit_of_a_batch_answer_is_jensens_inequality():
     assert answer.claim is not None
     assert ("does not decide" in answer.sentence) == (answer.claim.verdict is la.Verdict.UNDECIDED)
     assert "in expectation" in answer.limit
+
+
+@pytest.mark.parametrize("name", [name for name, d in measured.results().items() if d.attrs["kind"] in CURVATURE])
+def test_where_numbers_are_not_known_nothing_is_answered(name):
+    unknown = measured.results()[name].copy(deep=True)
+    for variable in unknown.data_vars:
+        unknown[variable] = unknown[variable] * math.nan if unknown[variable].dtype.kind == "f" else unknown[variable]
+    assert answers(unknown) == []

@@ -54,13 +54,13 @@ def test_nothing_measured_is_no_answer():
 
 
 def test_the_table_stands_in_the_chapter_with_the_reason_of_every_difference():
-    dataset = comparison(1.0, 1.5, np.nan)
+    dataset = comparison(1.0, 0.5, 8.3, np.nan)
     (chapter,) = chapters(Catalogue([dataset]))
     assert chapter.numbers is not None
     assert chapter.numbers.header == HEADER
-    assert [row[3] for row in chapter.numbers.rows] == ["+0 %, inside", "+50 %", "–"]
+    assert [row[3] for row in chapter.numbers.rows] == ["+0 %, inside", "−50 %", "× 8.3", "–"]
     reasons = [str(reason) for reason in dataset["reason"].values]
-    assert [row[4] for row in chapter.numbers.rows] == [*reasons[:2], "Not measured here."]
+    assert [row[4] for row in chapter.numbers.rows] == [*reasons[:3], "Not measured here."]
     assert chapter.details is not None
     assert not any(block is chapter.numbers for section in chapter.details.blocks for block in section.blocks)  # type: ignore[union-attr]
 

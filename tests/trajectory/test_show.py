@@ -217,6 +217,10 @@ def test_answers_fit_an_abstract_with_and_without_draws_of_the_signs_of_one_traj
         assert len(answer.short.split()) <= 25
         assert answer.short != answer.sentence
         assert answer.sentence.count("Two principal components") == len(some)
+    three = [run.test.assign_attrs(network=label) for label in "ABC"]
+    (answer,) = TRAJECTORY.answers(three, Catalogue(three))
+    assert "variance of 3 trajectories" in answer.sentence
+    assert "of 3 trajectories" in answer.short
 
 
 def test_the_slider_moves_the_line_and_a_point_on_the_map_and_points_on_the_profiles(run: Run):

@@ -156,7 +156,7 @@ def test_sharpness_is_compared_with_the_test_loss_and_the_test_error_of_the_same
     histories: Pair, spectra: Pair
 ):
     loss, error = found(histories, spectra)
-    assert ("larger test loss" in loss.hypothesis, "larger test error" in error.hypothesis) == (True, True)
+    assert ("test loss" in loss.hypothesis, "test error" in error.hypothesis) == (True, True)
     assert loss.datasets == error.datasets == tuple(d.attrs["id"] for d in Catalogue([*histories, *spectra]))
     sharp = [float(spectrum["eigenvalue"].sel(end="top")[0]) for spectrum in spectra]
     last = [float(history["test_loss"][-1]) for history in histories]
@@ -333,3 +333,23 @@ def test_the_losses_are_a_panel_where_no_trajectory_is(histories: Pair):
     panel.draw(axes)
     np.testing.assert_allclose(axes.lines[0].get_ydata(), histories[0]["train_loss"])
     assert len(axes.lines) == 4
+
+
+def test_networks_whose_sharpness_is_not_known_have_their_gaps_side_by_side(histories: Pair):
+    opening, answer = answers(*histories)
+    gaps = list(claims(histories, Catalogue(histories)))
+    assert all(with_interval(claim.value, claim.interval) in answer.sentence for claim in gaps)
+    for each in (opening, answer):
+        assert len(each.short.split()) <= 25
+
+
+def test_many_networks_are_told_by_their_range(histories: Pair):
+    many = []
+    for k, label in enumerate("PQRST"):
+        many.append(histories[0].copy(deep=True).assign_attrs(network=label))
+        many[-1]["test_loss"][-1] = 0.5 + 0.1 * ((k * 2) % 5)
+    opening, answer = answers(*many)
+    assert opening.short.startswith("Five networks")
+    assert "(network P) to 0.90" in opening.sentence
+    assert "(network R)" in opening.sentence
+    assert "(network Q)" not in f"{opening.sentence} {answer.sentence}".replace("training loss is", "")

@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING
 
 from lossatlas.drawing.style import labels
 from lossatlas.report.images import image
+from lossatlas.results.exporting import csv_text
 from lossatlas.results.files import write
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from lossatlas.results.blocks import Picture
-
-
-try:
-    from lossatlas.results.exporting import csv_text
-except ImportError:  # until it is there
-
-    def csv_text(dataset: xr.Dataset) -> str:
-        return "\n".join(f"# {name}\n{dataset[name].to_series().to_csv()}" for name in dataset if dataset[name].ndim)
 
 
 def packed(content: bytes) -> str:

@@ -16,12 +16,12 @@ from markupsafe import Markup, escape
 from lossatlas.report.downloads import Assets, packed
 from lossatlas.report.images import image, svg_uri
 from lossatlas.report.viewing import view_json
-from lossatlas.results.blocks import Cite, Math
+from lossatlas.results.blocks import Cite, Math, capitalised
 from lossatlas.results.uncertainty import interval, number, with_interval
 
 if TYPE_CHECKING:
     from lossatlas.report.document import Document
-    from lossatlas.results.blocks import Picture, Text
+    from lossatlas.results.blocks import Picture, Text, capitalised
 
 
 def render(document: Document, done: Callable[[], object] = lambda: None) -> str:
@@ -62,6 +62,7 @@ def _environment(document: Document, assets: Assets, done: Callable[[], object])
         "downloads": assets.rows,
         "number": number,
         "interval": interval,
+        "capitalised": capitalised,
         "with_interval": lambda claim: with_interval(claim.value, claim.interval),
     }
     return environment

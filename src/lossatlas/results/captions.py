@@ -10,6 +10,8 @@ from lossatlas.results.groups import distinct
 if TYPE_CHECKING:
     import xarray as xr
 
+MOST = 3  # items that a sentence lists
+
 
 def sentence(datasets: Sequence[xr.Dataset], key: str, template: str, spell: Any = str) -> str:
     """``template`` with the attribute's values over the Datasets; empty where none has it."""
@@ -29,6 +31,15 @@ def listed(items: Sequence[str]) -> str:
     ('A', 'A and B', 'A, B and C')
     """
     return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def few(items: Sequence[str]) -> str:
+    """A few items as a list; of more the first and the last, so they come in their order.
+
+    >>> few(["1", "2", "3"]), few(["1", "2", "3", "4"])
+    ('1, 2 and 3', '1 to 4')
+    """
+    return listed(items) if len(items) <= MOST else f"{items[0]} to {items[-1]}"
 
 
 def count(value: Any) -> str:

@@ -95,7 +95,7 @@ def _verdict_sentence(best: xr.Dataset, claim: Claim) -> str:
 
 def _short(paths: Sequence[xr.Dataset], best: xr.Dataset, claim: Claim) -> str:
     who, how = capitalised(pair([best])), _finding(best)
-    before = f", instead of {_loss(paths[0])} on the line" if paths[0] is not best and path(paths[0]) == "line" else ""
+    before = f", {_loss(paths[0])} on the line" if paths[0] is not best and path(paths[0]) == "line" else ""
     barrier = f"loss barrier {_loss(best)}{before}"
     if claim.verdict is Verdict.SUPPORTED:
         return f"{who} are {how}: {barrier}."

@@ -123,19 +123,17 @@ def _alt(datasets: Sequence[xr.Dataset]) -> str:
 
 def heights_table(datasets: Sequence[xr.Dataset]) -> Table:
     """The heights by each definition, of the loss and of the error."""
-    rows = []
-    for dataset, data in zip(datasets, short_names(datasets), strict=True):
-        length = number(scalar(dataset, "length_ratio"), 3)
-        for name, quantity in (("height", "loss"), ("height_error", "error")):
-            if name in dataset:
-                rows.append((f"{path(dataset)}, {data}: {quantity}", *_heights(dataset, name), length))
+    rows = tuple(
+        (f"{path(dataset)}, {data}: {quantity}", *_heights(dataset, name))
+        for dataset, data in zip(datasets, short_names(datasets), strict=True)
+        for name, quantity in (("height", "loss"), ("height_error", "error"))
+        if name in dataset
+    )
     caption = (
         "The same barriers by each definition, with 95 % intervals: above the line between the ends (Entezari), above "
-        "their mean (Frankle), above the worse end (Draxler). Length: of the path, as a multiple of the straight line "
-        "between its ends."
+        "their mean (Frankle), above the worse end (Draxler)."
     )
-    header = ("path, data: quantity", "Entezari", "Frankle", "Draxler", "length")
-    return Table(caption, header, tuple(rows), (0.23, 0.22, 0.22, 0.22, 0.07))
+    return Table(caption, ("path, data: quantity", "Entezari", "Frankle", "Draxler"), rows, (0.24, 0.24, 0.24, 0.24))
 
 
 def _heights(dataset: xr.Dataset, name: str) -> Iterator[str]:

@@ -12,23 +12,22 @@ import plotly.graph_objects as go
 from lossatlas.connectivity.show.captions import mark_label
 from lossatlas.connectivity.show.profile_views import known, profiles_of
 from lossatlas.drawing.axes import values
-from lossatlas.drawing.grids import colour_scale, grid
 from lossatlas.drawing.overlays import NEGLIGIBLE, Path, paths, surface_height
 from lossatlas.results.uncertainty import number
 from lossatlas.results.views import Change, Choice, Move, Slider, View
-from lossatlas.surfaces.show.interactive import surface_3d
+from lossatlas.surfaces.show.interactive import Limits, loss_layer, on_surface, surface_3d
+from lossatlas.surfaces.show.layers import LIGHT, Layer, heights_of, layer_surface, ticks
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from lossatlas.drawing.style import FloatArray
 
-SHAPES = ("surface", "contour map")
+SHAPES = ("in space", "contour map")
 BESIDE = {"eye": {"x": -0.6, "y": -1.42, "z": 1.58}, "center": {"x": 0, "y": 0, "z": -0.12}}
 ABOVE = {"eye": {"x": 0, "y": -1e-3, "z": 1.6}, "center": {"x": 0, "y": 0, "z": 0}}
 LIFT = 0.05  # of the range of heights: what lies on the surface is drawn so far above it, or it would sink in
 MATT = {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}
-SHINY = {"ambient": 0.8, "diffuse": 0.8, "specular": 0.05, "fresnel": 0.2}
 
 
 class Scene(NamedTuple):
@@ -63,86 +62,73 @@ def plane_view(planes: Sequence[xr.Dataset], barriers: Sequence[xr.Dataset]) -> 
 
 def _space(planes: Sequence[xr.Dataset], t: FloatArray) -> tuple[go.Figure, list[Scene], list[Move]]:
     """One scene with the traces of every plane, of which those of the first are seen in space; what moves in it."""
+    layer = loss_layer(*planes)
+    limits = heights_of(layer, planes)
     figure, scenes, moves = surface_3d(planes[0]), list[Scene](), list[Move]()
     figure.data = ()
     for plane in planes:
-        scene, at = _add_plane(figure, plane, t)
+        scene, at = _add_plane(figure, plane, t, layer, limits)
         scenes.append(scene)
-        moves += [Move(0, scene.in_space[-1], at), Move(0, scene.on_map[-1], at | {"z": _flat(at["z"], plane)})]
+        on_map = [[None if z is None else _top(limits) for z in row] for row in at["z"]]
+        moves += [Move(0, scene.in_space[-1], at), Move(0, scene.on_map[-1], at | {"z": on_map})]
     for change in _seen(scenes, 0, flat=False):
         figure.data[change.trace].visible = change.values["visible"]
-    _on_one_scale(figure, planes)
+    upright = {key: value for key, value in ticks(layer, limits).items() if value is not None}
+    level = {"tickangle": 0}
     figure.update_layout(
-        scene={"camera": BESIDE, "xaxis": {"tickangle": 0}, "yaxis": {"tickangle": 0}},
+        scene={"camera": BESIDE, "xaxis": level, "yaxis": level, "zaxis": upright},
         legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "top"},
     )
     return figure, scenes, moves
 
 
-def _add_plane(figure: go.Figure, plane: xr.Dataset, t: FloatArray) -> tuple[Scene, dict[str, Any]]:
+def _add_plane(
+    figure: go.Figure, plane: xr.Dataset, t: FloatArray, layer: Layer, limits: Limits
+) -> tuple[Scene, dict[str, Any]]:
     """The traces of a plane, and where its markers are at each t.
 
     What lies on the surface is there twice: lifted above it, and for the map above all of it, since seen from above
     the higher parts would hide it.
     """
-    heights = _heights(plane)
-    lift, middle, top = LIFT * float(np.ptp(heights)), float(heights.mean()), _top(plane)
-    traces = surface_3d(plane).data
-    surfaces = [trace for trace in traces if trace.type == "surface"]
-    marker, at = _marker(plane, t, lift)
-    lying = [*(_raised(trace, lift, middle) for trace in traces if trace.type == "scatter3d"), marker]
-    flat = [go.Scatter3d(trace.to_plotly_json() | {"z": np.full(len(trace.x), top)}) for trace in lying]
+    marker, at = _marker(plane, t, layer, limits)
+    lying = [*(_raised(trace, limits) for trace in on_surface(plane, layer, limits)), marker]
+    flat = [go.Scatter3d(trace.to_plotly_json() | {"z": np.full(len(trace.x), _top(limits))}) for trace in lying]
     first = len(figure.data)
-    figure.add_traces([*surfaces, *lying, *flat])
-    cuts = np.cumsum([first, len(surfaces), len(lying), len(flat)]).tolist()
+    figure.add_traces([layer_surface(plane, layer, limits), *lying, *flat])
+    cuts = np.cumsum([first, 1, len(lying), len(flat)]).tolist()
     return Scene(*(range(a, b) for a, b in pairwise(cuts))), at
 
 
-def _heights(plane: xr.Dataset) -> FloatArray:
-    """The levels between the lowest and the highest point of the drawn surface."""
-    return colour_scale(grid(plane)[2])[1]
+def _lift(limits: Limits) -> float:
+    return LIFT * (limits[1] - limits[0])
 
 
-def _top(plane: xr.Dataset) -> float:
-    heights = _heights(plane)
-    return float(heights[-1] + LIFT * np.ptp(heights))
+def _top(limits: Limits) -> float:
+    """A height above all of the surfaces."""
+    return limits[1] + _lift(limits)
 
 
-def _flat(rows: Sequence[Sequence[float | None]], plane: xr.Dataset) -> list[list[float | None]]:
-    """The heights of markers for the map: above all of the surface."""
-    return [[None if z is None else _top(plane) for z in row] for row in rows]
-
-
-def _on_one_scale(figure: go.Figure, planes: Sequence[xr.Dataset]) -> None:
-    """The same colours for all planes, where all are drawn logarithmically or none; lines of equal loss for the map."""
-    heights = np.concatenate([_heights(plane) for plane in planes])
-    if len({colour_scale(grid(plane)[2])[0] for plane in planes}) == 1:
-        figure.update_traces(cmin=heights.min(), cmax=heights.max(), selector={"type": "surface"})
-
-
-def _raised(trace: go.Scatter3d, lift: float, middle: float) -> go.Scatter3d:
+def _raised(trace: go.Scatter3d, limits: Limits) -> go.Scatter3d:
     """A path or a mark of the surface, lifted; a mark by its name, in white where it lies in the dark colours."""
     height = np.asarray(trace.z, dtype=np.float32)
-    found = go.Scatter3d(trace.to_plotly_json() | {"z": height + np.float32(lift)})
+    found = go.Scatter3d(trace.to_plotly_json() | {"z": height + np.float32(_lift(limits))})
     if trace.mode == "markers":
-        label = {"color": "white" if height[0] < middle else "black", "size": 14}
+        label = {"color": "white" if height[0] < sum(limits) / 2 else "black", "size": 14}
         text = {"text": [mark_label(trace.name)], "textposition": "top center", "textfont": label}
         found.update(mode="markers+text", showlegend=False, **text)
     return found
 
 
-def _marker(plane: xr.Dataset, t: FloatArray, lift: float) -> tuple[go.Scatter3d, dict[str, Any]]:
+def _marker(plane: xr.Dataset, t: FloatArray, layer: Layer, limits: Limits) -> tuple[go.Scatter3d, dict[str, Any]]:
     """A dot for every path that lies in the plane, and where they are at each t; hidden where a path leaves it."""
-    logarithmic = colour_scale(grid(plane)[2])[0]
-    there = np.array([_along(plane, path, t, logarithmic) for path in paths(plane)])
-    there[:, 2] += lift
+    there = np.array([_along(plane, path, t, layer.logarithmic) for path in paths(plane)])
+    there[:, 2] += _lift(limits)
     at = {name: [known(row) for row in there[:, i].T] for i, name in enumerate("xyz")}
-    names = [path.name for path in paths(plane)]
     dot = go.Scatter3d(
         **{name: rows[0] for name, rows in at.items()},
         mode="markers",
         marker={"size": 7, "color": [path.colour for path in paths(plane)], "line": {"color": "black", "width": 2}},
-        text=names,
+        text=[path.name for path in paths(plane)],
         hovertemplate="%{text}: the point at t<extra></extra>",
         name="point at t",
         showlegend=False,
@@ -188,10 +174,8 @@ def _changes(
     found: dict[tuple[int, ...], tuple[Change, ...]] = {}
     for flat, chosen in product((False, True), range(len(planes))):
         key = (int(flat), chosen) if len(planes) > 1 else (int(flat),)
-        surfaces = scenes[chosen].surface
-        look = {"contours.z.show": flat, "lighting": MATT if flat else SHINY}
-        lines = [Change(0, trace, look) for trace in surfaces]
-        found[key] = (*_seen(scenes, chosen, flat), Change(0, None, _layout(space, planes[chosen], flat)), *lines)
+        lit = [Change(0, trace, {"lighting": MATT if flat else LIGHT}) for trace in scenes[chosen].surface]
+        found[key] = (*_seen(scenes, chosen, flat), Change(0, None, _layout(space, planes[chosen], flat)), *lit)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from lossatlas.curvature.show.captions import each, outermost, restricted
 from lossatlas.curvature.show.claims import no_negative_curvature, sharpness_difference
 from lossatlas.drawing.style import labels
 from lossatlas.results.blocks import Answer
-from lossatlas.results.captions import joined, listed
+from lossatlas.results.captions import MOST, few, joined, listed
 from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.groups import alike, by_network
 from lossatlas.results.provenance import Provenance
@@ -33,7 +34,8 @@ LIMIT = (
 
 def of_spectra(datasets: Datasets, catalogue: Catalogue) -> Iterator[Answer]:
     """An answer for each data set, that of the most networks first; of blocks only where no whole Hessian is there."""
-    sharp = [dataset for dataset in datasets if "top" in dataset["end"].to_numpy()]
+    topped = [dataset for dataset in datasets if "top" in dataset["end"].to_numpy()]
+    sharp = [dataset for dataset in topped if math.isfinite(outermost(dataset)[0])]
     whole = [dataset for dataset in sharp if not restricted(dataset)] or sharp
     groups = [_one_each(group) for group in alike(whole, "data", "parameters")]
     for group in sorted(groups, key=len, reverse=True):
@@ -144,7 +146,8 @@ def _spread(group: Datasets) -> str:
     if not all("effective_rank" in dataset for dataset in group):
         return ""
     n = int(group[0].attrs["n_parameters"])
-    ranks = listed([value(dataset, "effective_rank") for dataset in group])
+    ordered = group if len(group) <= MOST else sorted(group, key=lambda dataset: scalar(dataset, "effective_rank"))
+    ranks = few([value(dataset, "effective_rank") for dataset in ordered])
     if all(scalar(dataset, "effective_rank") < FEW * n for dataset in group):
         many = "effective ranks" if len(group) > 1 else "an effective rank"
         return f"curvature is concentrated, with {many} of {ranks} of {n:,} directions"
@@ -160,7 +163,8 @@ def _signs(group: Datasets) -> str:
     found = _verdicts(group)
     if len(found) < len(group):
         return ""
-    lowest = listed([number(outermost(dataset, "bottom")[0], 3) for dataset in group])
+    ends = [outermost(dataset, "bottom")[0] for dataset in group]
+    lowest = few([number(end, 3) for end in (ends if len(group) <= MOST else sorted(ends))])
     if set(found) == {Verdict.CONTRADICTED}:
         who = {1: "the point is no", 2: "neither point is a"}.get(len(group), "no point is a")
         smallest = "eigenvalues are" if len(group) > 1 else "eigenvalue is"

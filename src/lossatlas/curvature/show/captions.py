@@ -67,8 +67,8 @@ def spectrum(datasets: Datasets) -> Told:
     which = [name for end, name in (("top", "largest"), ("bottom", "smallest")) if _outermost(datasets, end)]
     return {
         "caption": f"The {datasets[0].sizes['rank']} {listed(which)} eigenvalues of the "
-        f"Hessian{restricted(datasets[0])} at the trained point{_on(datasets)}, with the solver's residual (thick bars, "
-        "mostly within the marker) and one standard error of the data (thin bars).",
+        f"Hessian{restricted(datasets[0])} at the trained point{_on(datasets)}, with the solver's residual (thick "
+        "bars, mostly within the marker) and one standard error of the data (thin bars).",
         "how": joined(
             "Lanczos with full reorthogonalisation",
             sentence(datasets, "tol", "to a relative residual of {}", lambda tol: number(float(tol), 2)),

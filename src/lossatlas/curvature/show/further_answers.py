@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,13 @@ Datasets = Sequence["xr.Dataset"]
 def _without_spectrum(datasets: Datasets, catalogue: Catalogue) -> list[xr.Dataset]:
     """Those of networks of which no spectrum says more."""
     known = {_network(dataset) for dataset in catalogue.of(SPECTRUM)}
-    return [dataset for dataset in datasets if _network(dataset) not in known]
+    return [dataset for dataset in datasets if _network(dataset) not in known and _is_known(dataset)]
+
+
+def _is_known(dataset: xr.Dataset) -> bool:
+    """Whether what it measured is numbers."""
+    named = {"spectral_density": "effective_rank", "gabdullin": "k_h1", "power_iteration": "eigenvalue"}
+    return bool(dataset[named[str(dataset.attrs["kind"])]].notnull().all())
 
 
 def _network(dataset: xr.Dataset) -> tuple[str | None, str]:
@@ -59,12 +66,14 @@ def of_splits(datasets: Datasets, catalogue: Catalogue) -> Iterator[Answer]:
         Verdict.UNDECIDED: "may or may not be mostly its Gauss-Newton part",
     }
     for dataset in datasets:
-        claim, ratio = gauss_newton_dominates(dataset), shares_of_curvature(dataset)
+        claim, least = gauss_newton_dominates(dataset), min(shares_of_curvature(dataset), default=math.nan)
+        if math.isnan(claim.value):
+            continue
         rest = with_interval(claim.value, claim.interval)
-        leading = f"; along its leading eigenvectors that part has at least {percent(ratio.min())} of the curvature"
+        leading = f"; along its leading eigenvectors that part has at least {percent(least)} of the curvature"
         yield Answer(
             sentence=f"The Hessian of {Provenance.of(dataset).who} {told[claim.verdict]}: what is left has "
-            f"{rest} times its Frobenius norm{leading if ratio.size else ''}.",
+            f"{rest} times its Frobenius norm{leading if math.isfinite(least) else ''}.",
             short=f"The Hessian {told[claim.verdict]}, the rest having {rest} times its norm.",
             claim=claim,
             finding="mostly its Gauss-Newton part",

@@ -123,7 +123,7 @@ def share_below_0(dataset: xr.Dataset) -> str:
 
 def largest_gap(dataset: xr.Dataset) -> str:
     """The largest gap between leading eigenvalues, with the residuals at its two sides, and where it lies."""
-    if not np.isfinite(scalar(dataset, "largest_gap")):
+    if not np.isfinite(scalar(dataset, "largest_gap")) or "top" not in dataset["end"].to_numpy():
         return DASH
     rank = int(dataset["largest_gap_rank"])
     sides = dataset["residual"].sel(end="top").isel(rank=slice(rank - 1, rank + 1))

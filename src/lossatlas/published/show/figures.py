@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter
 
 from lossatlas.drawing.style import BLUE, GREY, panels, styled
 from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table, capitalised
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from lossatlas.results.catalogue import Catalogue
 
+WIDE = 8  # ratios that span more than this factor are drawn on a logarithmic axis
 WIDTHS = (0.29, 0.11, 0.17, 0.11, 0.32)
 HEADER = ("quantity", "published", "ours", "difference", "reason of the difference")
 
@@ -86,6 +88,10 @@ def comparison(dataset: xr.Dataset) -> Figure:
         bar = Z95 * row.error / abs(row.published) if row.has_interval else 0.0
         face = BLUE if row.inside else "white"
         axes.errorbar(row.ours / row.published, k, xerr=bar, fmt="o", color=BLUE, markerfacecolor=face, capsize=2)
+    ratios = [row.ours / row.published for row in rows if row.measured and row.ours * row.published > 0]
+    if ratios and max(ratios) > WIDE * min(ratios):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_yticks(range(len(rows)), [row.quantity for row in rows])
     axes.set(xlabel="ours / published", ylim=(len(rows) - 0.4, -0.6))
     return figure
@@ -104,8 +110,8 @@ def table(dataset: xr.Dataset) -> Table:
         for row in rows_of(dataset)
     )
     caption = (
-        f"{dataset.attrs['title']}. Ours ± one standard error where it is known. Difference: ours over published, "
-        "minus 1; inside: the published number lies inside our 95 % interval."
+        f"{dataset.attrs['title']}. Ours ± one standard error where it is known. Difference: of ours from the "
+        "published number, or how many times as large it is; inside: the published number lies in our 95 % interval."
     )
     return Table(caption, HEADER, rows, WIDTHS, lead=True)
 
@@ -113,8 +119,8 @@ def table(dataset: xr.Dataset) -> Table:
 def _difference(row: Row) -> str:
     if not row.measured:
         return DASH
-    signed = f"{100 * row.difference:+.2g} %".replace("-", "−")
-    return f"{signed}, inside" if row.inside else signed
+    signed = f"{100 * row.difference:+.2g} %" if abs(row.difference) < 0.995 else f"× {row.difference + 1:.2g}"
+    return f"{signed.replace('-', '−')}{', inside' * row.inside}"
 
 
 def numbers(dataset: xr.Dataset) -> Iterator[Number]:

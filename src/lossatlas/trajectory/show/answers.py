@@ -6,17 +6,16 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lossatlas.drawing.style import labels
 from lossatlas.results.blocks import Answer
-from lossatlas.results.captions import joined, listed, sentence
-from lossatlas.results.claim import Verdict
+from lossatlas.results.captions import MOST, few, joined, listed, sentence
+from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.groups import distinct
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, percent
 from lossatlas.trajectory.show import generalisation
 from lossatlas.trajectory.show.claims import beyond_random_walk, random_signs, shares_of_two
 from lossatlas.trajectory.show.numbers import at_the_end, medians, off_plane, spelt
-from lossatlas.trajectory.show.reading import known, one_each
+from lossatlas.trajectory.show.reading import known, one_each, whom
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 Datasets = Sequence["xr.Dataset"]
 
 QUALITIES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")  # what tells best how a training went
+WORDS = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}
 NAMELESS = "data"  # of an objective whose data were given no name
 BEYOND = {
     Verdict.SUPPORTED: "more than with",
@@ -53,7 +53,7 @@ def _subject(histories: Datasets) -> str:
     names = [Provenance.of(history).network for history in histories]
     model, size = distinct(histories, "model"), distinct(histories, "n_parameters", lambda n: f"{int(n):,}")
     told = ", ".join(part for part in (model, f"{size} parameters" if size else "") if part)
-    who = "The network" if len(names) == 1 else f"{len(names)} networks"
+    who = "The network" if len(names) == 1 else f"{WORDS.get(len(names), str(len(names)))} networks"
     if None not in names and len(names) < 4:
         who = f"Network{'s' if len(names) > 1 else ''} {listed([str(name) for name in names])}"
     return f"{who} ({told})" if told and ";" not in told else who
@@ -112,7 +112,7 @@ def _steps(histories: Datasets) -> str:
 def _course(histories: Datasets) -> str:
     """The losses after the last epoch, or what the mini-batches showed."""
     names = [name for name in ("train_loss", "test_loss") if all(known(h, name, "epoch") for h in histories)]
-    whom = labels(histories)
+    called = whom(histories)
     if names:
         settings = joined(
             sentence(histories, "optimizer", "{},"),
@@ -120,11 +120,11 @@ def _course(histories: Datasets) -> str:
             sentence(histories, "batch_size", "batches of {}"),
         ).rstrip(",")
         epochs = distinct([history.assign_attrs(epochs=history.sizes["epoch"]) for history in histories], "epochs")
-        parts = [_of_each(histories, name, whom) for name in names]
+        parts = [_of_each(histories, name, called) for name in names]
         return f"After {epochs} epochs{f' ({settings})' if settings else ''} {', and '.join(parts)}."
     fell = [
         f"from {number(medians(history, 'loss')[0], 3)} to {number(medians(history, 'loss')[1], 3)} ({label})"
-        for history, label in zip(histories, whom, strict=True)
+        for history, label in zip(histories, called, strict=True)
         if known(history, "loss", "step")
     ]
     if fell:
@@ -132,9 +132,12 @@ def _course(histories: Datasets) -> str:
     return f"Nothing but {_steps(histories)} steps was recorded of the training."
 
 
-def _of_each(histories: Datasets, name: str, whom: Sequence[str]) -> str:
-    ends = [f"{at_the_end(history, name)} ({label})" for history, label in zip(histories, whom, strict=True)]
-    return f"the {spelt(name)} is {listed(ends if len(ends) > 1 else [at_the_end(histories[0], name)])}"
+def _of_each(histories: Datasets, name: str, names: Sequence[str]) -> str:
+    if len(histories) == 1:
+        return f"the {spelt(name)} is {at_the_end(histories[0], name)}"
+    pairs = list(zip(histories, names, strict=True))
+    ordered = pairs if len(pairs) <= MOST else sorted(pairs, key=lambda pair: float(pair[0][name][-1]))
+    return f"the {spelt(name)} is {few([f'{at_the_end(history, name)} ({who})' for history, who in ordered])}"
 
 
 def _finding(histories: Datasets) -> str:
@@ -148,29 +151,38 @@ def _finding(histories: Datasets) -> str:
 
 def of_trajectories(datasets: Datasets, catalogue: Catalogue) -> Iterator[Answer]:
     """How much of each trajectory two components show, beside what they would show of a random walk."""
-    claims = [beyond_random_walk(dataset) for dataset in datasets]
+    shown = [dataset for dataset in datasets if math.isfinite(shares_of_two(dataset)[0])]
+    if not shown:
+        return
+    claims = [beyond_random_walk(dataset) for dataset in shown]
     weakest = min(claims, key=lambda claim: -math.inf if math.isnan(claim.interval[0]) else claim.interval[0])
-    told = [_against_random_signs(d, beyond_random_walk(d).verdict) for d in datasets]
-    observed = [f"{percent(shares_of_two(dataset)[0])} of {Provenance.of(dataset).label}'s" for dataset in datasets]
-    whom = [Provenance.of(dataset).label for dataset in datasets]
     yield Answer(
-        sentence=joined(
-            *(
-                f"Two principal components hold {percent(shares_of_two(dataset)[0])} of the variance of the trajectory "
-                f"of {who}, {against}."
-                for dataset, who, against in zip(datasets, whom, told, strict=True)
-            )
-            if len(datasets) < 3
-            else (),
-            f"Two principal components hold {listed(observed)} trajectory." if len(datasets) > 2 else "",
-            _off(datasets[0]) if len(datasets) == 1 else "",
-        ),
-        short=f"Two components show {_short(datasets, weakest.verdict)}.",
+        sentence=_of_several(shown, claims) if len(shown) > 2 else joined(*_of_each_trajectory(shown, claims)),
+        short=f"Two components show {_short(shown, weakest.verdict)}.",
         claim=weakest,
         finding="two components show more than a random walk's",
         quantity="share of the variance beyond the null's",
         limit="Principal components make any random walk look low-dimensional and curved, and the plane hides what "
         "lies off it.",
+    )
+
+
+def _of_each_trajectory(datasets: Datasets, claims: Sequence[Claim]) -> Iterator[str]:
+    for dataset, claim, who in zip(datasets, claims, whom(datasets), strict=True):
+        yield (
+            f"Two principal components hold {percent(shares_of_two(dataset)[0])} of the variance of the trajectory of "
+            f"{who}, {_against_random_signs(dataset, claim.verdict)}."
+        )
+    if len(datasets) == 1:
+        yield _off(datasets[0])
+
+
+def _of_several(datasets: Datasets, claims: Sequence[Claim]) -> str:
+    shares = [shares_of_two(dataset)[0] for dataset in datasets]
+    more = sum(claim.verdict is Verdict.SUPPORTED for claim in claims)
+    return (
+        f"Two principal components hold between {percent(min(shares))} and {percent(max(shares))} of the variance of "
+        f"{len(shares)} trajectories, in {more} of them more than with random signs of the steps."
     )
 
 
@@ -183,9 +195,12 @@ def _against_random_signs(dataset: xr.Dataset, verdict: Verdict) -> str:
 
 
 def _short(datasets: Datasets, verdict: Verdict) -> str:
-    """As in "97.1 % of A's trajectory, more than with random signs of the steps (92.0 %)"; of two at most."""
-    shown, nulls = zip(*((shares_of_two(d), random_signs(d)[0]) for d in datasets[:2]), strict=True)
-    whose = listed([f"{network}'s" for d in datasets[:2] if (network := d.attrs.get("network"))]) or "the"
+    """As in "97.1 % of A's trajectory, more than with random signs of the steps (92.0 %)"."""
+    if len(datasets) > 2:
+        every = sorted(shares_of_two(dataset)[0] for dataset in datasets)
+        return f"{percent(every[0])} to {percent(every[-1])} of {len(every)} trajectories"
+    shown, nulls = zip(*((shares_of_two(d), random_signs(d)[0]) for d in datasets), strict=True)
+    whose = listed([f"{network}'s" for d in datasets if (network := d.attrs.get("network"))]) or "the"
     told = f"{_percents(share for share, _ in shown)} of {whose} trajector{'y' if len(shown) == 1 else 'ies'}"
     if any(math.isnan(null) for null in nulls):
         return f"{told}, beside {percent(shown[0][1])} of a random walk"

@@ -13,9 +13,8 @@ from lossatlas.drawing.axes import log_if_wide
 from lossatlas.drawing.style import BLUE, WIDTH, styled
 from lossatlas.results import chapters
 from lossatlas.results.blocks import Answer, FigureGroup, Picture, Table
-from lossatlas.results.captions import basis, listed
+from lossatlas.results.captions import MOST, basis, few, listed
 from lossatlas.results.claim import Claim, Verdict
-from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import DASH, number, plus_minus, with_interval
 from lossatlas.results.values import scalar, value
 from lossatlas.trajectory.show.ranks import (
@@ -28,7 +27,7 @@ from lossatlas.trajectory.show.ranks import (
     last,
     rank_claim,
 )
-from lossatlas.trajectory.show.reading import one_each
+from lossatlas.trajectory.show.reading import one_each, whom
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -106,11 +105,13 @@ def _gaps(histories: Datasets) -> Answer:
     claims = [generalisation_gap(history) for history in histories]
     texts = [with_interval(claim.value, claim.interval) for claim in claims]
     one = len(histories) == 1
-    why = "one network" if one else "networks whose sharpness was not measured on the same data"
-    told = [_gap_of(history, claim, text) for history, claim, text in zip(histories, claims, texts, strict=True)]
+    why = "one network cannot say" if one else "without sharpness on the same data they cannot say"
     return Answer(
-        sentence=f"The loss {listed(told)}; {why} cannot say whether geometry has to do with it.",
-        short=f"The generalisation gap of the loss is {listed(texts[:3])}, which {why} cannot relate to geometry.",
+        sentence=f"{_gaps_of(histories, claims, texts)}; {why} whether geometry has to do with it.",
+        short=f"The generalisation gap of the loss is {texts[0]}, which one network cannot relate to geometry."
+        if one
+        else f"The generalisation gaps of the loss range from {number(min(claim.value for claim in claims), 2)} to "
+        f"{number(max(claim.value for claim in claims), 2)}; no sharpness was measured to compare them with.",
         claim=claims[0],
         finding="the loss is higher on test data",
         quantity="test loss minus training loss",
@@ -119,14 +120,19 @@ def _gaps(histories: Datasets) -> Answer:
     )
 
 
-def _gap_of(history: xr.Dataset, claim: Claim, text: str) -> str:
-    """As in "of network A is higher on test data than on training data by 0.032 [0.011, 0.054]"."""
+def _gaps_of(histories: Datasets, claims: Sequence[Claim], texts: Sequence[str]) -> str:
+    """The gap of each network in words; of one network with what its interval decides."""
+    names = whom(histories)
+    if len(histories) > 1:
+        each = list(zip(claims, texts, names, strict=True))
+        ordered = each if len(each) <= MOST else sorted(each, key=lambda one: one[0].value)
+        return f"The test loss minus the training loss is {few([f'{text} ({name})' for _, text, name in ordered])}"
     told = {
-        Verdict.SUPPORTED: f"is higher on test data than on training data by {text}",
-        Verdict.CONTRADICTED: f"is lower on test data than on training data, the difference being {text}",
-        Verdict.UNDECIDED: f"is not told apart on test and training data, the difference being {text}",
+        Verdict.SUPPORTED: f"is higher on test data than on training data by {texts[0]}",
+        Verdict.CONTRADICTED: f"is lower on test data than on training data, the difference being {texts[0]}",
+        Verdict.UNDECIDED: f"is not told apart on test and training data, the difference being {texts[0]}",
     }
-    return f"of {Provenance.of(history).label} {told[claim.verdict]}"
+    return f"The loss of {names[0]} {told[claims[0].verdict]}"
 
 
 def figures(histories: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:

@@ -122,7 +122,7 @@ def sharper_generalises_worse(
         else "An association over these networks, not a cause."
     )
     return Claim(
-        hypothesis=f"The sharper network generalises worse (larger largest eigenvalue, larger {quantity})",
+        hypothesis=f"The sharper network generalises worse (largest eigenvalue against {quantity})",
         statistic=f"Kendall's tau-b over {n} networks, exact two-sided permutation p = {number(p, 3)}, threshold 0",
         value=tau,
         interval=bounds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from lossatlas.drawing.style import labels
 from lossatlas.results.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ def after_epochs(dataset: xr.Dataset, quantity: str) -> list[str]:
 def known(dataset: xr.Dataset, name: str, dimension: str) -> bool:
     """Whether the Dataset has the variable over this dimension with some value that is a number."""
     return name in dataset and dataset[name].dims == (dimension,) and bool(dataset[name].notnull().any())
+
+
+def whom(datasets: Sequence[xr.Dataset]) -> list[str]:
+    """What each network is called in a sentence; one by itself without a label is "the network"."""
+    return labels(datasets) if len(datasets) > 1 else [Provenance.of(dataset).who for dataset in datasets]
 
 
 def one_each(histories: Sequence[xr.Dataset]) -> list[xr.Dataset]:
