@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING
 
 from lossatlas.report.document import Block, Chapter, Section
@@ -100,16 +100,20 @@ def _blocks(group: FigureGroup) -> tuple[Block, ...]:
 
 
 def number_table(numbers: Iterable[Number], most: int | None = None) -> Table:
-    """Names as rows, what they are of as columns; the other way round where there are many columns."""
-    found: dict[str, dict[str, str]] = {}
+    """Names as rows, what they are of as columns; the other way round where there are many columns.
+
+    A second number of one name and column, as of other data, is a row of its own.
+    """
+    found: dict[tuple[str, int], dict[str, str]] = {}
     for number in numbers:
-        found.setdefault(number.name, {})[number.of] = number.text
+        place = next(k for k in count() if number.of not in found.get((number.name, k), {}))
+        found.setdefault((number.name, place), {})[number.of] = number.text
     shown = dict(list(found.items())[:most])
     columns = list(dict.fromkeys(of for row in shown.values() for of in row))
-    rows = [(name, *(row.get(of, "") for of in columns)) for name, row in shown.items()]
+    rows = [(name, *(row.get(of, "") for of in columns)) for (name, _), row in shown.items()]
     turned = len(columns) > COLUMNS
     header, *body = zip(*[("", *columns), *rows], strict=True) if turned else [("", *columns), *rows]
-    return Table("", tuple(header), tuple(map(tuple, body)))
+    return Table("Key numbers.", tuple(header), tuple(map(tuple, body)))
 
 
 class _Names:
