@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -59,6 +60,7 @@ def _environment(document: Document, assets: Assets, done: Callable[[], object])
         "prose": lambda content: _prose(content, number_of),
         "math": lambda tex: Markup(convert(tex, display="block")),
         "source": lambda picture: _source(picture, assets, done),
+        "unbroken": _unbroken,
         "downloads": assets.rows,
         "number": number,
         "interval": interval,
@@ -95,6 +97,15 @@ def _prose(content: Text, number_of: dict[str, int]) -> Markup:
         return Markup('<a href="#ref-{}">[{}]</a>').format(inline.key, number_of[inline.key])
 
     return Markup("").join(piece(inline) for inline in content)
+
+
+def _unbroken(sentence: str) -> str:
+    r"""The sentence, whose lines do not break within an interval or between a value and its error.
+
+    >>> _unbroken("a rise of 1.2 [1.1, 1.3] to 4.9 ± 0.2 %")
+    'a rise of 1.2 [1.1,\xa01.3] to 4.9\xa0±\xa00.2\xa0%'
+    """
+    return re.sub(r" ± | %|\[[^\[\]]{1,40}\]", lambda found: found[0].replace(" ", "\u00a0"), sentence)
 
 
 def _hidden(document: Document) -> set[str]:

@@ -354,6 +354,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
 const theme = document.getElementById("theme");
 const recolour = () => {
+  root.classList.toggle("dark", isDark());
   theme.textContent = isDark() ? "Light" : "Dark";
   theme.setAttribute("aria-label", isDark() ? "Light colours" : "Dark colours");
   for (const drawing of shown) drawing.recolour();
