@@ -102,6 +102,26 @@ def test_a_loss_barrier_that_may_be_zero_is_not_called_crossed():
     assert "crosses no loss barrier that can be told from zero: 0.010 [0.000, 0.030]." in answer.sentence
 
 
+def test_a_loss_that_is_not_finite_and_an_interval_that_is_not_known_are_told_as_such():
+    unknown = {"barrier_low": np.nan, "barrier_high": np.nan}
+    (answer,) = answers(measured.barrier(split="train").assign(barrier=np.inf, **unknown))
+    assert "the straight line between the two networks meets a loss that is not finite." in answer.sentence
+    dataset = with_error(np.nan, np.nan).assign(unknown)
+    dataset["height_error"].loc[{"definition": "frankle"}] = 0.015
+    (answer,) = answers(dataset)
+    assert "whose interval is not known." in answer.sentence
+    assert "is undecided: the error barrier of 1.5 % has no interval to compare with 2 %." in answer.sentence
+    assert answer.claim is not None
+    assert answer.claim.verdict is Verdict.UNDECIDED
+
+
+def test_an_interval_that_is_open_above_still_contradicts():
+    (answer,) = answers(with_error(0.05, np.inf))
+    assert answer.claim is not None
+    assert answer.claim.verdict is Verdict.CONTRADICTED
+    assert "they are not linearly connected" in answer.sentence
+
+
 def test_the_simplest_path_that_is_shown_to_connect_decides_and_else_the_lowest():
     line, aligned, curve = (with_error(0.1, 0.2, path) for path in measured.PATHS)
     lowest = min((line, aligned, curve), key=lambda dataset: float(dataset["barrier"]))

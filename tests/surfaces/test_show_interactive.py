@@ -147,7 +147,8 @@ def test_planes_side_by_side_can_be_seen_as_loss_accuracy_and_error_on_both_scal
             (2, 0, 0): np.log10(dataset["loss_stderr"]),
         }.items():
             trace, cross = seen(view, at, panel)
-            assert (cross.x[0], cross.y[0], cross.z[0]) == (0, 0, trace.z[4, 4])  # type: ignore[attr-defined]
+            assert (cross.x[0], cross.y[0]) == (0, 0)  # type: ignore[attr-defined]
+            assert 0 < cross.z[0] - trace.z[4, 4] < 0.05 * (trace.cmax - trace.cmin)  # type: ignore[attr-defined]
             np.testing.assert_allclose(trace.z.T, expected, rtol=1e-5, atol=1e-6)  # type: ignore[attr-defined]
 
 

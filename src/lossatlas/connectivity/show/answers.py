@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lossatlas.connectivity.show.barriers import between_the_same
-from lossatlas.connectivity.show.captions import examples, height, pair, path
+from lossatlas.connectivity.show.captions import examples, has_interval, height, pair, path
 from lossatlas.connectivity.show.claims import FRANKLE_THRESHOLD, barrier_height, connected, judged_by, straight
 from lossatlas.connectivity.show.paths import by_path
 from lossatlas.results.blocks import Answer, capitalised
@@ -74,8 +76,12 @@ def _on(dataset: xr.Dataset) -> str:
 
 
 def _crosses(dataset: xr.Dataset) -> str:
+    if not np.isfinite(scalar(dataset, "barrier")):
+        return "meets a loss that is not finite"
     if barrier_height(dataset).verdict is Verdict.SUPPORTED:
         return f"crosses a loss barrier of {_loss(dataset)}"
+    if not has_interval(dataset, "barrier"):
+        return f"crosses a loss barrier of {_loss(dataset)}, whose interval is not known"
     return f"crosses no loss barrier that can be told from zero: {_loss(dataset)}"
 
 
@@ -88,7 +94,11 @@ def _verdict_sentence(best: xr.Dataset, claim: Claim) -> str:
     how, of = _finding(best), "" if judged_by(best) == "error" else ", relative to the mean loss of the ends,"
     measured = f"the {judged_by(best)} barrier of {percentage(claim)}{of}"
     if claim.verdict is Verdict.UNDECIDED:
-        return f"Whether they are {how} is undecided: {measured} cannot be told from the limit of {LIMIT_OF}."
+        known = bool(np.isfinite(claim.interval).all())
+        reason = (
+            f"cannot be told from the limit of {LIMIT_OF}" if known else f"has no interval to compare with {LIMIT_OF}"
+        )
+        return f"Whether they are {how} is undecided: {measured} {reason}."
     is_not, side = ("", "is below") if claim.verdict is Verdict.SUPPORTED else (" not", "exceeds")
     return f"In the sense of Frankle et al. (2020) they are{is_not} {how}: {measured} {side} {LIMIT_OF}."
 

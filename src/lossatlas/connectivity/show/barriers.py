@@ -89,16 +89,21 @@ def barrier_caption(datasets: Sequence[xr.Dataset]) -> str:
     where = "path" if curved else "straight line"
     bars = ", with bars for the intervals of its height and place" if intervals(datasets) else ""
     return (
-        f"Loss and error on the {where} between {pair(datasets)}. Arrows: the barrier above the dashed reference{bars}."
+        f"{_quantities(datasets)} on the {where} between {pair(datasets)}. Arrows: the barrier above the dashed "
+        f"reference{bars}."
     )
 
 
 def paths_caption(datasets: Sequence[xr.Dataset]) -> str:
     """Of several paths."""
     return (
-        f"Loss and error on several paths between {pair(datasets)}: the colour tells the path, the kind of line the "
-        "data, a dot the maximum. The legends give the barriers, in the same order."
+        f"{_quantities(datasets)} on several paths between {pair(datasets)}: the colour tells the path, the kind of "
+        "line the data, a dot the maximum. The legends give the barriers."
     )
+
+
+def _quantities(datasets: Sequence[xr.Dataset]) -> str:
+    return "Loss and error" if any("error" in dataset for dataset in datasets) else "Loss"
 
 
 def _how(datasets: Sequence[xr.Dataset]) -> str:

@@ -122,7 +122,7 @@ def _alt(planes: Sequence[xr.Dataset], profiles: Sequence[xr.Dataset]) -> str:
 
 def _range(plane: xr.Dataset) -> str:
     low, high = _extremes(plane)
-    return f"{number(low, 2)} to {number(high, 2)}"
+    return f"from {number(low, 2)} to {number(high, 2)}" if np.isfinite(low) else "nowhere finite"
 
 
 def _extremes(plane: xr.Dataset) -> tuple[float, float]:
@@ -138,7 +138,7 @@ def _in_space(plane: xr.Dataset) -> Picture:
         partial(surface_3d, plane),
         f"The plane {plane.attrs['name']} as a surface: height and colour are the logarithm of the loss.",
         how="The paths lie on the surface where they project to.",
-        alt=f"Surface of the loss from {_range(plane)} on the plane {plane.attrs['name']}.",
+        alt=f"Surface of the loss, {_range(plane)}, on the plane {plane.attrs['name']}.",
         width=0.62,
         vector=False,
     )
@@ -162,7 +162,7 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
     for dataset in [] if has_barriers(catalogue) else datasets:
         where = f"On the plane of {pair([dataset])} {through(dataset)} the loss"
         yield Answer(
-            f"{where} on the grid goes from {_range(dataset)}. No barrier was measured on the paths drawn on it.",
+            f"{where} on the grid is {_range(dataset)}. No barrier was measured on the paths drawn on it.",
             f"{where} is {_range(dataset)}; no barrier was measured.",
             finding="a plane of the loss",
             quantity="highest loss on the plane",

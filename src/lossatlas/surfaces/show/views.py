@@ -122,7 +122,7 @@ class Planes:
     def _of_layer(self, picture: xr.Dataset, layer: Layer) -> list[tuple[Layer, Any]]:
         surface = layer_surface(picture, layer, self.limits[layer]).update(colorbar=BAR)
         further = on_surface(picture, layer, self.limits[layer]) if layer.variable == "loss" else []
-        return [(layer, trace) for trace in (surface, *further, *_center(picture, layer))]
+        return [(layer, trace) for trace in (surface, *further, *_center(picture, layer, self.limits[layer]))]
 
     def panel(self, k: int) -> go.Figure:
         """The panel of one plane as it is first seen."""
@@ -142,7 +142,7 @@ class Planes:
     def _upright(self, layer: Layer) -> dict[str, Any]:
         """The vertical axis, the same in all panels; the colour bar says what it shows."""
         low, high = self.limits[layer]
-        margin = 0.02 * (high - low)
+        margin = 0.05 * (high - low)
         return {"range": [low - margin, high + margin], **ticks(layer, (low, high))}
 
     def _changes(self, at: Sequence[int]) -> list[Change]:
@@ -162,14 +162,14 @@ class Planes:
         return found
 
 
-def _center(picture: xr.Dataset, layer: Layer) -> list[go.Scatter3d]:
-    """A cross at the center, where it is a cell."""
+def _center(picture: xr.Dataset, layer: Layer, limits: Limits) -> list[go.Scatter3d]:
+    """A cross at the center, where it is a cell: a little above the surface, which would hide half of it."""
     at = center(picture)
     if not has_center(picture) or has_overlays(picture):
         return []
     across, up = axes_of(picture)
-    z = layer.heights(picture)[at[up], at[across]]
-    cross = {"size": 4, "symbol": "cross", "color": "white", "line": {"color": "black", "width": 1}}
+    z = layer.heights(picture)[at[up], at[across]] + 0.03 * (limits[1] - limits[0])
+    cross = {"size": 6, "symbol": "cross", "color": "white", "line": {"color": "black", "width": 1}}
     name = "trained point" if picture.attrs["center_is_model"] else "center"
     look: dict[str, Any] = {"mode": "markers", "marker": cross, "name": name, "showlegend": False, "hoverinfo": "name"}
     return [go.Scatter3d(x=[0], y=[0], z=single(np.atleast_1d(z)), **look)]
