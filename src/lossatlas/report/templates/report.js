@@ -123,7 +123,7 @@ class Drawing {
     await Promise.all(this.view.panels.map((panel, k) => this.drawPanel(library, panel, this.panels[k])));
     this.chosen = this.selects.map(() => "0").join(",");
     if (this.selects.some((select) => select.value !== "0")) await this.choose();
-    else if (this.range) await this.move();
+    else if (this.range) this.tell();
     this.figure.classList.replace("drawing", "drawn");
     this.width = this.box.clientWidth;
     shown.add(this);
@@ -164,7 +164,7 @@ class Drawing {
 
   async drawPanel(library, panel, place) {
     const layout = structuredClone(panel.layout);
-    const data = structuredClone(panel.data);  // plotly changes what it is given
+    const data = this.startOf(panel);
     for (const [path, value] of Object.entries(layoutColours(panel))) put(layout, path, value);
     layout.font = {family: getComputedStyle(this.controls).fontFamily, size: 12, ...layout.font};
     layout.autosize = true;
@@ -173,17 +173,23 @@ class Drawing {
     const {scenes} = axesOf(panel);
     layout.margin = {...(scenes.length ? {l: 0, r: 0, t: 30, b: 0} : {l: 60, r: 20, t: 35, b: 45}), ...layout.margin};
     await library.newPlot(place, data, layout, configOf(scenes));
-    await this.ink(library, panel, place);
     if (!place.dataset.listens) this.listen(panel, place);
+  }
+
+  // The traces at the slider's position and in the page's colours, so that they are drawn once.
+  startOf(panel) {
+    const data = structuredClone(panel.data);  // plotly changes what it is given
+    const colour = colours().ink;
+    for (const {index, path} of inked(panel)) put(data[index], path, colour);
+    const here = this.range ? this.view.slider.moves.filter((move) => this.view.panels[move.panel] === panel) : [];
+    for (const {trace, values} of here) for (const [name, rows] of Object.entries(values)) {
+      put(data[trace], name, rowOf(name, rows[Number(this.range.value)]));
+    }
+    return data;
   }
 
   heightOf(panel) {
     return Math.min(panel.layout.height ?? 420, Math.max(300, 0.95 * (this.box ?? this.figure).clientWidth));
-  }
-
-  async ink(library, panel, place) {
-    const colour = colours().ink;
-    for (const {index, path} of inked(panel)) await library.restyle(place, {[path]: colour}, [index]);
   }
 
   listen(panel, place) {
@@ -222,24 +228,31 @@ class Drawing {
     this.following = false;
   }
 
-  // As often as the screen is drawn, whatever the slider does in between.
-  move() {
+  tell() {
     const {labels, readouts} = this.view.slider;
     const k = Number(this.range.value);
     this.place.textContent = labels[k];
     this.range.setAttribute("aria-valuetext", labels[k]);
     this.readout.textContent = readouts[k] ?? "";
+  }
+
+  // As often as the screen is drawn, whatever the slider does in between.
+  move() {
+    this.tell();
     return this.waiting ??= new Promise(requestAnimationFrame).then(() => {
       this.waiting = undefined;
       return this.moveTo(Number(this.range.value));
     });
   }
 
-  async moveTo(k) {
-    for (const {panel, trace, values} of this.view.slider.moves) {
-      const pairs = Object.entries(values).map(([name, rows]) => [name, [rowOf(name, rows[k])]]);
-      await window.Plotly.restyle(this.panels[panel], Object.fromEntries(pairs), [trace]);
-    }
+  // One redrawing for all traces of a panel that change the same attributes.
+  moveTo(k) {
+    const groups = Map.groupBy(this.view.slider.moves, ({panel, values}) => `${panel} ${Object.keys(values)}`);
+    return Promise.all([...groups.values()].map((moves) => {
+      const rows = (name) => moves.map(({values}) => rowOf(name, values[name][k]));
+      const changes = Object.fromEntries(Object.keys(moves[0].values).map((name) => [name, rows(name)]));
+      return window.Plotly.restyle(this.panels[moves[0].panel], changes, moves.map(({trace}) => trace));
+    }));
   }
 
   play() {
@@ -283,7 +296,8 @@ class Drawing {
   async recolour() {
     for (const [k, panel] of this.view.panels.entries()) {
       await window.Plotly.relayout(this.panels[k], layoutColours(panel));
-      await this.ink(window.Plotly, panel, this.panels[k]);
+      const colour = colours().ink;
+      for (const {index, path} of inked(panel)) await window.Plotly.restyle(this.panels[k], {[path]: colour}, [index]);
     }
   }
 
