@@ -106,7 +106,8 @@ def number_table(numbers: Iterable[Number], most: int | None = None) -> Table:
     """
     found: dict[tuple[str, int], dict[str, str]] = {}
     for number in numbers:
-        place = next(k for k in count() if number.of not in found.get((number.name, k), {}))
+        known = (found.get((number.name, k), {}).get(number.of, number.text) for k in count())
+        place = next(k for k, text in enumerate(known) if text == number.text)
         found.setdefault((number.name, place), {})[number.of] = number.text
     shown = dict(list(found.items())[:most])
     columns = list(dict.fromkeys(of for row in shown.values() for of in row))

@@ -116,7 +116,7 @@ def render(document: Document) -> str:
         "columns": _columns,
         "number": lambda value: escape(number(value)),
         "interval": lambda bounds: escape(interval(bounds)),
-        "value": lambda claim: escape(with_interval(claim.value, claim.interval)),
+        "value": lambda claim: rf"\mbox{{{escape(with_interval(claim.value, claim.interval))}}}",
         "caption": full_caption,
         "capitalised": capitalised,
         "url": lambda address: re.sub(r"([%#])", r"\\\1", address),

@@ -56,7 +56,8 @@ class Told(TypedDict):
 
 def told(datasets: Sequence[xr.Dataset], *further: str) -> Told:
     """How slices were made, what they do not show, the method, and the finding in words."""
-    methods = (*further, *(each(datasets) for each in METHOD), *(_accuracies(datasets)))
+    accuracies = (accuracy(dataset, named=len(datasets) > 1) for dataset in datasets)
+    methods = (*further, *(each(datasets) for each in METHOD), *accuracies)
     return Told(
         how=how(datasets),
         pitfall=PITFALLS.get(str(datasets[0].attrs["directions"]), PITFALL),
@@ -204,10 +205,6 @@ METHOD: tuple[Callable[[Sequence[xr.Dataset]], str], ...] = (
     _errors,
     _batch_norm,
 )
-
-
-def _accuracies(datasets: Sequence[xr.Dataset]) -> list[str]:
-    return [accuracy(dataset, named=len(datasets) > 1) for dataset in datasets]
 
 
 def accuracy(dataset: xr.Dataset, *, named: bool = False) -> str:
