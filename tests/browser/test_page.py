@@ -251,6 +251,19 @@ def test_a_link_into_closed_details_opens_them(browser: Browser) -> None:
     browser.wait("Math.abs(document.querySelector('#ref-li2018').getBoundingClientRect().top) < innerHeight")
 
 
+def test_the_contents_follow_the_reading_and_every_picture_has_words(browser: Browser) -> None:
+    for anchor in ("connected", "landscape"):
+        browser.run(f"document.querySelector('#{anchor}').scrollIntoView({{behavior: 'instant'}})")
+        browser.wait(f"document.querySelector('nav [aria-current]')?.hash === '#{anchor}'")
+    assert browser.run("document.querySelectorAll('nav [aria-current]').length") == 1
+    assert sorted(browser.run("[...document.images].map((image) => image.alt)")) == [
+        "glance",
+        "hidden",
+        "lead",
+        "moving",
+    ]
+
+
 def test_the_button_turns_dark_colours_on_in_page_and_views(browser: Browser) -> None:
     figure = drawn(browser, "moving")
     browser.run("document.querySelector('#theme').click()")
