@@ -22,7 +22,7 @@ from lossatlas.results.uncertainty import interval, number, with_interval
 
 if TYPE_CHECKING:
     from lossatlas.report.document import Document
-    from lossatlas.results.blocks import Picture, Text, capitalised
+    from lossatlas.results.blocks import Picture, Text
 
 
 def render(document: Document, done: Callable[[], object] = lambda: None) -> str:
