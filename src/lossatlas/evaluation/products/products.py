@@ -44,9 +44,7 @@ class Products:
         stage: bool = True,
         period: int | None = None,
     ) -> None:
-        require_differentiable(form.function)
-        if isinstance(form, Hessian):
-            require_curvature(form.function)
+        (require_curvature if isinstance(form, Hessian) else require_differentiable)(form.function)
         if max_memory is not None and max_memory < 0:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
         self.weights = weights
