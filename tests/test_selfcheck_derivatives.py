@@ -84,3 +84,32 @@ def test_a_network_with_kinks_passes_and_what_was_done_is_told() -> None:
     o.hvp(o.gradient())
     assert "self-check of the gradient: agrees" in o.explain()
     assert "self-check of the curvature: agrees" in o.explain()
+
+
+class Counted(nn.Linear):
+    """Counts the examples that it is called with."""
+
+    examples = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.examples += len(x)
+        return super().forward(x)
+
+
+def test_few_examples_are_looked_at_in_few_passes_where_a_pass_is_costly() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 4096), torch.arange(64) % 3
+    o = la.Objective(nn.Sequential(Counted(4096, 64), nn.ReLU(), nn.Linear(64, 3)), F.cross_entropy, (x, y))
+    assert o.batches.uncut is None  # which is asked of the model once
+    Counted.examples = 0
+    o.hvp(torch.ones(o.n_parameters))
+    assert Counted.examples <= 64 + 5 * 4  # the product's own; of both checks: a value, three gradients and a product
+    assert "self-check of the curvature: agrees" in o.explain()
+
+
+def test_a_wrong_derivative_is_seen_behind_more_kinks_than_differences_can_avoid() -> None:
+    torch.manual_seed(0)
+    wide = [nn.Linear(4, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 6), Curved(), nn.Linear(6, 3)]
+    o = la.Objective(nn.Sequential(*wide), F.cross_entropy, (X, Y))
+    with pytest.raises(InputError, match=r"curvature is not.*Swish"):
+        o.hvp(torch.ones(o.n_parameters))

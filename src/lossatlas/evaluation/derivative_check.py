@@ -20,7 +20,11 @@ from lossatlas.model.selfcheck import moved
 _SEED = 1_000_003  # of the direction: none that an estimate of curvature begins with
 _OFF = 1e-2  # of theta's norm
 _MOST = 200  # parameters that are looked at one by one
-_STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+_STEPS = {torch.float64: (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)}  # of theta's norm
+_COARSE = (3e-2, 1e-2, 3e-3, 1e-3)
+_FINE = {
+    torch.float64: (1e-10, 1e-8)
+}  # tried first, since they meet no kinks; where they disagree, rounding may decide
 
 What = Literal["gradient", "curvature"]
 
@@ -98,9 +102,8 @@ class DerivativeCheck:
         verdict, found = _compared(
             slope,
             lambda h: torch.tensor([line.slope(h)], dtype=torch.float64),
-            line.steps,
+            line,
             float(g.norm()) / len(g) ** 0.5,
-            line.theta.dtype,
         )
         self._tell("gradient", verdict, line, before)
         if verdict != "differs":
@@ -113,7 +116,7 @@ class DerivativeCheck:
     def _curvature(self, line: Line) -> str | None:
         before = line.passes
         bent, noise = line.product(), 1e-6 * float(line.gradient.norm())
-        verdict, found = _compared(bent, line.bent, line.steps, noise, line.theta.dtype)
+        verdict, found = _compared(bent, line.bent, line, noise)
         self._tell("curvature", verdict, line, before)
         if verdict != "differs":
             return None
@@ -139,16 +142,17 @@ _WAY_OUT = (
 
 
 def _compared(
-    given: Tensor, difference: Callable[[float], Tensor], steps: Sequence[float], scale: float, dtype: torch.dtype
+    given: Tensor, difference: Callable[[float], Tensor], line: Line, scale: float
 ) -> tuple[Literal["agrees", "differs", "undecided"], Tensor]:
     """A verdict on ``given`` by differences, and one of these: there are no more once one agrees.
 
-    ``differs`` only where neighbouring steps agree with each other far better than any does with ``given``. Neither
-    does, where kinks or rounding decide.
+    ``differs`` only where neighbouring steps, of which none is fine, agree with each other far better than any does
+    with ``given``. Neither does, where kinks or rounding decide.
     """
-    tolerance, middle = 1e-4 if dtype == torch.float64 else 2e-2, len(steps) // 2
+    tolerance = 1e-4 if line.theta.dtype == torch.float64 else 2e-2
+    steps, middle = line.steps, len(line.steps) // 2
     found: dict[float, Tensor] = {}
-    for h in (*steps[middle:], *reversed(steps[:middle])):  # smaller ones first, which meet fewer kinks
+    for h in dict.fromkeys((*line.fine, steps[middle], *steps)):
         found[h] = difference(h)
         size = max(float(given.norm()), scale, float(found[h].norm()))
         if float((found[h] - given).norm()) <= tolerance * size:
@@ -168,9 +172,9 @@ def _line(looked: Looked) -> Line:
     looked = looked.in_double()
     theta = moved(looked.function.point, _OFF)
     v = torch.randn(theta.shape, generator=torch.Generator().manual_seed(_SEED)).to(theta)
-    steps = _STEPS if theta.dtype == torch.float64 else (3e-2, 1e-2, 3e-3, 1e-3)
+    steps, fine = _STEPS.get(theta.dtype, _COARSE), _FINE.get(theta.dtype, ())
     size = max(float(theta.norm()), 1e-3)
-    return Line(looked, theta, v.div_(v.norm()), [h * size for h in steps])
+    return Line(looked, theta, v.div_(v.norm()), [h * size for h in steps], [h * size for h in fine])
 
 
 def _where(line: Line) -> str:

@@ -36,10 +36,10 @@ class Looked:
             found = [self.function.measure(tensors, copied(b), i)["loss"] for i, b in enumerate(self.batches)]
         return sum(float(one.double().mean()) for one in found) / len(found)
 
-    def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        """The loss and its gradient."""
+    def gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss in its own type, and its gradient."""
         found = [self.of_batch(self.function, theta, copied(b), i) for i, b in enumerate(self.batches)]
-        return sum(float(loss) for loss, _ in found) / len(found), _mean([gradient for _, gradient in found])
+        return torch.stack([loss for loss, _ in found]).mean(), _mean([gradient for _, gradient in found])
 
     def product(self, theta: Tensor, v: Tensor) -> Tensor:
         assert self.product_of_batch is not None
@@ -64,11 +64,12 @@ class Line:
     Where products are looked at, gradients are needed as well, and the losses come from their passes.
     """
 
-    def __init__(self, looked: Looked, theta: Tensor, v: Tensor, steps: Sequence[float]) -> None:
-        self.looked, self.theta, self.v, self.steps = looked, theta, v, steps
-        # A mean loss in float32 is too coarse for a difference, and that of its values in float64 is not.
-        self._bends = looked.product_of_batch is not None and theta.dtype == torch.float64
-        self._found: dict[float, tuple[float, Tensor]] = {}
+    def __init__(
+        self, looked: Looked, theta: Tensor, v: Tensor, steps: Sequence[float], fine: Sequence[float] = ()
+    ) -> None:
+        self.looked, self.theta, self.v, self.steps, self.fine = looked, theta, v, steps, fine
+        self._bends = looked.product_of_batch is not None
+        self._found: dict[float, tuple[Tensor, Tensor]] = {}
         self._gradient: Tensor | None = None
         self.passes = 0
 
@@ -87,8 +88,9 @@ class Line:
 
     def slope(self, h: float, v: Tensor | None = None) -> float:
         """(L(theta + h v) - L(theta - h v)) / 2h, for another v too."""
-        if self._bends and v is None:
-            return self._differences(h)[0]
+        # A mean loss in float32 is too coarse for a difference, and that of its values in float64 is not.
+        if self._bends and v is None and (found := self._differences(h)[0]).dtype == torch.float64:
+            return float(found)
         self.passes += 2
         high, low = (self.looked.value(at) for at in self._ends(h, self.v if v is None else v))
         return (high - low) / (2 * h)
@@ -97,7 +99,7 @@ class Line:
         """The gradient's difference, as the loss's above."""
         return self._differences(h)[1]
 
-    def _differences(self, h: float) -> tuple[float, Tensor]:
+    def _differences(self, h: float) -> tuple[Tensor, Tensor]:
         if h not in self._found:
             self.passes += 2
             (high, above), (low, below) = (self.looked.gradient(at) for at in self._ends(h, self.v))
