@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError, NumericalError
 from lossatlas.evaluation.products.costs import Work, repaid_after
-from lossatlas.evaluation.products.finite import what_is_not_finite
+from lossatlas.evaluation.products.finite import is_finite, what_is_not_finite
 from lossatlas.evaluation.products.kept import Kept
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
 from lossatlas.evaluation.products.pieces import Pieces
@@ -68,13 +68,13 @@ class Products:
         n = len(self._theta)
         if rows.ndim != 2 or rows.shape[1] != n:
             raise DirectionError(f"The vectors are {describe(rows)}: give them as rows, (k, {n}).")
-        if not bool(torch.isfinite(rows).all()):
+        if not is_finite(rows):
             raise DirectionError("A vector holds NaN or infinite numbers: give a finite one.")
         total = torch.zeros_like(rows)
         for weight, products in self.by_batch(rows):
             total.add_(products, alpha=weight)
         total /= sum(self.weights)
-        if not _finite(total):
+        if not is_finite(total):
             raise NumericalError("The product overflows: give a vector of a smaller norm, or dtype=torch.float64.")
         return total
 
@@ -120,7 +120,7 @@ class Products:
         """A V ``(k, n)`` of a piece of a batch, which has a place of its own among what is kept."""
         product = self._kept.product(place) or self._prepared(place, index, piece)
         found = _stacked(product, rows, keep=self._kept.product(place) is not None)
-        if _finite(found):
+        if is_finite(found):
             return found
         number = index % self._period
         if piece is None:
@@ -128,7 +128,7 @@ class Products:
             piece = self._pieces.of(batch)[place - sum(map(len, self._pieces.shares[:index]))]
         self._kept.pop(place)
         found = self._routes.forward(piece, number, rows)
-        if not _finite(found):
+        if not is_finite(found):
             raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0)))
         return found
 
@@ -182,10 +182,6 @@ def free_bytes(device: torch.device) -> int:
         if "MemAvailable" in lines:
             return int(lines["MemAvailable"].split()[0]) * 1024
     return 4 * 2**30  # where nothing tells
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
 
 
 def _stacked(product: Map, rows: Tensor, keep: bool) -> Tensor:
