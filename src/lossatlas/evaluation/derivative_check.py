@@ -22,9 +22,7 @@ _OFF = 1e-2  # of theta's norm
 _MOST = 200  # parameters that are looked at one by one
 _STEPS = {torch.float64: (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)}  # of theta's norm
 _COARSE = (3e-2, 1e-2, 3e-3, 1e-3)
-_FINE = {
-    torch.float64: (1e-10, 1e-8)
-}  # tried first, since they meet no kinks; where they disagree, rounding may decide
+_FINE = {torch.float64: (1e-10, 1e-8)}  # tried first: they meet no kinks, but where they disagree it may be rounding
 
 What = Literal["gradient", "curvature"]
 
