@@ -58,6 +58,11 @@ class Kept:
             if self._used + size > self._budget:
                 self._held[index] = None
 
+    @property
+    def peak(self) -> int:
+        """Bytes at once, the map in use included."""
+        return self._peak
+
     def clear(self) -> None:
         self._held = [None] * len(self._held)
 
