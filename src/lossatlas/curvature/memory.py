@@ -47,7 +47,7 @@ class Workspace:
 
     def touch(self, rows: Tensor) -> None:
         """These have been written."""
-        self._touched = max(self._touched, rows.storage_offset() + rows.numel())
+        self._touched = max(self._touched, int(rows.storage_offset()) + rows.numel())
 
     @property
     def bytes(self) -> int:
@@ -58,9 +58,9 @@ class Workspace:
 class Memory:
     """What a measurement of a Hessian, all of it together, may take beside model, data and theta: ``limit`` bytes.
 
-    The vectors get a half, or what is left beside a product with one example, and ``least`` of them at any rate, ``most``
-    at most; the products get the rest, their batches cut into pieces that it holds. ``other`` bytes are for what is
-    neither. ``note`` tells where a batch that cannot be cut takes more.
+    The vectors get half of it, or what is left beside a product with one example, and what the products leave, from
+    ``least`` to ``most``; the products get the rest, with batches cut into pieces that it holds. ``other`` bytes are
+    for what is neither. ``note`` tells where a batch that cannot be cut takes more.
     """
 
     def __init__(self, limit: int, least: int, most: int, other: int = 0) -> None:
@@ -75,7 +75,7 @@ class Memory:
         self._before = 0
 
     def hessian(self, objective: Objective) -> Operator:
-        """A Hessian within the limit, which is divided for the first; that one's products keep nothing from the next on."""
+        """A Hessian within the limit, which the first one divides; its products keep nothing once there is another."""
         operator = hessian(objective, max_memory=self._kept)
         assert operator.products is not None
         if self._first is None:
@@ -102,7 +102,7 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Bytes used at once: of a GPU's memory as its allocator counts them, else those of the vectors and products."""
+        """Bytes used at once: by the allocator of a GPU, else of the vectors and products as they are counted."""
         assert self._first is not None
         if self._first.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._first.device)) - self._before
@@ -133,12 +133,15 @@ class Memory:
         self._use, self._rows = products.fit(room)
         self._use = self._use._replace(beside=max(self._use.beside, WORK * self._vector))
         self._kept = max(room - self._use.beside, 0)
-        products.keep(self._kept)
         if self._use.whole > room:
             self.note = (
                 f"max_memory={self._limit:,} leaves {room:,} bytes for a product, and one with a batch takes "
                 f"{self._use.whole:,}, whose examples cannot be taken apart: give smaller batches."
             )
+        taken = min(self._kept, self._use.kept * products.pieces)
+        count = max(count, min(self._most, (self._limit - self._fixed - self._use.beside - taken) // self._vector))
+        self._kept = max(self._limit - self._fixed - self._use.beside - count * self._vector, 0)
+        products.keep(self._kept)
         return count
 
     @property
@@ -152,19 +155,18 @@ class Memory:
         needed = self._fixed + self._least * self._vector + max(product, WORK * self._vector)
         if self._limit < needed:
             raise InputError(
-                f"max_memory={self._limit:,} is too little for {self._least} vectors of {self._vector:,} bytes and what "
-                f"a product takes beside them: give at least {needed:,} bytes."
+                f"max_memory={self._limit:,} is too little for {self._least} vectors of {self._vector:,} bytes and "
+                f"what a product takes beside them: give at least {needed:,} bytes."
             )
 
     def _release(self) -> None:
-        assert self._first is not None and self._first.products is not None
+        assert self._first is not None
+        assert self._first.products is not None
         self._most_kept = max(self._most_kept, self._first.products.release())
 
     def _exact_diagonal(self, exact: Callable[[], ExactDiagonal]) -> ExactDiagonal:
         if self._rows is not None:
-            return ExactDiagonal(
-                None, f"max_memory={self._limit:,} leaves no room for backward passes of whole batches."
-            )
+            return ExactDiagonal(None, f"max_memory={self._limit:,} has no room for backward passes of whole batches.")
         self._release()
         with Allocated() as allocated:
             found = exact()

@@ -51,8 +51,8 @@ class Operator:
 
     ``rows`` maps k vectors as rows ``(k, n)`` to their products ``(k, n)``; ``products``, where there is one, tells
     what each batch of the data contributes, and by which route; ``exact_diagonal`` gives A's diagonal ``(n,)`` where
-    that is cheap, and the reason where it is not; ``provenance`` says which matrix of which objective it is. Where there
-    is a ``workspace``, the vectors of whoever uses it are there, and are multiplied one at a time.
+    that is cheap, and the reason where it is not; ``provenance`` says which matrix of which objective it is. Vectors
+    of whoever uses a ``workspace`` are there, where there is one, and are multiplied one at a time.
 
     Raises ``DirectionError`` for a product with something of another size.
 

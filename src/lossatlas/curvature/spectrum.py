@@ -230,7 +230,8 @@ def _unfinished(run: Found, budget: Budget) -> str:
     if not (budget.limited or budget.memory) or bool(run.pairs.converged.all()):
         return ""
     more = f"about {run.missing:,.0f} products more" if np.isfinite(run.missing) else "many products more"
-    return f"The pairs did not reach tol within {budget.describe()}: that would take {more}."
+    limits = " and ".join(filter(None, (budget.describe(), "max_memory" if budget.memory else "")))
+    return f"The pairs did not reach tol within {limits}: that would take {more}."
 
 
 def _density(found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, str]:
@@ -242,9 +243,9 @@ def _density(found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, str
         return dataset, ""
     note = f"The density's error is {found.error:.2g} of the spectrum's width, not density_tol={tol:g}"
     if not budget.limited:
-        longest = max(len(rule.nodes) for rule in found.rules)
-        held = f"{longest} steps, which is what max_memory holds: give more"
-        note = f"{note}: a probe takes {held if longest < LONGEST else f'{LONGEST} steps'} at most, or ask for less."
+        longest = max(len(rule.diagonal) for rule in found.rules)
+        remedy = "which is what max_memory holds" if budget.memory and longest < LONGEST else "so ask for less"
+        note = f"{note}: a probe takes {min(longest, LONGEST)} steps at most, {remedy}."
         warnings.warn(note, ConvergenceWarning, stacklevel=3)
         return dataset, note
     warnings.warn(f"{note}: allow more products.", ConvergenceWarning, stacklevel=3)

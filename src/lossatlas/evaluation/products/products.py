@@ -167,7 +167,7 @@ class Products:
         return self._use(next(iter(self._batches)), 1 if self.divisible else None)
 
     def fit(self, memory: int) -> tuple[Use, int | None]:
-        """What a product takes once batches are cut, where they can be, to take no more than ``memory``; and the rows."""
+        """What a product takes once batches are cut, where they can be, to need ``memory`` at most; and the rows."""
         batch = max(self._batches, key=leading_size) if self.divisible else next(iter(self._batches))
         size = leading_size(batch) if self.divisible else 0
         whole, rows = None, min(size, 4)
@@ -187,9 +187,14 @@ class Products:
         return done
 
     def keep(self, memory: int) -> None:
-        """So many bytes may be kept from here on, what is in use included; no trace, whose memory is not known before."""
+        """So many bytes may be kept from here on, the graph in use included; no trace, whose need is not known before."""
         self._budget, self._stage = memory, False
         self._empty()
+
+    @property
+    def pieces(self) -> int:
+        """How many there are in all; of batches that are not cut, these."""
+        return sum(map(len, self._pieces.shares))
 
     def release(self) -> int:
         """Keep nothing of what has been kept; the bytes that it was at most."""
@@ -198,9 +203,8 @@ class Products:
 
     def _empty(self) -> None:
         rows = self._pieces.rows
-        self._kept = Kept(
-            sum(map(len, self._pieces.shares)), self._budget, f"pieces of {rows} examples" if rows else "batches"
-        )
+        what = f"pieces of {rows} examples" if rows else "batches"
+        self._kept = Kept(self.pieces, self._budget, what)
 
     @torch.inference_mode(False)
     def _use(self, batch: Any, rows: int | None) -> Use:
