@@ -117,21 +117,19 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(operator.device)
             self._before = torch.cuda.memory_allocated(operator.device)
         self._first, self._vector = operator, operator.n * operator.dtype.itemsize
-        self._require(0)
         assert operator.products is not None
         self._workspace = Workspace(self._divide(operator.products), operator.n, operator.dtype, operator.device)
 
     def _divide(self, products: Products) -> int:
         """How many vectors there are; the products are told what is theirs."""
-        smallest = self._whole(products.least_use())
-        if products.divisible:
-            self._require(smallest)
+        work = WORK * self._vector
+        smallest = products.least_use(work).whole
+        self._require(smallest if products.divisible else 0)
         half = (self._limit // 2 - self._fixed) // self._vector
         beside = (self._limit - self._fixed - smallest) // self._vector
         count = min(self._most, max(self._least, min(half, beside)))
         room = self._limit - self._fixed - count * self._vector
-        self._use, self._rows = products.fit(room)
-        self._use = self._use._replace(beside=max(self._use.beside, WORK * self._vector))
+        self._use, self._rows = products.fit(room, work)
         self._kept = max(room - self._use.beside, 0)
         if self._use.whole > room:
             self.note = (
@@ -147,9 +145,6 @@ class Memory:
     @property
     def _fixed(self) -> int:
         return ASIDE * self._vector + self._other
-
-    def _whole(self, use: Use) -> int:
-        return use.kept + max(use.beside, WORK * self._vector)
 
     def _require(self, product: int) -> None:
         needed = self._fixed + self._least * self._vector + max(product, WORK * self._vector)

@@ -162,21 +162,24 @@ class Products:
         """Whether batches can be cut into pieces of examples."""
         return self._pieces.apart(self._form.function)
 
-    def least_use(self) -> Use:
+    def least_use(self, beside: int) -> Use:
         """Of a product with one example, or with a batch where it cannot be cut."""
-        return self._use(next(iter(self._batches)), 1 if self.divisible else None)
+        return self._use(next(iter(self._batches)), 1 if self.divisible else None, beside)
 
-    def fit(self, memory: int) -> tuple[Use, int | None]:
-        """What a product takes once batches are cut, where they can be, to need ``memory`` at most; and the rows."""
+    def fit(self, memory: int, beside: int) -> tuple[Use, int | None]:
+        """What a product takes once batches are cut, where they can be, to need ``memory`` at most; and the rows.
+
+        ``beside`` bytes are needed beside graphs at any rate.
+        """
         batch = max(self._batches, key=leading_size) if self.divisible else next(iter(self._batches))
         size = leading_size(batch) if self.divisible else 0
         whole, rows = None, min(size, 4)
         if size < 2 or not self._is_sum(batch, rows):
-            return self._use(batch, whole), None
-        one, some = self._use(batch, 1), self._use(batch, rows)
+            return self._use(batch, whole, beside), None
+        one, some = self._use(batch, 1, beside), self._use(batch, rows, beside)
         each = max(2 * (some.kept - one.kept), some.whole - one.whole, 1) / (rows - 1)  # kept, and as much in passing
         use, rows = some, max(1, min(size, 1 + int((memory - one.whole) / each)))
-        while (use := self._use(batch, rows)).whole > memory and rows > 1:
+        while (use := self._use(batch, rows, beside)).whole > memory and rows > 1:
             rows = max(1, int(0.9 * rows * memory / use.whole))
         return use, rows if rows < size and self.cut(rows) else None
 
@@ -187,7 +190,7 @@ class Products:
         return done
 
     def keep(self, memory: int) -> None:
-        """So many bytes may be kept from here on, the graph in use included; no trace, whose need is not known before."""
+        """So many bytes may be kept from here on, the graph in use included; no trace, whose need is unknown."""
         self._budget, self._stage = memory, False
         self._empty()
 
@@ -207,14 +210,14 @@ class Products:
         self._kept = Kept(self.pieces, self._budget, what)
 
     @torch.inference_mode(False)
-    def _use(self, batch: Any, rows: int | None) -> Use:
+    def _use(self, batch: Any, rows: int | None, beside: int) -> Use:
         """Measured on one product with the first ``rows`` examples of a batch."""
         row = self._routes.draw(0)[None]
         with Allocated() as allocated:
             prepared = self._routes.prepared(batch if rows is None else examples(batch, 0, rows), 0)
             _stacked(prepared.product, row, keep=True)
         kept = prepared.size if prepared.size < UNKNOWN else 0
-        return Use(kept, max(allocated.peak - kept, 0))
+        return Use(kept, max(allocated.peak - kept, beside))
 
     @torch.inference_mode(False)
     def _is_sum(self, batch: Any, rows: int) -> bool:
