@@ -223,7 +223,7 @@ class KrylovSpace:
         for _ in range(2):  # twice is enough (Giraud et al. 2005)
             for rows, total in ((self._locked, None), (self._rows[: self.size], within), *pending):
                 coefficients = dots(rows, vector)
-                vector = vector - rows.T @ coefficients.to(vector)
+                vector = torch.addmv(vector, rows.T, coefficients.to(vector), alpha=-1)
                 if total is not None:
                     total += coefficients.cpu()
         return vector, along.numpy(), within.numpy()

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from lossatlas.curvature.krylov import KrylovSpace
     from lossatlas.objective import Objective
 
-ASIDE = 5  # vectors beside the basis: theta in the products, their sum, and three that wait to be multiplied
+ASIDE = 3  # vectors beside the basis: theta in the products, and two that wait to be multiplied
 ENOUGH = 100  # vectors for the density's probes, beside a whole space of a search
-WORK = 6  # vectors that a step without a product takes for the moment
+WORK = 5  # vectors that a step without a product takes for the moment
 
 
 class Workspace:

@@ -217,7 +217,7 @@ class Products:
             prepared = self._routes.prepared(batch if rows is None else examples(batch, 0, rows), 0)
             _stacked(prepared.product, row, keep=True)
         kept = prepared.size if prepared.size < UNKNOWN else 0
-        return Use(kept, max(allocated.peak - kept, beside))
+        return Use(kept, max(allocated.peak + row.nbytes - kept, beside))  # the sum over batches too
 
     @torch.inference_mode(False)
     def _is_sum(self, batch: Any, rows: int) -> bool:
