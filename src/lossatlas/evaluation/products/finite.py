@@ -13,7 +13,7 @@ from lossatlas.evaluation.products.linearised import Linearised, loss_and_gradie
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all numbers are finite: as their sum is, which takes a thirtieth of the time, unless it overflows."""
-    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
+    return math.isfinite(float(tensor.detach().sum())) or bool(torch.isfinite(tensor).all())
 
 
 def what_is_not_finite(form: Linearised, theta: Tensor, batch: Any, index: int, product: Tensor) -> str:
