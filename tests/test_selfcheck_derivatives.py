@@ -84,3 +84,45 @@ def test_a_network_with_kinks_passes_and_what_was_done_is_told() -> None:
     o.hvp(o.gradient())
     assert "self-check of the gradient: agrees" in o.explain()
     assert "self-check of the curvature: agrees" in o.explain()
+
+
+class Counted(nn.Linear):
+    """Counts the examples that it is called with."""
+
+    examples = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.examples += len(x)
+        return super().forward(x)
+
+
+def test_few_examples_are_looked_at_in_few_passes_where_a_pass_is_costly() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 4096), torch.arange(64) % 3
+    o = la.Objective(nn.Sequential(Counted(4096, 64), nn.ReLU(), nn.Linear(64, 3)), F.cross_entropy, (x, y))
+    assert o.batches.uncut is None  # which is asked of the model once
+    Counted.examples = 0
+    o.hvp(torch.ones(o.n_parameters))
+    assert Counted.examples <= 64 + 5 * 4  # the product's own; of both checks: a value, three gradients and a product
+    assert "self-check of the curvature: agrees" in o.explain()
+
+
+class Far(nn.Module):
+    """Rows that are not used make theta long, so that steps that suit its length cross many kinks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(5000, 8)
+        self.table.weight.data.mul_(300)
+        self.wide = nn.Sequential(nn.Linear(4, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wide(x + 1e-6 * self.table.weight[0, :4])
+
+
+def test_kinks_cost_the_check_no_further_passes() -> None:
+    o = la.Objective(Far(), F.cross_entropy, (X, Y))
+    o.hvp(torch.ones(o.n_parameters))
+    assert "self-check of the gradient: agrees, 3 passes" in o.explain()
+    assert "self-check of the curvature: agrees, 1 passes" in o.explain()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import InputError, NumericalError
-from lossatlas.evaluation.products.linearised import Hessian, Map, require_curvature, require_differentiable
+from lossatlas.evaluation.products.linearised import Hessian, Map, require_curvature
 from lossatlas.evaluation.products.products import free_bytes
 from lossatlas.evaluation.products.routes import Routes, guarded
 from lossatlas.model.arithmetic import full_precision
@@ -56,7 +56,6 @@ def activation_hessian(objective: Objective, layer: str, *, max_memory: int | No
     >>> H.shape, H @ torch.ones(8)
     ((8, 8), tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500]))
     """
-    require_differentiable(objective.function)
     require_curvature(objective.function)
     blocks = _Blocks(objective, _InActivations(objective, layer), max_memory)
     made = {"matrix": f"Hessian in the activations of {layer or 'the model'}", **objective.provenance()}

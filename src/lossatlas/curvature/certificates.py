@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from lossatlas.curvature.krylov import norms
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import NumericalError
+
+PIECE = 2**20  # numbers that are taken to float64 at once
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,19 @@ def certificates(operator: Operator, vectors: Tensor) -> Certificates:
 
     Raises ``NumericalError`` where a product is not finite.
     """
+    if operator.workspace is not None and len(vectors) > 1:
+        each = [certificates(operator, vector[None]) for vector in vectors]
+        columns = zip(*((one.values, one.residuals, one.stderrs) for one in each), strict=True)
+        return Certificates(*map(torch.cat, columns))
     products, stderrs = _products(operator, vectors)
     if not bool(torch.isfinite(products).all()):
         raise NumericalError("The product with the operator holds NaN or infinite numbers: check the matrix.")
     values = torch.empty(len(vectors), dtype=torch.float64)
     residuals = torch.empty_like(values)
-    for i, (product, vector) in enumerate(zip(products, vectors, strict=True)):  # one at a time in float64
-        values[i] = product.double() @ vector.double()
-        residuals[i] = norms(product.double() - values[i].to(vector.device) * vector.double())
+    for i, (product, vector) in enumerate(zip(products, vectors, strict=True)):  # some numbers at a time in float64
+        parts = list(zip(product.split(PIECE), vector.split(PIECE), strict=True))
+        values[i] = sum(float(a.double() @ v.double()) for a, v in parts)
+        residuals[i] = math.hypot(*(float(norms(a.double() - float(values[i]) * v.double())) for a, v in parts))
     return Certificates(values, residuals, stderrs)
 
 
@@ -50,4 +58,4 @@ def _products(operator: Operator, vectors: Tensor) -> tuple[Tensor, Tensor]:
         total.add_(products, alpha=weight)
         forms.append((products * vectors).sum(1, dtype=torch.float64).cpu())
     samples = operator.products.samples(forms)
-    return total / sum(operator.products.weights), torch.tensor([sample.stderr for sample in samples]).double()
+    return total.div_(sum(operator.products.weights)), torch.tensor([sample.stderr for sample in samples]).double()

@@ -161,7 +161,7 @@ class Prober:
         """Of one vector: ``least`` steps, and more until it is ``fine`` or there are ``most``."""
         space = KrylovSpace(self.operator, most, torch.Generator().manual_seed(seed), self.locked, self.scale)
         space.start()
-        while space.size < most and not space.exhausted:
+        while space.free and not space.exhausted:
             space.extend()
             if space.size >= least and (space.size - least) % STEPS == 0 and fine(_rule(space)):
                 break
@@ -223,7 +223,7 @@ def density_to_tolerance(
         each = max((len(rule.nodes) for rule in rules), default=max(steps, STEPS))
         left = n - run.space.size
         coarse = bool(rules) and not fine(rules[-1])  # more such probes would not help
-        if (coarse or missing * each >= left) and n <= WHOLE and budget.left() >= left:
+        if (coarse or missing * each >= left) and n <= min(WHOLE, run.space.widest) and budget.left() >= left:
             return _completed(run.space)
         if coarse or budget.left() < each:
             return _as_it_is(found, first)
@@ -250,6 +250,8 @@ def _distinct(pairs: Eigenpairs) -> Eigenpairs:
     """Each pair once: where the ends meet, those in the middle are in both."""
     overlaps = (pairs.vectors @ pairs.vectors.T).abs().cpu() > 0.5
     first = torch.tensor([not bool(row[:i].any()) for i, row in enumerate(overlaps)])
+    if bool(first.all()):
+        return pairs
     return replace(pairs, values=pairs.values[first], vectors=pairs.vectors[first.to(pairs.vectors.device)])
 
 

@@ -36,7 +36,12 @@ class KrylovSpace:
         scale: float = 0.0,
     ):
         self._operator, self._generator = operator, generator
-        self._rows = torch.empty(min(capacity, FIRST), operator.n, dtype=operator.dtype, device=operator.device)
+        self._workspace = operator.workspace
+        if self._workspace is None:
+            self._rows = torch.empty(min(capacity, FIRST), operator.n, dtype=operator.dtype, device=operator.device)
+        else:
+            self._rows = self._workspace.free(operator.n)
+            capacity = min(capacity, len(self._rows))
         self._locked = self._rows[:0] if locked is None else locked.to(self._rows)
         self._scale = scale  # of the operator, where more is known of it than the space shows
         self._T = np.zeros((capacity, capacity))
@@ -67,6 +72,11 @@ class KrylovSpace:
     def free(self) -> int:
         """How many vectors the memory holds."""
         return self.capacity - self.size
+
+    @property
+    def widest(self) -> int:
+        """How many vectors it could hold."""
+        return self.dimension if self._workspace is None else len(self._rows)
 
     @property
     def rounding(self) -> float:
@@ -130,7 +140,8 @@ class KrylovSpace:
             return
         if vector is None:
             vector = torch.randn(self._operator.n, generator=self._generator, dtype=torch.float64)
-        vector = self._orthogonal(vector.to(self._rows))[0]
+        vector = vector.to(self._rows)
+        vector = self._orthogonal(vector)[0]
         self._pending.append(unit(vector))
         self._C.append(np.zeros(self.capacity))
 
@@ -141,8 +152,11 @@ class KrylovSpace:
         if m == len(self._rows):
             self._rows = torch.cat([self._rows, torch.empty_like(self._rows[: self.capacity - m])])
         self._rows[m] = vector
+        del vector
+        if self._workspace is not None:
+            self._workspace.touch(self._rows[m])
         self._T[m, :m] = self._T[:m, m] = known[:m]
-        product = self._operator @ vector
+        product = self._operator @ self._rows[m]
         if not bool(torch.isfinite(product).all()):
             raise NumericalError("The product with the operator holds NaN or infinite numbers: check the matrix.")
         self.products += 1
@@ -154,7 +168,7 @@ class KrylovSpace:
             row[m] = coefficient
         beta = float(norms(left))
         if beta > self.rounding and not self.whole:
-            self._pending.append(left / beta)
+            self._pending.append(left.div_(beta))
             self._C.append(np.zeros(self.capacity))
             self._C[-1][m] = beta
 
@@ -173,7 +187,9 @@ class KrylovSpace:
     def restart(self, values: Floats, weights: Floats) -> None:
         """Keep only the Ritz vectors with these coordinates (columns); the pending vectors stay."""
         k = len(values)
-        self._rows[:k] = torch.from_numpy(weights.T.copy()).to(self._rows) @ self._rows[: self.size]
+        kept = torch.from_numpy(weights.T.copy()).to(self._rows)
+        for part in self._rows[: self.size].split(PIECE, dim=1):  # in place: memory may hold no more vectors
+            part[:k] = kept @ part
         for row in self._C:
             row[:k] = row[: self.size] @ weights
             row[k:] = 0
@@ -182,6 +198,19 @@ class KrylovSpace:
         self.size = k
         self._restarts += 1
 
+    def rotate(self, first: NDArray[np.intp]) -> Tensor:
+        """The basis becomes that of the Ritz vectors, these ``first``, which are returned: a view of it."""
+        values, weights, _ = self.ritz()
+        order = np.concatenate([first, np.setdiff1d(np.arange(self.size), first)])
+        self.restart(values[order], weights[:, order])
+        for row in self.basis[: len(first)]:
+            row /= norms(row).to(row)
+        return self.basis[: len(first)]
+
+    def keep(self, columns: NDArray[np.intp]) -> None:
+        """Only these of the Ritz vectors that the basis is after ``rotate``, in this order."""
+        self.restart(self._T.diagonal()[columns], np.eye(self.size)[:, columns])
+
     def tridiagonal(self) -> tuple[Floats, Floats]:
         """T's diagonal and off-diagonal, for a space that was grown from one vector without a restart."""
         m = self.size
@@ -189,12 +218,12 @@ class KrylovSpace:
 
     def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Floats, Floats]:
         """What is left of a vector, its coefficients along the pending vectors, and those along the basis."""
-        pending = torch.stack(self._pending) if self._pending else self._rows[:0]
-        along, within = (torch.zeros(count, dtype=torch.float64) for count in (len(pending), self.size))
+        along, within = (torch.zeros(count, dtype=torch.float64) for count in (len(self._pending), self.size))
+        pending = [(row[None], along[i : i + 1]) for i, row in enumerate(self._pending)]
         for _ in range(2):  # twice is enough (Giraud et al. 2005)
-            for rows, total in ((self._locked, None), (self._rows[: self.size], within), (pending, along)):
+            for rows, total in ((self._locked, None), (self._rows[: self.size], within), *pending):
                 coefficients = dots(rows, vector)
-                vector = vector - rows.T @ coefficients.to(vector)
+                vector = torch.addmv(vector, rows.T, coefficients.to(vector), alpha=-1)
                 if total is not None:
                     total += coefficients.cpu()
         return vector, along.numpy(), within.numpy()

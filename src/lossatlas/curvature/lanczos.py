@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossatlas.curvature.certificates import certificates
-from lossatlas.curvature.krylov import Floats, KrylovSpace
+from lossatlas.curvature.krylov import Floats, KrylovSpace, norms
 from lossatlas.curvature.operators import Operator, require_operator
 from lossatlas.curvature.progress import Budget
 from lossatlas.errors import ConvergenceWarning, DirectionError, InputError
 from lossatlas.evaluation.products.products import free_bytes
 
 Which = Literal["largest", "smallest", "magnitude", "both"]
+RESTARTED = 10  # times the products, at most, where the vectors that memory holds are given
 SECOND_LOOK = 8  # products from a fresh vector, at most, that look for what the first ones cannot see
 FAINT = 0.004  # of a random vector's mean squared component along an eigenvector: it has less with a chance of 5 %
 
@@ -179,6 +180,8 @@ def search(
     count = min(operator.n, 2 * k if which == "both" else k)
     measuring = 2 * k if which == "both" else k
     limit = min(operator.n, max(300, 4 * count)) if max_products is None else max_products - measuring
+    if operator.workspace is not None and max_products is None:
+        limit *= RESTARTED
     if limit < count:
         raise InputError(
             f"max_products={max_products} cannot give {count} eigenpairs and measure them: allow at least "
@@ -243,7 +246,7 @@ class _PairSearch:
                 break
         if seen is None:
             first = self._run(chosen)
-        pairs = self._certified(weights[:, chosen], bool(converged.all()))
+        pairs = self._certified(weights, chosen, bool(converged.all()))
         return Found(pairs, self.space, first, self._missing())
 
     def _run(self, chosen: NDArray[np.intp]) -> Run | None:
@@ -256,19 +259,22 @@ class _PairSearch:
         allowed = np.maximum(self.tol * np.abs(values), self.floor * self._largest)
         return np.maximum(allowed, 2 * self.space.rounding)
 
-    def _certified(self, coordinates: Floats, expected: bool) -> Eigenpairs:
+    def _certified(self, weights: Floats, chosen: NDArray[np.intp], expected: bool) -> Eigenpairs:
         """The pairs with what their own products say of them, and a warning where that misses the tolerance."""
-        vectors, asymmetry = self.space.combine(coordinates), self.space.asymmetry
+        asymmetry = self.space.asymmetry
+        within = self.operator.workspace is not None and len(np.unique(chosen)) == len(chosen)
+        vectors = self.space.rotate(chosen) if within else self.space.combine(weights[:, chosen])
         measured = certificates(self.operator, vectors)
         if self.budget is not None:
             self.budget.add(len(vectors))
         order = self._order(measured.values.numpy())
         values = measured.values[order]
+        vectors = self._ordered(vectors, order, within)
         residuals = (measured.residuals[order] + self.space.rounding).clamp(min=asymmetry)
         allowed = torch.from_numpy(self._allowed(values.numpy()))
         found = Eigenpairs(
             values,
-            vectors[torch.from_numpy(order).to(vectors.device)],
+            vectors,
             residuals,
             self.space.products + len(values),
             residuals <= allowed,
@@ -278,6 +284,14 @@ class _PairSearch:
         if not bool(found.converged.all()):
             self._warn(found, expected)
         return found
+
+    def _ordered(self, vectors: Tensor, order: NDArray[np.intp], within: bool) -> Tensor:
+        if (order == np.arange(len(order))).all():
+            return vectors
+        if within:  # they are the first vectors of the basis
+            self.space.keep(np.concatenate([order, np.arange(len(order), self.space.size)]))
+            return vectors
+        return vectors[torch.from_numpy(order).to(vectors.device)]
 
     def _order(self, values: Floats) -> NDArray[np.intp]:
         """Of measured values, which may differ in their last digits from those that they were sorted by."""
@@ -366,6 +380,8 @@ def _check_tolerance(tol: float, operator: Operator) -> None:
 
 
 def _vectors_in(operator: Operator, max_memory: int | None, least: int) -> int:
+    if operator.workspace is not None:
+        return len(operator.workspace.free(operator.n))
     least = min(least, operator.n)
     size = operator.n * torch.finfo(operator.dtype).bits // 8
     if max_memory is None:
@@ -388,7 +404,8 @@ def _starts(operator: Operator, start: Tensor | None, block: int, seed: int) -> 
             f"start has the shape {tuple(start.shape)}: give finite vectors, ({operator.n},) or (m, {operator.n}), "
             "none of them zero."
         )
-    rows = rows.double().cpu()
-    random = torch.randn(operator.n, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
-    mixed = (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).sum(0) + random / random.norm()
+    mixed = torch.randn(operator.n, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+    mixed /= mixed.norm()
+    for row in rows.cpu():
+        mixed.add_(row, alpha=1 / float(norms(row)))
     return [mixed, *[None] * (block - 1)]

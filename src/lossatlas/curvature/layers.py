@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from lossatlas.curvature.lanczos import search
-from lossatlas.curvature.operators import hessian
 from lossatlas.curvature.progress import Budget
 from lossatlas.curvature.trace import trace
 from lossatlas.model.parameters import ParameterSpace
@@ -33,7 +32,7 @@ def layer_variables(objective: Objective, k: int, tol: float, seed: int, budget:
         if budget.left() < LEAST:
             return xr.Dataset(), short
         part = objective.restricted([glob.escape(name) for name in names])
-        operator = budget.counted(hessian(part))
+        operator = budget.hessian(part)
         kept = min(k, part.n_parameters)
         pairs = search(operator, kept, which="both", tol=tol, floor=tol, budget=budget, share=SHARE, seed=seed).pairs
         if budget.left() < LEAST:

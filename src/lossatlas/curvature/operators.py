@@ -28,6 +28,8 @@ from lossatlas.objective import Objective
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+    from lossatlas.curvature.memory import Workspace
+
 Matrix = Literal["hessian", "gauss_newton", "sampled_fisher", "empirical_fisher"]
 FORMS: dict[Matrix, type[Linearised]] = {
     "hessian": Hessian,
@@ -49,7 +51,8 @@ class Operator:
 
     ``rows`` maps k vectors as rows ``(k, n)`` to their products ``(k, n)``; ``products``, where there is one, tells
     what each batch of the data contributes, and by which route; ``exact_diagonal`` gives A's diagonal ``(n,)`` where
-    that is cheap, and the reason where it is not; ``provenance`` says which matrix of which objective it is.
+    that is cheap, and the reason where it is not; ``provenance`` says which matrix of which objective it is. Vectors
+    of whoever uses a ``workspace`` are there, where there is one, and are multiplied one at a time.
 
     Raises ``DirectionError`` for a product with something of another size.
 
@@ -70,6 +73,7 @@ class Operator:
         None, "The matrix is known by its products only."
     )
     provenance: Callable[[], Mapping[str, object]] = dict
+    workspace: Workspace | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

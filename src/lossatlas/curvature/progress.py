@@ -11,8 +11,10 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lossatlas.curvature.operators import Operator
+from lossatlas.curvature.memory import Memory
+from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.errors import InputError
+from lossatlas.objective import Objective
 
 Bar: TypeAlias = "tqdm[Any]"
 
@@ -28,16 +30,23 @@ def counted(operator: Operator, bar: Bar) -> Operator:
 
 
 class Budget:
-    """Products with all of the data and seconds that may be spent; ``None`` is no limit.
+    """Products with all of the data, seconds and memory that may be spent; ``None`` is no limit.
 
     Used as a context it closes its bar. Seconds become products by the time that the products so far have taken.
     """
 
-    def __init__(self, bar: Bar, max_products: int | None = None, max_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        bar: Bar,
+        max_products: int | None = None,
+        max_seconds: float | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         if max_products is not None and max_products < 1:
             raise InputError(f"max_products={max_products}: allow at least 1, or None for no limit.")
         if max_seconds is not None and not max_seconds > 0:
             raise InputError(f"max_seconds={max_seconds}: give a positive number of seconds, or None for no limit.")
+        self.memory = memory
         self.bar, self.max_products, self.max_seconds = bar, max_products, max_seconds
         self.spent = 0.0
         self._started = time.perf_counter()
@@ -96,6 +105,11 @@ class Budget:
             return found
 
         return replace(operator, rows=rows)
+
+    def hessian(self, objective: Objective, weight: float = 1.0) -> Operator:
+        """A Hessian within the memory, counted."""
+        made = hessian(objective) if self.memory is None else self.memory.hessian(objective)
+        return self.counted(made, weight)
 
     def describe(self) -> str:
         """The limits: "max_products=100 and max_seconds=10"."""

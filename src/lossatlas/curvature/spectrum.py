@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from lossatlas.curvature.density import LONGEST, Beyond, density_dataset, density_to_tolerance, moments, numbers
 from lossatlas.curvature.lanczos import Eigenpairs, Found, search
 from lossatlas.curvature.layers import layer_variables
-from lossatlas.curvature.operators import Operator, hessian
+from lossatlas.curvature.memory import Memory
+from lossatlas.curvature.operators import Operator
 from lossatlas.curvature.progress import Budget, product_bar
 from lossatlas.curvature.trace import COLUMNS, Known, NormEstimate, Probes, TraceEstimate, exact_trace
 from lossatlas.curvature.trend import trend_variables
@@ -83,13 +85,18 @@ def spectrum(
 
     ``max_products``, with all of the data, and ``max_seconds`` limit the whole; half is kept for trace and density.
     What misses its tolerance is there with its wider error and a ``ConvergenceWarning``, and ``attrs["note"]`` tells
-    about how many products more it would take. ``max_memory`` in bytes is what ``hessian`` may keep between products.
-    ``attrs`` count the products by what they served.
+    about how many products more it would take. ``attrs`` count the products by what they served.
+
+    ``max_memory`` bounds the bytes that all of it takes at once, beside model, data and theta: vectors get about half
+    of it, products the rest. Searches restart where it is full, a probe of the density is as short as it must be,
+    products are not traced, and batches are cut into pieces of examples that fit. ``attrs["memory"]`` is what was used,
+    as CUDA's allocator counts it, and on a CPU the tensors, counted. Forward passes and first derivatives of a whole
+    batch are taken before, and not counted.
 
     Raises
     ------
     InputError : as ``hessian`` and ``top_eigenpairs``, a tolerance or a limit that is not positive, fewer than 2
-        ``steps`` or 1 of ``probes``.
+        ``steps`` or 1 of ``probes``; ``max_memory`` below what the fewest vectors and a product take, with that number.
     NonFiniteLoss : the loss at the objective's point is NaN or infinite.
     NumericalError : a product holds NaN or infinite numbers.
 
@@ -109,13 +116,20 @@ def spectrum(
     objective = objective if parameters is None else objective.restricted(parameters)
     objective.require_finite()
     started = time.perf_counter()
-    with Budget(product_bar("spectrum", progress), max_products, max_seconds) as budget:
+    memory = None if max_memory is None else _memory(objective, k, max_memory, vectors)
+    with Budget(product_bar("spectrum", progress), max_products, max_seconds, memory) as budget:
         _check_limit(k, objective.n_parameters, budget)
-        operator = budget.counted(hessian(objective, max_memory=max_memory))
+        gradient = objective.gradient() if vectors else None  # while memory holds nothing else
+        operator = budget.hessian(objective)
         share = PAIRS if trace or density else 1.0
         run = search(operator, k, which="both", tol=tol, floor=tol / 100, budget=budget, share=share, seed=seed)
         gathered = _Gathered(budget, [_unfinished(run, budget)])
         gathered.add("eigenpairs", _eigenvalues(run.pairs, k))
+        if gradient is not None:
+            gathered.dataset = gathered.dataset.assign(_vectors(objective, run.pairs, k, gradient))
+        if memory:
+            gathered.notes.append(memory.note)
+            memory.hold(run.space, min(2 * k, operator.n), probes=density)
         if density:
             budget.about("density")
             beyond = density_to_tolerance(operator, run, density_tol, (steps, probes), budget, seed)
@@ -123,14 +137,17 @@ def spectrum(
         if trace:
             budget.about("trace")
             gathered.add("trace", *_trace_and_norm(operator, run, trace_tol, budget, seed))
+        route = operator.explain()
+        if memory:
+            memory.let_go(1)
         if trend:
             budget.about("subsets of the data")
             gathered.add("trend", *trend_variables(objective, run.pairs, seed, budget))
         if layers:
+            if memory:
+                memory.let_go(0)
             budget.about("layers")
             gathered.add("layers", *layer_variables(objective, k, tol, seed, budget))
-        if vectors:
-            gathered.dataset = gathered.dataset.assign(_vectors(objective, run.pairs, k))
     return result(
         "spectrum",
         gathered.dataset,
@@ -142,7 +159,9 @@ def spectrum(
         products=sum(gathered.products.values()),
         converged=int(run.pairs.converged.all()),
         asymmetry=run.pairs.asymmetry,
-        route=operator.explain(),
+        route=route,
+        max_memory=max_memory,
+        memory=memory.peak if memory else None,
         loss=objective.value() if vectors else None,
         seed=seed,
         stderr_over="batches",
@@ -175,6 +194,15 @@ def _check(tolerances: dict[str, float], steps: int, probes: int) -> None:
         raise InputError(f"steps={steps}, probes={probes}: give at least 2 steps and 1 probe.")
 
 
+def _memory(objective: Objective, k: int, limit: int, vectors: bool) -> Memory:
+    """For the search that restarts and for the density's longest probe; ``vectors`` are kept in float32 beside."""
+    n, count = objective.n_parameters, 2 * k
+    least = max(min(count, n) + 3, 5) + count * (count > n)
+    gradient = n * objective.dtype.itemsize
+    other = (count + 1) * n * 4 + gradient if vectors else 0
+    return Memory(limit, least, min(n, max(300, 4 * count)) + min(n, LONGEST), other)
+
+
 def _check_limit(k: int, n: int, budget: Budget) -> None:
     least = min(2 * k, n) + 2 * k
     if budget.max_products is not None and budget.max_products < least:
@@ -199,10 +227,11 @@ def _eigenvalues(pairs: Eigenpairs, k: int) -> xr.Dataset:
 
 def _unfinished(run: Found, budget: Budget) -> str:
     """What more the pairs would take, where a limit ended their search."""
-    if not budget.limited or bool(run.pairs.converged.all()):
+    if not (budget.limited or budget.memory) or bool(run.pairs.converged.all()):
         return ""
     more = f"about {run.missing:,.0f} products more" if np.isfinite(run.missing) else "many products more"
-    return f"The pairs did not reach tol within {budget.describe()}: that would take {more}."
+    limits = " and ".join(filter(None, (budget.describe(), "max_memory" if budget.memory else "")))
+    return f"The pairs did not reach tol within {limits}: that would take {more}."
 
 
 def _density(found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, str]:
@@ -214,7 +243,9 @@ def _density(found: Beyond, tol: float, budget: Budget) -> tuple[xr.Dataset, str
         return dataset, ""
     note = f"The density's error is {found.error:.2g} of the spectrum's width, not density_tol={tol:g}"
     if not budget.limited:
-        note = f"{note}: a probe takes {LONGEST} steps at most, so ask for less."
+        longest = max(len(rule.diagonal) for rule in found.rules)
+        remedy = "which is what max_memory holds" if budget.memory and longest < LONGEST else "so ask for less"
+        note = f"{note}: a probe takes {min(longest, LONGEST)} steps at most, {remedy}."
         warnings.warn(note, ConvergenceWarning, stacklevel=3)
         return dataset, note
     warnings.warn(f"{note}: allow more products.", ConvergenceWarning, stacklevel=3)
@@ -265,12 +296,14 @@ def _trace_dataset(found: TraceEstimate) -> xr.Dataset:
     return xr.Dataset(values, attrs={name: value for name, value in told.items() if value != ""})
 
 
-def _vectors(objective: Objective, pairs: Eigenpairs, k: int) -> dict[str, xr.Variable]:
+def _vectors(objective: Objective, pairs: Eigenpairs, k: int, gradient: Tensor) -> dict[str, xr.Variable]:
     theta = objective.point.cpu()
-    slopes = pairs.vectors.double() @ objective.gradient().double()
-    rows = pairs.vectors.float().cpu().reshape(2, k, -1)
+    slopes = torch.stack([vector.double() @ gradient.double() for vector in pairs.vectors])
+    rows = np.empty((2 * k, len(theta)), dtype=np.float32)
+    for row, vector in zip(rows, pairs.vectors, strict=True):
+        row[:] = vector.cpu().numpy()
     return {
-        "eigenvector": xr.Variable(("end", "rank", "parameter"), rows.numpy()),
+        "eigenvector": xr.Variable(("end", "rank", "parameter"), rows.reshape(2, k, -1)),
         "slope": xr.Variable(("end", "rank"), slopes.cpu().reshape(2, k).numpy()),
         "point": xr.Variable("parameter", (theta if theta.dtype == torch.float64 else theta.float()).numpy().copy()),
     }

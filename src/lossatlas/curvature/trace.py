@@ -169,6 +169,10 @@ class Probes:
 
     def draw(self, count: int) -> None:
         """So many probes more, a product each."""
+        if self._operator.workspace is not None and count > 1:
+            for _ in range(count):
+                self.draw(1)
+            return
         basis, n = self._known.basis, self._operator.n
         z = basis.new_empty(count, n)
         for row in z:  # one at a time in float64, so that the type does not decide on them
@@ -302,8 +306,13 @@ def _estimated_diagonal(operator: Operator, tol: float, max_products: int, seed:
 
 def _columns(operator: Operator) -> Tensor:
     """``(n,)``: the diagonal from products with all unit vectors, some at a time."""
-    columns = torch.eye(operator.n, dtype=operator.dtype, device=operator.device)
-    return _finite(torch.cat([(operator.rows(part).double() * part).sum(1) for part in columns.split(ROUND)]))
+    at_once = ROUND if operator.workspace is None else 1
+    entries = []
+    for first in range(0, operator.n, at_once):
+        part = torch.zeros(min(at_once, operator.n - first), operator.n, dtype=operator.dtype, device=operator.device)
+        part.diagonal(first).fill_(1)
+        entries.append(operator.rows(part).diagonal(first))
+    return _finite(torch.cat(entries).double())
 
 
 def _finite(numbers: Tensor) -> Tensor:
@@ -319,7 +328,7 @@ def _exact(value: float, products: int, method: str) -> TraceEstimate:
 def _space(operator: Operator, size: int, generator: torch.Generator) -> KrylovSpace:
     space = KrylovSpace(operator, size, generator)
     space.start()
-    while space.size < size and not space.exhausted:
+    while space.free and not space.exhausted:
         space.extend()
     return space
 

@@ -10,7 +10,6 @@ import torch
 import xarray as xr
 
 from lossatlas.curvature.lanczos import Eigenpairs, search
-from lossatlas.curvature.operators import hessian
 from lossatlas.curvature.progress import Budget
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
@@ -40,7 +39,7 @@ def trend_variables(objective: Objective, pairs: Eigenpairs, seed: int, budget: 
                 part = objective.examples(order[column * size : (column + 1) * size])
             except InputError as reason:
                 return xr.Dataset(), f"No trend over the number of examples: {reason}"
-            operator = budget.counted(hessian(part), size / n)
+            operator = budget.hessian(part, size / n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the stderr
                 limit = int(min(PRODUCTS, budget.left() * n / size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import DerivativeWarning, InputError
-from lossatlas.evaluation.looked import Gradient, Looked, Product, few_of
+from lossatlas.evaluation.looked import Gradient, Line, Looked, Product, few_of
 from lossatlas.model.data.batches import Batches, copied, preserved_rng
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.selfcheck import moved
 
-_SEEDS = (1_000_003, 1_000_033)  # of the directions: none that an estimate of curvature begins with
+_SEED = 1_000_003  # of the direction: none that an estimate of curvature begins with
 _OFF = 1e-2  # of theta's norm
 _MOST = 200  # parameters that are looked at one by one
-_STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+_STEPS = {torch.float64: (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)}  # of theta's norm
+_COARSE = (3e-2, 1e-2, 3e-3, 1e-3)
+_FINE = {torch.float64: (1e-10, 1e-8)}  # tried first: they meet no kinks, but where they disagree it may be rounding
+
+What = Literal["gradient", "curvature"]
 
 
 class DerivativeCheck:
@@ -33,7 +37,7 @@ class DerivativeCheck:
 
     def __init__(self, batches: Batches, warn: bool, told: list[str]) -> None:
         self._batches, self._warn, self._told = batches, warn, told
-        self._found: WeakKeyDictionary[nn.Module, dict[str, str | None]] = WeakKeyDictionary()
+        self._found: WeakKeyDictionary[nn.Module, dict[What, str | None]] = WeakKeyDictionary()
         self._running = False
 
     def failures(self, function: FunctionalModel) -> list[str]:
@@ -47,71 +51,84 @@ class DerivativeCheck:
 
     def slope(self, function: FunctionalModel, gradient: Gradient) -> None:
         """``InputError`` where the gradient is not that of the value."""
-        self._once("gradient", Looked(function, few_of(self._batches), gradient), self._slope)
+        self._once(("gradient",), function, gradient, None)
 
     def curvature(self, function: FunctionalModel, gradient: Gradient, product: Product) -> None:
-        """``InputError`` where H v is not the gradient's derivative."""
-        self._once("curvature", Looked(function, few_of(self._batches), gradient, product), self._curvature)
+        """``InputError`` where the gradient is not that of the value, or H v not the gradient's derivative."""
+        self._once(("gradient", "curvature"), function, gradient, product)
 
-    def _once(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> None:
+    def _once(
+        self, asked: Sequence[What], function: FunctionalModel, gradient: Gradient, product: Product | None
+    ) -> None:
         if self._running:
             return
-        found = self._found.setdefault(looked.function.module, {})
-        if what not in found:
-            found[what] = self._outcome(what, looked, compare)
-            if self._warn and (message := found[what]):
-                warnings.warn(message, DerivativeWarning, stacklevel=4)
-                self._told.append(message)
-        if (message := found[what]) and not self._warn:
+        found = self._found.setdefault(function.module, {})
+        if missing := [what for what in asked if what not in found]:
+            for what, message in self._outcomes(missing, function, gradient, product):
+                found[what] = message
+                if message and not self._warn:
+                    break
+                self._tell_of(message)
+        if (message := next(filter(None, map(found.get, asked)), None)) and not self._warn:
             raise InputError(message)
 
-    def _outcome(self, what: str, looked: Looked, compare: Callable[[Looked], str | None]) -> str | None:
-        self._running = True
-        try:
-            return compare(looked.in_double())
-        except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
-            self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
-            return None
-        finally:
-            self._running = False
+    def _tell_of(self, message: str | None) -> None:
+        if message:
+            warnings.warn(message, DerivativeWarning, stacklevel=5)
+            self._told.append(message)
 
-    def _slope(self, looked: Looked) -> str | None:
-        theta, v, steps = _line(looked.function, _SEEDS[0])
-        g = looked.gradient(theta)
-        slope = (g @ v.double()).cpu().reshape(1)
-        verdict, found, tried = _compared(
+    def _outcomes(
+        self, missing: Sequence[What], function: FunctionalModel, gradient: Gradient, product: Product | None
+    ) -> Iterator[tuple[What, str | None]]:
+        """What is asked for and what was found of it, one after the other, on passes that serve both."""
+        line: Line | None = None
+        for what in missing:
+            self._running = True
+            try:
+                line = line or _line(Looked(function, few_of(self._batches, len(function.point)), gradient, product))
+                found = self._slope(line) if what == "gradient" else self._curvature(line)
+            except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
+                self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
+                found = None
+            finally:
+                self._running = False
+            yield what, found
+
+    def _slope(self, line: Line) -> str | None:
+        g, before = line.gradient, line.passes - 1
+        slope = (g @ line.v.double()).cpu().reshape(1)
+        verdict, found = _compared(
             slope,
-            lambda h: torch.tensor([looked.slope(theta, v, h)], dtype=torch.float64),
-            steps,
+            lambda h: torch.tensor([line.slope(h)], dtype=torch.float64),
+            line,
             float(g.norm()) / len(g) ** 0.5,
-            theta.dtype,
         )
-        self._tell("gradient", verdict, 2 * tried + 1, looked)
+        self._tell("gradient", verdict, line, before)
         if verdict != "differs":
             return None
         return (
             f"The gradient is not that of the loss: along one direction {slope.item():.6g} by backpropagation and "
-            f"{found.item():.6g} by differences{_functions(looked, theta)}{_where(looked, theta, g)}. {_WAY_OUT}"
+            f"{found.item():.6g} by differences{_functions(line)}{_where(line)}. {_WAY_OUT}"
         )
 
-    def _curvature(self, looked: Looked) -> str | None:
-        theta, v, steps = _line(looked.function, _SEEDS[1])
-        bent = looked.product(theta, v)
-        noise = 1e-6 * float(looked.gradient(theta).norm())
-        verdict, found, tried = _compared(bent, lambda h: looked.bent(theta, v, h), steps, noise, theta.dtype)
-        self._tell("curvature", verdict, 2 * tried + 2, looked)
+    def _curvature(self, line: Line) -> str | None:
+        before = line.passes
+        bent, noise = line.product(), 1e-6 * float(line.gradient.norm())
+        verdict, found = _compared(bent, line.bent, line, noise)
+        self._tell("curvature", verdict, line, before)
         if verdict != "differs":
             return None
         return (
             f"The curvature is not that of the loss: H v has norm {float(bent.norm()):.6g} by backpropagation and "
             f"{float(found.norm()):.6g} by differences of the gradient, {float((bent - found).norm()):.3g} apart"
-            f"{_functions(looked, theta)}. {_WAY_OUT}"
+            f"{_functions(line)}. {_WAY_OUT}"
         )
 
-    def _tell(self, what: str, verdict: str, passes: int, looked: Looked) -> None:
-        dtype, count = str(looked.function.point.dtype).removeprefix("torch."), len(looked.batches)
+    def _tell(self, what: What, verdict: str, line: Line, before: int) -> None:
+        looked, dtype = line.looked, str(line.theta.dtype).removeprefix("torch.")
         self._told.append(
-            f"self-check of the {what}: {verdict}, {passes} passes over examples of {count} batch(es) in {dtype}"
+            f"self-check of the {what}: {verdict}, {line.passes - before} passes over examples of "
+            f"{len(looked.batches)} batch(es) in {dtype}"
         )
 
 
@@ -123,51 +140,55 @@ _WAY_OUT = (
 
 
 def _compared(
-    given: Tensor, difference: Callable[[float], Tensor], steps: Sequence[float], scale: float, dtype: torch.dtype
-) -> tuple[Literal["agrees", "differs", "undecided"], Tensor, int]:
-    """A verdict on ``given`` by differences, one of these, and how many there were: no more once one agrees.
+    given: Tensor, difference: Callable[[float], Tensor], line: Line, scale: float
+) -> tuple[Literal["agrees", "differs", "undecided"], Tensor]:
+    """A verdict on ``given`` by differences, and one of these: there are no more once one agrees.
 
-    ``differs`` only where neighbouring steps agree with each other far better than any does with ``given``. Neither
-    does, where kinks or rounding decide.
+    ``differs`` only where neighbouring steps, of which none is fine, agree with each other far better than any does
+    with ``given``. Neither does, where kinks or rounding decide.
     """
-    tolerance = 1e-4 if dtype == torch.float64 else 2e-2
+    tolerance = 1e-4 if line.theta.dtype == torch.float64 else 2e-2
+    steps, middle = line.steps, len(line.steps) // 2
     found: dict[float, Tensor] = {}
-    for h in (steps[len(steps) // 2], *steps):
-        found[h] = difference(h) if h not in found else found[h]
+    for h in dict.fromkeys((*line.fine, steps[middle], *steps)):
+        found[h] = difference(h)
         size = max(float(given.norm()), scale, float(found[h].norm()))
         if float((found[h] - given).norm()) <= tolerance * size:
-            return "agrees", found[h], len(found)
+            return "agrees", found[h]
     apart = min(float((one - given).norm()) for one in found.values())
     among = [float((found[a] - found[b]).norm()) for a, b in itertools.pairwise(steps)]
     steady = [a <= 0.05 * apart for a in among]
     verdict: Literal["differs", "undecided"] = "differs" if any(map(all, itertools.pairwise(steady))) else "undecided"
-    return verdict, found[steps[len(steps) // 2]], len(found)
+    return verdict, found[steps[middle]]
 
 
-def _line(function: FunctionalModel, seed: int) -> tuple[Tensor, Tensor, list[float]]:
-    """A theta near the model's own, a fixed random unit vector, and steps along it that suit theta's norm and dtype."""
-    theta = moved(function.point, _OFF)
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta)
-    steps = _STEPS if theta.dtype == torch.float64 else (3e-2, 1e-2, 3e-3, 1e-3)
+def _line(looked: Looked) -> Line:
+    """In float64 if possible, a theta near the model's own, a fixed random unit vector, and steps along it.
+
+    The steps suit theta's norm and dtype.
+    """
+    looked = looked.in_double()
+    theta = moved(looked.function.point, _OFF)
+    v = torch.randn(theta.shape, generator=torch.Generator().manual_seed(_SEED)).to(theta)
+    steps, fine = _STEPS.get(theta.dtype, _COARSE), _FINE.get(theta.dtype, ())
     size = max(float(theta.norm()), 1e-3)
-    return theta, v / v.norm(), [h * size for h in steps]
+    return Line(looked, theta, v.div_(v.norm()), [h * size for h in steps], [h * size for h in fine])
 
 
-def _where(looked: Looked, theta: Tensor, g: Tensor) -> str:
+def _where(line: Line) -> str:
     """The parameters along which the gradient is another one, and what their modules are known for, in words."""
-    entries = list(looked.function.space)
+    function, g = line.looked.function, line.gradient
+    entries = list(function.space)
     if len(entries) > _MOST:
         return ""
-    _, v, steps = _line(looked.function, _SEEDS[0])
     scale, names = 1e-3 * float(g.norm()), []
     for entry in entries:
-        along = torch.zeros_like(v)
-        along[entry.start : entry.stop] = v[entry.start : entry.stop]
-        apart = abs(looked.slope(theta, along, steps[2]) - float(g @ along.double()))
+        along = torch.zeros_like(line.v)
+        along[entry.start : entry.stop] = line.v[entry.start : entry.stop]
+        apart = abs(line.slope(line.steps[2], along) - float(g @ along.double()))
         if apart > scale * float(along.norm()):
             names.append(entry.name)
-    known = next(filter(None, (_known_for(looked.function.module, name) for name in names)), "")
+    known = next(filter(None, (_known_for(function.module, name) for name in names)), "")
     return f"; it differs for {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}{known}" if names else ""
 
 
@@ -183,12 +204,12 @@ def _known_for(module: nn.Module, name: str) -> str:
     return ""
 
 
-def _functions(looked: Looked, theta: Tensor) -> str:
+def _functions(line: Line) -> str:
     """The custom autograd functions that the loss is made of, in words."""
-    function = looked.function
+    function, theta = line.looked.function, line.theta
     with torch.enable_grad(), preserved_rng(theta.device):
         tensors = function.tensors(theta.clone().requires_grad_())
-        losses = [function.measure(tensors, copied(batch), 0)["loss"] for batch in looked.batches]
+        losses = [function.measure(tensors, copied(batch), 0)["loss"] for batch in line.looked.batches]
     names, seen, stack = set[str](), set[Any](), [loss.grad_fn for loss in losses]
     while stack:
         node = stack.pop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,9 @@ from lossatlas.model.selfcheck import some_of
 
 Gradient = Callable[[FunctionalModel, Tensor, Any, int], tuple[Tensor, Tensor]]
 Product = Callable[[FunctionalModel, Tensor, Any, int, Tensor], Tensor]
-ROWS = 16
+ROWS, FEWEST = 16, 4  # examples that are looked at, at most and at least
+SHARE = 32  # of the data's examples, at most
+LITTLE = 2**24  # numbers of an example times parameters: a bound on the operations of its forward pass
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,15 @@ class Looked:
             found = [self.function.measure(tensors, copied(b), i)["loss"] for i, b in enumerate(self.batches)]
         return sum(float(one.double().mean()) for one in found) / len(found)
 
-    def slope(self, theta: Tensor, v: Tensor, h: float) -> float:
-        """(L(theta + h v) - L(theta - h v)) / 2h."""
-        return (self.value(theta + h * v) - self.value(theta - h * v)) / (2 * h)
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        found = [self.of_batch(self.function, theta, copied(b), i)[1] for i, b in enumerate(self.batches)]
-        return torch.stack(found).double().mean(0)
-
-    def bent(self, theta: Tensor, v: Tensor, h: float) -> Tensor:
-        """The gradient's difference, as the loss's above."""
-        return (self.gradient(theta + h * v) - self.gradient(theta - h * v)).cpu() / (2 * h)
+    def gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss in its own type, and its gradient."""
+        found = [self.of_batch(self.function, theta, copied(b), i) for i, b in enumerate(self.batches)]
+        return torch.stack([loss for loss, _ in found]).mean(), _mean([gradient for _, gradient in found])
 
     def product(self, theta: Tensor, v: Tensor) -> Tensor:
         assert self.product_of_batch is not None
         found = [self.product_of_batch(self.function, theta, copied(b), i, v) for i, b in enumerate(self.batches)]
-        return torch.stack(found).double().mean(0).cpu()
+        return _mean(found).cpu()
 
     def in_double(self) -> Looked:
         """The same in float64, or as it is where the model, the loss or their data cannot be cast."""
@@ -63,11 +58,76 @@ class Looked:
         return double
 
 
-def few_of(batches: Batches) -> list[Any]:
-    """The first and the last batch, of each at most ``ROWS`` examples where these are apart: float64 is slow."""
+class Line:
+    """Differences of loss and gradient at theta + h v and theta - h v; ``passes`` counts the passes over the batches.
+
+    Where products are looked at, gradients are needed as well, and the losses come from their passes.
+    """
+
+    def __init__(
+        self, looked: Looked, theta: Tensor, v: Tensor, steps: Sequence[float], fine: Sequence[float] = ()
+    ) -> None:
+        self.looked, self.theta, self.v, self.steps, self.fine = looked, theta, v, steps, fine
+        self._bends = looked.product_of_batch is not None
+        self._found: dict[float, tuple[Tensor, Tensor]] = {}
+        self._gradient: Tensor | None = None
+        self.passes = 0
+
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient at theta."""
+        if self._gradient is None:
+            self.passes += 1
+            self._gradient = self.looked.gradient(self.theta)[1]
+        return self._gradient
+
+    def product(self) -> Tensor:
+        """H v at theta."""
+        self.passes += 1
+        return self.looked.product(self.theta, self.v)
+
+    def slope(self, h: float, v: Tensor | None = None) -> float:
+        """(L(theta + h v) - L(theta - h v)) / 2h, for another v too."""
+        # A mean loss in float32 is too coarse for a difference, and that of its values in float64 is not.
+        if self._bends and v is None and (found := self._differences(h)[0]).dtype == torch.float64:
+            return float(found)
+        self.passes += 2
+        high, low = (self.looked.value(at) for at in self._ends(h, self.v if v is None else v))
+        return (high - low) / (2 * h)
+
+    def bent(self, h: float) -> Tensor:
+        """The gradient's difference, as the loss's above."""
+        return self._differences(h)[1]
+
+    def _differences(self, h: float) -> tuple[Tensor, Tensor]:
+        if h not in self._found:
+            self.passes += 2
+            (high, above), (low, below) = (self.looked.gradient(at) for at in self._ends(h, self.v))
+            self._found[h] = (high - low) / (2 * h), ((above - below) / (2 * h)).cpu()
+        return self._found[h]
+
+    def _ends(self, h: float, v: Tensor) -> Iterator[Tensor]:
+        return (torch.add(self.theta, v, alpha=sign * h) for sign in (1, -1))
+
+
+def few_of(batches: Batches, n: int) -> list[Any]:
+    """Examples of the first and the last batch, in one where these are apart; ``n`` is the number of parameters.
+
+    ``ROWS`` where these cost little, alone or next to one pass over the data; else fewer, down to ``FEWEST``: all
+    examples take the same operations, and float64 is slow.
+    """
+    some = some_of(batches)
     if batches.uncut is not None:
-        return some_of(batches)
-    return [mapped(batch, lambda t: t[:: -(-len(t) // ROWS)]) for batch in some_of(batches)]
+        return some
+    size = sum(tensor[0].numel() for tensor in tensors_in(some[0]))
+    rows = ROWS if n * size <= LITTLE else min(max(batches.n_examples // SHARE, FEWEST), ROWS)
+    each = [mapped(batch, lambda t: t[:: -(-len(t) * len(some) // rows)]) for batch in some]
+    columns = zip(*map(tensors_in, each), strict=True)
+    return [refill(each[0], iter([torch.cat(column) for column in columns]))]
+
+
+def _mean(tensors: list[Tensor]) -> Tensor:
+    return tensors[0].double() if len(tensors) == 1 else torch.stack(tensors).double().mean(0)
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -217,9 +217,9 @@ def _fresh(function: Function, model: nn.Module, batch: Any, theta: Tensor) -> f
 def moved(point: Tensor, length: float, seed: int = 0) -> Tensor:
     """``point`` moved at random by this share of its norm, and where that is 0 of one."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(point.shape, generator=generator, dtype=torch.float64)
+    noise = torch.randn(point.shape, generator=generator).to(point)
     size = float(point.double().norm()) or 1.0
-    return point.detach() + (length * size / max(float(noise.norm()), 1e-30) * noise).to(point)
+    return torch.add(point.detach(), noise, alpha=length * size / max(float(noise.norm()), 1e-30))
 
 
 def _value(function: Function, batch: Any, theta: Tensor | None = None, *, gradients: bool = False) -> float:

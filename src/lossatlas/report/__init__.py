@@ -49,7 +49,7 @@ def report(
     Parameters
     ----------
     items : Datasets in any order, mappings of them (as ``connectivity`` returns), and Claims of one's own, which stand
-        with those that the Datasets allow, at the figure of the Dataset whose ``attrs["id"]`` they name first.
+        in the table of claims with those that the Datasets allow.
     setup : further rows of the set-up table.
 
     All files are finished before the first is moved into place: a failure leaves an older report as it was. A

@@ -39,7 +39,7 @@ class Claim:
     value, interval : the estimate and its 95 % interval.
     threshold, direction : what the interval is compared with.
     detail : how it was computed and how far it reaches.
-    datasets : ``attrs["id"]`` of the Datasets that it was computed from, the one at whose figure it is printed first.
+    datasets : ``attrs["id"]`` of the Datasets that it was computed from.
     basis : what the interval is.
 
     Raises ``InputError`` for a direction that is neither, and for an interval whose ends are in the wrong order.

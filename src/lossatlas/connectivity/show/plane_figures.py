@@ -15,7 +15,7 @@ from lossatlas.connectivity.show.panels import profiles as draw_profiles
 from lossatlas.drawing.contours import loss_bar, loss_panel
 from lossatlas.drawing.grids import colour_scale, grid, missing_note
 from lossatlas.drawing.overlays import marks, overlay_handles, paths
-from lossatlas.drawing.style import WIDTH, path_colours, styled
+from lossatlas.drawing.style import WIDTH, columns_of, legend_over, path_colours, sized, styled
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,9 +27,10 @@ def planes_and_profiles(planes: Sequence[xr.Dataset], profiles: Sequence[xr.Data
     """Contours of each plane on one colour scale with the paths, and beside them the loss along the paths."""
     n = len(planes) + bool(profiles)
     width = WIDTH if n > 1 else 4.7
-    figure = Figure(figsize=(width, _height(planes, width / n)), layout="constrained")
-    ratios = [1.0] * len(planes) + [0.8] * bool(profiles)
-    axes = figure.subplots(1, n, squeeze=False, width_ratios=ratios)[0]
+    across = columns_of(n)
+    figure = sized(width, _height(planes, width / n), -(-n // across))
+    ratios = [1.0] * len(planes) + [0.8] * bool(profiles) if across == n else [1.0] * across
+    axes = figure.subplots(-(-n // across), across, squeeze=False, width_ratios=ratios).flatten()
     logarithmic, levels = colour_scale(*(grid(plane)[2] for plane in planes))
     for panel, plane in zip(axes, planes, strict=False):
         filled = loss_panel(panel, plane, logarithmic, levels, labels=6 if n > 1 else 7, lines=6)
@@ -39,7 +40,8 @@ def planes_and_profiles(planes: Sequence[xr.Dataset], profiles: Sequence[xr.Data
     loss_bar(figure, filled, axes[len(planes) - 1], logarithmic)
     if profiles:
         draw_profiles(profiles, axes[-1], legend=False)
-    figure.legend(handles=_handles(planes, profiles), loc="outside upper center", ncols=3, columnspacing=1.2)
+    handles = _handles(planes, profiles)
+    legend_over(figure, handles, [str(handle.get_label()) for handle in handles], 3, columnspacing=1.2)
     return figure
 
 

@@ -40,12 +40,12 @@ class Kept:
         return sum(held is None for held in self._held) / len(self._held)
 
     def offer(self, index: int, prepared: Prepared) -> None:
-        """Keep it, if there is room: for another of its size too, unless it is the last one that is missing."""
+        """Keep it, if there is room: for the largest one too, unless it is the last one that is missing."""
         self._held[index] = None
         self._sizes[index] = prepared.size
         self._peak = max(self._peak, self._used + prepared.size)
         another = any(held is None for i, held in enumerate(self._held) if i != index)
-        if self._used + prepared.size * (1 + another) <= self._budget:
+        if self._used + prepared.size + another * max(self._sizes) <= self._budget:
             self._held[index] = prepared
 
     def pop(self, index: int) -> Prepared | None:
@@ -57,6 +57,11 @@ class Kept:
         for index in reversed(range(len(self._held))):
             if self._used + size > self._budget:
                 self._held[index] = None
+
+    @property
+    def peak(self) -> int:
+        """Bytes at once, the map in use included."""
+        return self._peak
 
     def clear(self) -> None:
         self._held = [None] * len(self._held)

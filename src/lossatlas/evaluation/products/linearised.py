@@ -149,26 +149,32 @@ def _is_traced() -> bool:
 
 
 def require_differentiable(function: FunctionalModel) -> None:
+    """``InputError`` where the gradient is not that of the value."""
+    _require_fixed_statistics(function)
+    if function.derivatives is not None:
+        function.derivatives.slope(function, loss_and_gradient)
+
+
+def require_curvature(function: FunctionalModel) -> None:
+    """``InputError`` where the gradient is not that of the value, or H v not the derivative of the gradient."""
+    _require_fixed_statistics(function)
+    if function.derivatives is not None:
+        function.derivatives.curvature(function, loss_and_gradient, _product)
+
+
+def _require_fixed_statistics(function: FunctionalModel) -> None:
     """``InputError`` where BatchNorm's statistics depend on the point."""
     if function.recomputes:
         raise InputError(
             "Derivatives are not defined under batch_norm='recompute', where the statistics depend on the point: "
             "use batch_norm='frozen' or 'batch'."
         )
-    if function.derivatives is not None:
-        function.derivatives.slope(function, loss_and_gradient)
-
-
-def require_curvature(function: FunctionalModel) -> None:
-    """``InputError`` where H v is not the derivative of the gradient."""
-    if function.derivatives is not None:
-        function.derivatives.curvature(function, loss_and_gradient, _product)
 
 
 @torch.inference_mode(False)
 def _product(function: FunctionalModel, theta: Tensor, batch: Any, index: int, v: Tensor) -> Tensor:
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), preserved_rng(theta.device), full_precision(theta.device):
-        return Hessian(function).kept(theta, batch, index)(v)
+        return Hessian(function).kept(theta, batch, index)(v, keep=False)
 
 
 def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:

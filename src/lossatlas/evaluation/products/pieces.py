@@ -31,9 +31,16 @@ class Pieces:
         if work is None or work.device != "cpu" or self.rows is not None or not work.largest:
             return False
         rows = max(1, work.rows * SUITED // work.largest, work.rows * AHEAD * work.theta // work.size)
+        return 3 * rows <= 2 * work.rows and self.apart(function) and self.cut_to(rows)
+
+    def apart(self, function: FunctionalModel) -> bool:
+        """Whether the loss of a batch may be taken as that of its examples."""
         mixed = function.draws or (function.policy == "batch" and function.norms)
-        if 3 * rows > 2 * work.rows or mixed or not isinstance(self._batches, Batches) or self._batches.uncut:
-            return False
+        return not mixed and isinstance(self._batches, Batches) and not self._batches.uncut and self.rows != 0
+
+    def cut_to(self, rows: int) -> bool:
+        """Pieces of so many examples at most; False where the loss of one would be a mean over none."""
+        assert isinstance(self._batches, Batches)
         self.rows = rows
         self.shares = [_shares(self._batches, self.of(batch)) for batch in self._batches]
         if not all(share > 0 for shares in self.shares for share in shares):  # a piece whose targets are all ignored
@@ -44,6 +51,12 @@ class Pieces:
         """Whole batches from here on."""
         self.rows, self.shares = 0, [[1.0]] * len(self.shares)
 
+    def parts(self, batch: Any, rows: int) -> list[tuple[float, Any]]:
+        """Some examples of a batch, one by one, with their parts of the mean over them."""
+        assert isinstance(self._batches, Batches)
+        pieces = [examples(batch, i, i + 1) for i in range(rows)]
+        return list(zip(_shares(self._batches, pieces), pieces, strict=True))
+
     def of(self, batch: Any) -> list[Any]:
         """Of nearly equal size, so that few of them have a form of their own."""
         size = leading_size(batch) if self.rows else 0
@@ -52,6 +65,11 @@ class Pieces:
         even = math.ceil(size / math.ceil(size / self.rows))
         parts = zip(*(tensor.split(even) for tensor in tensors_in(batch)), strict=True)
         return [refill(batch, iter(tensors)) for tensors in parts]
+
+
+def examples(batch: Any, first: int, last: int) -> Any:
+    """Some examples of a batch."""
+    return refill(batch, iter([tensor[first:last] for tensor in tensors_in(batch)]))
 
 
 def _shares(batches: Batches, pieces: list[Any]) -> list[float]:

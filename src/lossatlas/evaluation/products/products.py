@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError, NumericalError
-from lossatlas.evaluation.products.costs import Work, repaid_after
-from lossatlas.evaluation.products.finite import what_is_not_finite
+from lossatlas.evaluation.products.allocated import Allocated, Use
+from lossatlas.evaluation.products.costs import UNKNOWN, Work, repaid_after
+from lossatlas.evaluation.products.finite import is_finite, what_is_not_finite
 from lossatlas.evaluation.products.kept import Kept
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
-from lossatlas.evaluation.products.pieces import Pieces
+from lossatlas.evaluation.products.pieces import Pieces, examples
 from lossatlas.evaluation.products.routes import GRAPHS, Routes, guarded
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import describe
+from lossatlas.model.data.containers import leading_size
 from lossatlas.model.loss.samples import Sample
 
 
@@ -44,9 +46,7 @@ class Products:
         stage: bool = True,
         period: int | None = None,
     ) -> None:
-        require_differentiable(form.function)
-        if isinstance(form, Hessian):
-            require_curvature(form.function)
+        (require_curvature if isinstance(form, Hessian) else require_differentiable)(form.function)
         if max_memory is not None and max_memory < 0:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
         self.weights = weights
@@ -70,13 +70,13 @@ class Products:
         n = len(self._theta)
         if rows.ndim != 2 or rows.shape[1] != n:
             raise DirectionError(f"The vectors are {describe(rows)}: give them as rows, (k, {n}).")
-        if not bool(torch.isfinite(rows).all()):
+        if not is_finite(rows):
             raise DirectionError("A vector holds NaN or infinite numbers: give a finite one.")
         total = torch.zeros_like(rows)
         for weight, products in self.by_batch(rows):
             total.add_(products, alpha=weight)
         total /= sum(self.weights)
-        if not _finite(total):
+        if not is_finite(total):
             raise NumericalError("The product overflows: give a vector of a smaller norm, or dtype=torch.float64.")
         return total
 
@@ -84,9 +84,7 @@ class Products:
         """Each batch's weight and A_b V ``(k, n)``."""
         cut = self._done > 0 and self._pieces.cut(self._form.function, self._work)
         if cut:
-            self._kept = Kept(
-                sum(map(len, self._pieces.shares)), self._budget, f"pieces of {self._pieces.rows} examples"
-            )
+            self._empty()
         trace, self._stage = self._stage and self._done >= self._repaid, self._stage and self._done < self._repaid
         unread = self._kept.complete and not trace
         data = itertools.repeat(None, len(self.weights)) if unread else self._batches
@@ -104,7 +102,7 @@ class Products:
         expected = _stacked(self._routes.prepared(batch, 0).product, row, keep=False)
         if not self._routes.agree(self._of_batch(0, batch, row), expected):
             self._pieces.join()
-            self._kept = Kept(len(self.weights), self._budget)
+            self._empty()
 
     def _of_batch(self, index: int, batch: Any, rows: Tensor) -> Tensor:
         """A_b V ``(k, n)``, of the pieces of the batch."""
@@ -122,7 +120,7 @@ class Products:
         """A V ``(k, n)`` of a piece of a batch, which has a place of its own among what is kept."""
         product = self._kept.product(place) or self._prepared(place, index, piece)
         found = _stacked(product, rows, keep=self._kept.product(place) is not None)
-        if _finite(found):
+        if is_finite(found):
             return found
         number = index % self._period
         if piece is None:
@@ -130,7 +128,7 @@ class Products:
             piece = self._pieces.of(batch)[place - sum(map(len, self._pieces.shares[:index]))]
         self._kept.pop(place)
         found = self._routes.forward(piece, number, rows)
-        if not _finite(found):
+        if not is_finite(found):
             raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0)))
         return found
 
@@ -154,6 +152,84 @@ class Products:
         del prepared
         if self._routes.trace(piece, 0, plain, missing):
             self._kept.clear()
+
+    # In a given amount of memory
+
+    @property
+    def divisible(self) -> bool:
+        """Whether batches can be cut into pieces of examples."""
+        return self._pieces.apart(self._form.function)
+
+    def least_use(self, beside: int) -> Use:
+        """Of a product with one example, or with a batch where it cannot be cut."""
+        return self._use(next(iter(self._batches)), 1 if self.divisible else None, beside)
+
+    def fit(self, memory: int, beside: int) -> tuple[Use, int | None]:
+        """What a product takes once batches are cut, where they can be, to need ``memory`` at most; and the rows.
+
+        ``beside`` bytes are needed beside graphs at any rate.
+        """
+        batch = max(self._batches, key=leading_size) if self.divisible else next(iter(self._batches))
+        size = leading_size(batch) if self.divisible else 0
+        whole, rows = None, min(size, 4)
+        if size < 2 or not self._is_sum(batch, rows):
+            return self._use(batch, whole, beside), None
+        one, some = self._use(batch, 1, beside), self._use(batch, rows, beside)
+        each = max(2 * (some.kept - one.kept), some.whole - one.whole, 1) / (rows - 1)  # kept, and as much in passing
+        use, rows = some, max(1, min(size, 1 + int((memory - one.whole) / each)))
+        while (use := self._use(batch, rows, beside)).whole > memory and rows > 1:
+            rows = max(1, int(0.9 * rows * memory / use.whole))
+        return use, rows if rows < size and self.cut(rows) else None
+
+    def cut(self, rows: int) -> bool:
+        """Batches in pieces of so many examples at most from here on, where they can be."""
+        done = self.divisible and self._pieces.cut_to(rows)
+        self._empty()
+        return done
+
+    def keep(self, memory: int) -> None:
+        """So many bytes may be kept from here on, the graph in use included; no trace, whose need is unknown."""
+        self._budget, self._stage = memory, False
+        self._empty()
+
+    @property
+    def pieces(self) -> int:
+        """How many there are in all; of batches that are not cut, these."""
+        return sum(map(len, self._pieces.shares))
+
+    def release(self) -> int:
+        """Keep nothing of what has been kept; the bytes that it was at most."""
+        self._kept.clear()
+        return self._kept.peak
+
+    def _empty(self) -> None:
+        rows = self._pieces.rows
+        what = f"pieces of {rows} examples" if rows else "batches"
+        self._kept = Kept(self.pieces, self._budget, what)
+
+    @torch.inference_mode(False)
+    def _use(self, batch: Any, rows: int | None, beside: int) -> Use:
+        """Measured on one product with the first ``rows`` examples of a batch."""
+        row = self._routes.draw(0)[None]
+        with Allocated() as allocated:
+            prepared = self._routes.prepared(batch if rows is None else examples(batch, 0, rows), 0)
+            _stacked(prepared.product, row, keep=True)
+        kept = prepared.size if prepared.size < UNKNOWN else 0
+        return Use(kept, max(allocated.peak + row.nbytes - kept, beside))  # the sum over batches too
+
+    @torch.inference_mode(False)
+    def _is_sum(self, batch: Any, rows: int) -> bool:
+        """Whether the product of some examples is that of each of them."""
+        row = self._routes.draw(0)[None]
+
+        def product(piece: Any) -> Tensor:
+            return _stacked(self._routes.prepared(piece, 0).product, row, keep=False)
+
+        parts = self._pieces.parts(batch, rows)
+        found = torch.zeros_like(row)
+        for share, piece in parts:
+            found.add_(product(piece), alpha=share)
+        return self._routes.agree(found, product(examples(batch, 0, rows)))
 
     @torch.inference_mode(False)
     def forms(self, rows: Tensor) -> list[Sample]:
@@ -186,13 +262,11 @@ def free_bytes(device: torch.device) -> int:
     return 4 * 2**30  # where nothing tells
 
 
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
-
-
 def _stacked(product: Map, rows: Tensor, keep: bool) -> Tensor:
     """The products of all rows; ``keep``: there will be more of them."""
     with guarded(), full_precision(rows.device):
         # A clone: some operations ask that what they differentiate begins at an even place of its memory.
         found = [product(row.clone(), keep or index + 1 < len(rows)) for index, row in enumerate(rows.unbind())]
+    if len(found) == 1:
+        return found[0][None]
     return torch.stack(found) if found else rows

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lossatlas.drawing.axes import log_if_wide
-from lossatlas.drawing.style import BLUE, WIDTH, styled
+from lossatlas.drawing.style import BLUE, WIDTH, sized, styled
 from lossatlas.results import chapters
 from lossatlas.results.blocks import Answer, FigureGroup, Picture, Table
 from lossatlas.results.captions import MOST, basis, few, listed
@@ -174,8 +174,7 @@ def _measures(found: Compared) -> dict[str, tuple[str, str]]:
 def against_test(group: Sequence[Compared]) -> Figure:
     """A row for each test result, a column for each measure of sharpness; log axes where values span much."""
     measures = _measures(group[0])
-    size = (WIDTH if len(measures) > 1 else 3.4, 0.4 + 1.9 * len(group))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = sized(WIDTH if len(measures) > 1 else 3.4, 0.4 + 1.9 * len(group))
     grid = figure.subplots(len(group), len(measures), squeeze=False, sharex="col", sharey="row")
     for row, found in zip(grid, group, strict=True):
         for axes, measure in zip(row, measures, strict=True):
