@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lossatlas.report.document import Document
     from lossatlas.results.blocks import Picture, Text
 
+SCRIPTS = ("packed", "colours", "views", "reading")
+
 
 def render(document: Document, done: Callable[[], object] = lambda: None) -> str:
     """The page; ``done`` is called after each picture.
@@ -41,7 +43,7 @@ def render(document: Document, done: Callable[[], object] = lambda: None) -> str
         assets=assets,
         plotly=_plotly() if any(picture.view for picture in document.pictures) else None,
         style=_template("report.css"),
-        script=_template("report.js"),
+        script=Markup("\n").join(_template(f"{name}.js") for name in SCRIPTS),
         tables=count(1),
         next=next,
     )
