@@ -28,7 +28,7 @@ from lossatlas.objective import Objective
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-    from lossatlas.curvature.memory import Workspace
+    from lossatlas.curvature.workspace import Workspace
 
 Matrix = Literal["hessian", "gauss_newton", "sampled_fisher", "empirical_fisher"]
 FORMS: dict[Matrix, type[Linearised]] = {
