@@ -101,10 +101,13 @@ def density(datasets: Datasets) -> Told:
     width = distinct(datasets, "smoothing", lambda value: number(float(value), 3))
     known = any("eigenvalue" in dataset for dataset in datasets)
     ranked = [dataset for dataset in datasets if "effective_rank" in dataset]
+    of = f"{matrix(datasets[0])}{restricted(datasets[0])}"
     return {
-        "caption": f"How the eigenvalues of the {matrix(datasets[0])}{restricted(datasets[0])} are "
-        f"distributed{_on(datasets)}: their density (left), and their share in bins of the magnitude (right)"
-        f"{', with those that are known one by one as dots' if known else ''}.",
+        "caption": f"How the eigenvalues of the {of} are distributed{_on(datasets)}: their density (left), and their "
+        "share in bins of the magnitude (right), with those that are known one by one as dots."
+        if known
+        else f"Density of the eigenvalues of the {of}{_on(datasets)} (left), and their share in bins of the magnitude "
+        "(right).",
         "how": "Stochastic Lanczos quadrature; bands and bars are 95 % intervals.",
         "pitfall": "Within a dense cluster, such as the one about 0, the quadrature knows the mass, not the spread.",
         "method": sentences(
