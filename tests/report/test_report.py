@@ -192,7 +192,7 @@ def test_a_report_on_one_network_has_no_empty_chapter_and_no_word_of_a_second_on
     assert all(chapter.picture or chapter.answers for chapter in contents.chapters)
     told = [*contents.abstract, *(a.sentence for chapter in contents.chapters for a in chapter.answers)]
     told += [full_caption(picture) for picture in contents.pictures]
-    assert not [sentence for sentence in told if re.search(r"\bB\b|networks|two minima|sharper", sentence)]
+    assert not [sentence for sentence in told if re.search(r"\bB\b|two networks|two minima|the sharper", sentence)]
 
 
 def test_every_figure_is_in_both_renderings(written: Report, source: str):
