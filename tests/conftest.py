@@ -7,6 +7,7 @@ passes over its tests.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import torch  # noqa: E402, after the threads are set
 from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from lossatlas.drawing import style  # noqa: E402
 
@@ -76,15 +78,17 @@ def fonttype() -> Iterator[int]:
 
 @pytest.fixture
 def _unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are drawn, and their files hold the first bytes of their format only: to write them takes most of the
-    time of a test that looks at what stands beside them."""
+    """Figures are drawn, and their files are the smallest of their format: to write them takes most of the time of a
+    test that looks at what stands beside them."""
+    dot = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(dot, "png")
 
     def savefig(figure: Figure, target: str | Path | IO[bytes], *, format: str, **options: Any) -> None:  # noqa: A002
-        beginning = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<svg/>"}[format]
+        smallest = {"pdf": b"%PDF", "png": dot.getvalue(), "svg": b"<svg/>"}[format]
         if isinstance(target, str | Path):
-            Path(target).write_bytes(beginning)
+            Path(target).write_bytes(smallest)
         else:
-            target.write(beginning)
+            target.write(smallest)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
 

@@ -131,7 +131,7 @@ def test_a_finished_study_is_not_done_again(finished: Path) -> None:
     printed: list[str] = []
     measure(config(), finished, printed.append)
     assert {file: file.stat().st_mtime_ns for file in (finished / "results").iterdir()} == before
-    assert len(printed) == len(EVERY) - 8 - 1  # nine results are of connect, two of trajectory
+    assert len(printed) == len(EVERY) - 9 - 1  # ten results are of connect, two of trajectory
     assert all(line.endswith("done before") for line in printed)
 
 
