@@ -51,11 +51,14 @@ def _add(kind: Kind, catalogue: Catalogue, elsewhere: set[str], material: dict[s
 
     every = catalogue.of(kind)
     own = [dataset for dataset in every if dataset.attrs["id"] not in elsewhere]
-    for group in kind.figures(own, catalogue) if own else ():
+    groups = list(kind.figures(own, catalogue)) if own else []
+    for group in groups:
         of(group.chapter).groups.append((group.title or kind.title, group))
     for question, answers in groupby(kind.answers(every, catalogue), key=lambda answer: answer.chapter):
         of(question).answers.append(list(answers))
-    if numbers := [number for dataset in every for number in kind.numbers(dataset)]:
+    shown = [dataset.attrs["id"] for group in groups for dataset in group.datasets]
+    in_order = sorted(every, key=lambda dataset: [*shown, dataset.attrs["id"]].index(dataset.attrs["id"]))
+    if numbers := [number for dataset in in_order for number in kind.numbers(dataset)]:
         of("").numbers.append(numbers)
 
 

@@ -37,10 +37,10 @@ def of_trajectory(dataset: xr.Dataset) -> Iterator[Number]:
 def _of_trajectory(dataset: xr.Dataset) -> Rows:
     (observed, walk), (median, p) = shares_of_two(dataset), random_signs(dataset)
     yield "variance on two components", percent(observed)
-    yield "the same with random signs of the steps", f"{percent(median)} (p = {number(p, 2)})" if p == p else DASH
-    yield "the same of a random walk", percent(walk)
+    yield "with random signs of the steps", f"{percent(median)} (p = {number(p, 2)})" if p == p else DASH
+    yield "of an isotropic random walk", percent(walk)
     yield "farthest off the plane", farthest(dataset)
-    yield "the same over the farthest from the end", percent(off_plane(dataset)[1])
+    yield "over the greatest distance from the end", percent(off_plane(dataset)[1])
     if "loss" in dataset and "plane_loss" in dataset:
         yield from _loss_differences(dataset)
 
