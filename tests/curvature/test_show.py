@@ -115,7 +115,7 @@ def test_a_density_is_named_after_its_matrix():
     shown = pictures(*found)
     assert len(shown) == 3  # one figure a matrix
     for name in ("Hessian", "Gauss-Newton matrix", "Fisher matrix"):
-        (picture,) = (p for p in shown if f"eigenvalues of the {name} are" in p.caption)
+        (picture,) = (p for p in shown if f"eigenvalues of the {name}" in p.caption)
         assert picture.figure.axes[0].get_xlabel().endswith(f"of the {name}")
         assert any("digits train" in sentence for sentence in picture.method)
 
