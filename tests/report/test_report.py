@@ -25,7 +25,7 @@ from lossatlas.results.chapters import COMPARISON, CONNECTIVITY
 from lossatlas.results.claim import Claim
 from lossatlas.results.discovery import kind_of, kinds
 
-SPECIAL = r"a_b 100 % & #1 $x$ {y} ~ ^ \end{document} <script>alert(1)</script> λ ± 中 'q' --set"
+SPECIAL = r"a_b 100 % & #1 $x$ {y} ~ ^ \end{document} \input{/etc/passwd} <script>alert(1)</script> λ ± 中 'q' --set"
 
 
 def one(name: str) -> xr.Dataset:
@@ -339,7 +339,8 @@ def test_the_latex_source_compiles_as_it_stands_and_the_special_characters_print
         ["pdftotext", tmp_path / "report.pdf", "-"], capture_output=True, text=True, check=True
     ).stdout
     shown = " ".join(words.split())
-    for part in ("a_b 100 % & #1 $x$ {y}", "\\end{document}", "<script>alert(1)</script>", "λ ± [U+4E2D]", "--set"):
+    assert "root:" not in shown
+    for part in ("a_b 100 % & #1 $x$ {y}", "\\end{document}", "\\input{/etc/passwd}", "<script>alert(1)</script>", "λ ± [U+4E2D]", "--set"):
         assert part in shown
 
 
