@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lossatlas.report.images import image
 from lossatlas.results.blocks import Cite, Math, capitalised, full_caption
-from lossatlas.results.uncertainty import interval, number, with_interval
+from lossatlas.results.uncertainty import with_interval
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,8 +114,7 @@ def render(document: Document) -> str:
         "tex": escape,
         "prose": _prose,
         "columns": _columns,
-        "number": lambda value: escape(number(value)),
-        "interval": lambda bounds: escape(interval(bounds)),
+        "loose_value": lambda claim: escape(with_interval(claim.value, claim.interval)),
         "value": lambda claim: rf"\mbox{{{escape(with_interval(claim.value, claim.interval))}}}",
         "caption": full_caption,
         "capitalised": capitalised,
