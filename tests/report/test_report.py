@@ -151,14 +151,12 @@ def test_users_strings_are_shown_and_never_run(page: Page, written: Report):
 
 def test_every_claim_is_once_in_both_renderings(page: Page, source: str):
     words = plain(source)
-    every_claim = Catalogue(drawn()).claims()
-    for claim in every_claim:
+    for claim in Catalogue(drawn()).claims():
         for words_of_claim in (claim.hypothesis, claim.statistic[1:], claim.detail):
             assert " ".join(words_of_claim.split()) in page.words
             assert " ".join(words_of_claim.split()) in words
         hypothesis = f"{' '.join(claim.hypothesis.split())}."
-        alike = sum(other.hypothesis == claim.hypothesis for other in every_claim)  # on other data
-        assert page.words.count(hypothesis) == words.count(hypothesis) == alike
+        assert page.words.count(hypothesis) == words.count(hypothesis) == 1
 
 
 SENTENCE = re.compile(r"[A-Z][^.;|]{40,}?[a-z)%\]][.:](?=\s|$)")

@@ -53,7 +53,8 @@ def _whose(dataset: xr.Dataset) -> tuple[object, ...]:
 
 
 def _at_the_point(dataset: xr.Dataset) -> str:
-    return f"Hessian{restricted(dataset)} at the trained point of {Provenance.of(dataset).who}"
+    of = Provenance.of(dataset)
+    return f"Hessian{restricted(dataset)} at the trained point of {of.who}, on {of.data_label},"
 
 
 def no_negative_curvature(dataset: xr.Dataset) -> Claim:
@@ -66,7 +67,7 @@ def no_negative_curvature(dataset: xr.Dataset) -> Claim:
         interval=(value - residual, value + residual),
         detail="For the loss of the examples given, not for the population. The interval surely contains an "
         "eigenvalue (residual bound), so a wholly negative one proves a negative eigenvalue; a positive one is as "
-        f"good as the solver's reach to the end of the spectrum. On {Provenance.of(dataset).data_label}.",
+        "good as the solver's reach to the end of the spectrum.",
         datasets=(dataset.attrs["id"],),
         basis="solver's residual bound",
     )
@@ -85,7 +86,7 @@ def few_negative_eigenvalues(dataset: xr.Dataset, share: float = 0.01) -> Claim:
         direction="below",
         detail=f"{f'By stochastic Lanczos quadrature ({how})' if how else 'By all the eigenvalues'}, for the loss of "
         "the examples given. It counts eigenvalues whatever their size; many of them may be negative and none far from "
-        f"0. On {Provenance.of(dataset).data_label}.",
+        "0.",
         datasets=(dataset.attrs["id"],),
         basis="95 % interval from the probes and the quadrature",
     )
