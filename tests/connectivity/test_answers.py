@@ -110,7 +110,10 @@ def test_a_loss_that_is_not_finite_and_an_interval_that_is_not_known_are_told_as
     dataset["height_error"].loc[{"definition": "frankle"}] = 0.015
     (answer,) = answers(dataset)
     assert "whose interval is not known." in answer.sentence
-    assert "is undecided: the error barrier of 1.5 % has no interval to compare with 2 %." in answer.sentence
+    assert (
+        "is undecided: the highest error is 1.5 % above the mean of the ends, with no interval to compare with 2 %."
+        in answer.sentence
+    )
     assert answer.claim is not None
     assert answer.claim.verdict is Verdict.UNDECIDED
 

@@ -91,16 +91,18 @@ def _loss(dataset: xr.Dataset) -> str:
 
 def _verdict_sentence(best: xr.Dataset, claim: Claim) -> str:
     """What the claim says, with its number."""
-    how, of = _finding(best), "" if judged_by(best) == "error" else ", relative to the mean loss of the ends,"
-    measured = f"the {judged_by(best)} barrier of {percentage(claim)}{of}"
+    how, measured = _finding(best), f"{_highest(best, claim)} above the mean of the ends"
     if claim.verdict is Verdict.UNDECIDED:
         known = bool(np.isfinite(claim.interval).all())
-        reason = (
-            f"cannot be told from the limit of {LIMIT_OF}" if known else f"has no interval to compare with {LIMIT_OF}"
-        )
-        return f"Whether they are {how} is undecided: {measured} {reason}."
-    is_not, side = ("", "is below") if claim.verdict is Verdict.SUPPORTED else (" not", "exceeds")
-    return f"In the sense of Frankle et al. (2020) they are{is_not} {how}: {measured} {side} {LIMIT_OF}."
+        reason = f"which cannot be told from {LIMIT_OF}" if known else f"with no interval to compare with {LIMIT_OF}"
+        return f"Whether they are {how} is undecided: {measured}, {reason}."
+    is_not, side = ("", "below") if claim.verdict is Verdict.SUPPORTED else (" not", "beyond")
+    return f"In the sense of Frankle et al. (2020) they are{is_not} {how}: {measured}, {side} {LIMIT_OF}."
+
+
+def _highest(best: xr.Dataset, claim: Claim) -> str:
+    """What the claim compares with its threshold, with the number."""
+    return f"the highest {judged_by(best)} is {percentage(claim)}"
 
 
 def _short(paths: Sequence[xr.Dataset], best: xr.Dataset, claim: Claim) -> str:
@@ -110,8 +112,8 @@ def _short(paths: Sequence[xr.Dataset], best: xr.Dataset, claim: Claim) -> str:
     if claim.verdict is Verdict.SUPPORTED:
         return f"{who} are {how}: {barrier}."
     if claim.verdict is Verdict.CONTRADICTED:
-        return f"{who} are not {how}: {barrier}."
-    return f"Whether {pair([best])} are {how} is undecided: {barrier}."
+        return f"{who} are not {how}: {_highest(best, claim)} above the ends' mean."
+    return f"Whether {pair([best])} are {how} is undecided: {_highest(best, claim)} above the ends' mean."
 
 
 def percentage(claim: Claim) -> str:
