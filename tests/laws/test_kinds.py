@@ -68,10 +68,11 @@ def test_a_result_has_a_main_figure_and_a_part_in_both_renderings(name):
     page, source = as_html(document), as_latex(document)
     assert document.pictures
     assert document.pictures[0].figure.axes
-    for section in (s for s in document.sections if s.anchor.startswith("results-")):
-        for part in section.subsections:
-            assert part.title in page
-            assert escape(part.title) in source
+    assert document.chapters
+    parts = [part.title for chapter in document.chapters if chapter.details for part in chapter.details.blocks]
+    for title in (*(chapter.question for chapter in document.chapters), *parts):
+        assert title in page
+        assert escape(title) in source
     for each in document.pictures:
         assert f"figure-{each.name}" in page
         assert f"figures/{each.name}.pdf" in source

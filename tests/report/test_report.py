@@ -17,7 +17,7 @@ from lossatlas.drawing import style
 from lossatlas.errors import InputError, OutputError
 from lossatlas.report import Report, latex, report
 from lossatlas.report.contents import document
-from lossatlas.report.document import ClaimTable
+from lossatlas.report.document import ClaimTable, Section
 from lossatlas.report.latex import escape
 from lossatlas.results.blocks import Bullets, Cite, Math, Paragraph, full_caption, text
 from lossatlas.results.catalogue import Catalogue
@@ -235,7 +235,7 @@ def test_every_work_of_the_bibliography_is_cited_and_every_citation_is_a_work():
 def test_a_topic_of_the_theory_is_printed_once_and_for_the_kinds_present_only():
     def topics(datasets: list[xr.Dataset]) -> list[str]:
         (theory,) = (s for s in document(Catalogue(datasets), [], "", {}).sections if s.title == "Theory")
-        return [section.title for section in theory.subsections]
+        return [block.title for block in theory.blocks if isinstance(block, Section)]
 
     objective = "Objective, gradient and Hessian"
     assert topics([one("robustness A")]) == [objective, "Weight noise"]

@@ -91,7 +91,8 @@ def spectrum(
     of it, products the rest. Searches restart where it is full, a probe of the density is as short as it must be,
     products are not traced, and batches are cut into pieces of examples that fit. ``attrs["memory"]`` is what was used,
     as CUDA's allocator counts it, and on a CPU the tensors, counted. Forward passes and first derivatives of a whole
-    batch are taken before, and not counted.
+    batch, and the objective's self-check of its derivatives in float64 (``check=False`` leaves it out), come before and
+    are not counted.
 
     Raises
     ------

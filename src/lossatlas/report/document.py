@@ -38,10 +38,6 @@ class Section:
     anchor: str
     blocks: tuple[Block, ...]
 
-    @property
-    def subsections(self) -> tuple[Section, ...]:
-        return tuple(block for block in self.blocks if isinstance(block, Section))
-
 
 Block = Paragraph | Bullets | Formula | Picture | Table | ClaimTable | References | Section
 

@@ -63,8 +63,3 @@ def basis(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
         sentence(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
         sentence(datasets, "batch_norm", "Batch normalisation: {}."),
     )
-
-
-def data_basis(datasets: Sequence[xr.Dataset]) -> str:
-    """The same as one text."""
-    return joined(*basis(datasets))

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lossatlas.connectivity.show.captions import has_barriers, pair, told
+from lossatlas.connectivity.show.captions import has_barriers, pair
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import BLUE, GREY, VERMILLION, legend_above, panels, styled
 from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table, capitalised
-from lossatlas.results.captions import count, sentence
+from lossatlas.results.captions import count, sentence, sentences
 from lossatlas.results.uncertainty import number, percent
 from lossatlas.results.values import scalar
 
@@ -57,7 +57,7 @@ def _details(dataset: xr.Dataset) -> tuple[str, ...]:
     a = dataset.attrs
     seconds = a.get("seconds", 0)
     solver = percent(float(a.get("seconds_assignment", 0)) / float(seconds)) if seconds else ""
-    return told(
+    return sentences(
         "A group holds the units that have to move together, such as those joined by a residual addition; the cosine "
         "is of their incoming and outgoing weights, mean over the group.",
         f"Starts and the similarity that each reached: {a['starts']}; kept: {a['start']}." if a["starts"] else "",

@@ -10,7 +10,6 @@ import numpy as np
 
 from lossatlas.connectivity.show import paths as drawn
 from lossatlas.connectivity.show.captions import (
-    basis,
     bounds,
     column,
     definition,
@@ -21,10 +20,10 @@ from lossatlas.connectivity.show.captions import (
     path,
     resolution,
     short_names,
-    told,
 )
 from lossatlas.connectivity.show.claims import judged_by
 from lossatlas.results.blocks import FigureGroup, Number, Picture, Table
+from lossatlas.results.captions import basis, sentences
 from lossatlas.results.groups import alike
 from lossatlas.results.uncertainty import number, with_interval
 from lossatlas.results.values import scalar, value
@@ -59,7 +58,7 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
 
 def _method(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
     places = (_highest(datasets), _highest_error(datasets), resolution(datasets), *_unrefined(datasets))
-    return told(BANDS, *intervals(datasets), *places, *basis(datasets))
+    return sentences(BANDS, *intervals(datasets), *places, *basis(datasets))
 
 
 def between_the_same(datasets: Sequence[xr.Dataset]) -> Iterator[list[xr.Dataset]]:

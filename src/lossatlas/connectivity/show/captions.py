@@ -9,7 +9,7 @@ import numpy as np
 
 from lossatlas.connectivity.show import BARRIER
 from lossatlas.results.blocks import capitalised
-from lossatlas.results.captions import count, sentence
+from lossatlas.results.captions import count, sentence, sentences
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, plus_minus, with_interval
 from lossatlas.results.values import scalar
@@ -71,20 +71,6 @@ def has_barriers(catalogue: Catalogue) -> bool:
     return bool(catalogue.of(BARRIER))
 
 
-def told(*sentences: str) -> tuple[str, ...]:
-    """The sentences that are not empty."""
-    return tuple(filter(None, sentences))
-
-
-def basis(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
-    """On which examples, over what the standard errors are taken, and with which statistics."""
-    return told(
-        sentence(datasets, "data", "Data: {}."),
-        sentence(datasets, "stderr_over", "Standard errors over {}, taken as independent."),
-        sentence(datasets, "batch_norm", "Batch normalisation: {}."),
-    )
-
-
 def bounds(dataset: xr.Dataset, name: str) -> tuple[float, float]:
     """The 95 % interval of a number; NaN where it is not known."""
     return scalar(dataset, f"{name}_low"), scalar(dataset, f"{name}_high")
@@ -118,7 +104,7 @@ def intervals(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
     """How the interval of a height was had; empty where there is none."""
     if not any(has_interval(dataset, "barrier") for dataset in datasets):
         return ()
-    return told(
+    return sentences(
         "Intervals: 95 %, by a paired bootstrap over the examples: the same examples at every t and at both ends, the "
         "maximum taken anew in each draw.",
         sentence(datasets, "draws", "Draws of the bootstrap: {}.", count),

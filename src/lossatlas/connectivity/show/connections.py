@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from lossatlas.connectivity.show.captions import basis, column, has_barriers, pair, path, told
+from lossatlas.connectivity.show.captions import column, has_barriers, pair, path
 from lossatlas.drawing.axes import ABOVE, each_step, log_if_wide, values
 from lossatlas.drawing.style import BLUE, ORANGE, panels, styled
 from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture
-from lossatlas.results.captions import sentence
+from lossatlas.results.captions import basis, sentence, sentences
 from lossatlas.results.uncertainty import number, plus_minus
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _picture(dataset: xr.Dataset) -> Picture:
 def _settings(dataset: xr.Dataset) -> tuple[str, ...]:
     rates = values(dataset, "learning_rate")
     falls = ", decreasing over the training" if rates[-1] < rates[0] else ""
-    return told(
+    return sentences(
         sentence([dataset], "curve", "Curve: {}."),
         sentence([dataset], "bends", "Bends: {}."),
         sentence([dataset], "optimizer", "Optimiser of the curve: {}."),

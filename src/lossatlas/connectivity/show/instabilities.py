@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from lossatlas.connectivity.show.captions import basis, definition, told
+from lossatlas.connectivity.show.captions import definition
 from lossatlas.connectivity.show.claims import FRANKLE_THRESHOLD
 from lossatlas.connectivity.show.instability_claims import stability
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import BLUE, legend_above, panels, styled
 from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table
-from lossatlas.results.captions import count, sentence
+from lossatlas.results.captions import basis, count, sentence, sentences
 from lossatlas.results.claim import Verdict
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, with_interval
@@ -53,7 +53,7 @@ def _picture(dataset: xr.Dataset) -> Picture:
         f"after them. Dots: pairs of runs{line}{limit}.",
         how=f"The barrier on the straight line between the ends of each pair. {definition([dataset])}",
         pitfall="The intervals are over the examples: other orders of the data are not in them.",
-        method=told(
+        method=sentences(
             "Bars: 95 % intervals of a bootstrap over the examples.",
             sentence([dataset], "draws", "Draws of the bootstrap: {}.", count),
             "The scale of k is logarithmic where it spans much, and linear below the smallest positive k.",

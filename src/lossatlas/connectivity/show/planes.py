@@ -11,13 +11,13 @@ import numpy as np
 from lossatlas.connectivity.show import BARRIER
 from lossatlas.connectivity.show.answers import on_decisive_data
 from lossatlas.connectivity.show.barriers import between_the_same
-from lossatlas.connectivity.show.captions import basis, has_barriers, height, networks, pair, path, told
+from lossatlas.connectivity.show.captions import has_barriers, height, networks, pair, path
 from lossatlas.connectivity.show.paths import by_path
 from lossatlas.connectivity.show.plane_figures import planes_and_profiles
 from lossatlas.connectivity.show.plane_views import plane_view
 from lossatlas.drawing.overlays import off_plane, paths
 from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture
-from lossatlas.results.captions import count, sentence
+from lossatlas.results.captions import basis, count, sentence, sentences
 from lossatlas.results.groups import alike
 from lossatlas.results.uncertainty import number
 from lossatlas.surfaces.show.surfaces import surface_3d
@@ -103,7 +103,7 @@ def _picture(planes: Sequence[xr.Dataset], profiles: Sequence[xr.Dataset]) -> Pi
 
 def _method(planes: Sequence[xr.Dataset]) -> tuple[str, ...]:
     lengths = np.concatenate([np.atleast_1d(plane.attrs["direction_norms"]).astype(float) for plane in planes])
-    return told(
+    return sentences(
         "Both directions have length 1 and are orthogonal: distances on the picture are distances in parameter space."
         if np.allclose(lengths, 1, rtol=0, atol=1e-3)
         else "",

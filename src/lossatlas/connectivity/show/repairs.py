@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossatlas.connectivity.show.alignments import HIGHEST, MOST_ROWS, before_and_after, name_rows
-from lossatlas.connectivity.show.captions import has_barriers, told
+from lossatlas.connectivity.show.captions import has_barriers
 from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import legend_above, panels, styled
 from lossatlas.results.blocks import Answer, FigureGroup, Number, Picture, Table
-from lossatlas.results.captions import sentence
+from lossatlas.results.captions import sentence, sentences
 from lossatlas.results.uncertainty import number
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _picture(dataset: xr.Dataset) -> Picture:
         how="The standard deviation of the units' pre-activations over the same mean of the networks' own (Jordan et "
         "al. 2023), mean over the units.",
         pitfall="Units whose variance is restored need not give a low loss, which is not shown here.",
-        method=told(
+        method=sentences(
             "Before: behind the layers corrected already.",
             "Below 1 the units vary too little (variance collapse).",
             f"Weights of the networks: {_weights(dataset)}.",
