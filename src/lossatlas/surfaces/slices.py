@@ -27,6 +27,8 @@ _REGIONS: dict[int, Callable[..., Region]] = {1: line, 2: plane, 3: volume}
 def slices(
     objective: Objective,
     *,
+    train: Objective | None = None,
+    test: Objective | None = None,
     dims: int = 2,
     steps: int = 51,
     span: float | None = None,
@@ -46,6 +48,8 @@ def slices(
 
     Parameters
     ----------
+    train, test : objectives of the same model on other data, measured at the same points: ``train_loss``,
+        ``test_loss`` and their metrics.
     dims : 1 for a line, 2 for a plane, 3 for a volume.
     steps : points on each axis; an odd number has the model on the grid.
     span : half-width of each axis, in lengths of the direction. By default 1 for random directions; a Hessian axis
@@ -88,7 +92,10 @@ def slices(
         width = 1.0 if span is None else span
         regions = [_REGIONS[dims](objective.point, *draw, span=width, steps=steps, spacing=spacing) for draw in draws]
     where = regions if len(regions) > 1 else regions[0]
-    return surface(objective, where, tol=tol, subset=subset, by_class=by_class, store=store, progress=progress)
+    further = {name: one for name, one in (("train", train), ("test", test)) if one is not None}
+    return surface(
+        objective, where, also=further, tol=tol, subset=subset, by_class=by_class, store=store, progress=progress
+    )
 
 
 def _check(dims: int, axes: str, planes: int) -> None:
