@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import lossatlas as la
-from lossatlas.errors import DerivativeWarning, InputError
+from lossatlas.errors import ConvergenceWarning, DerivativeWarning, InputError
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
