@@ -255,16 +255,16 @@ class Objective:
                 BufferWarning,
                 stacklevel=2,
             )
-        return self._end_from(source, fit, state)
+        return self._end_from(source, fit, state, stacklevel=3)
 
     def end_of(self, source: Source) -> Tensor:
         """The same, of a model that a path ends at, which carries its buffers along."""
         if isinstance(source, Tensor):
             return self._at(source)
         fit = self.function.fit_of(source)
-        return self._end_from(source, fit, self.function.state_from(source, fit))
+        return self._end_from(source, fit, self.function.state_from(source, fit), stacklevel=4)
 
-    def _end_from(self, source: Given, fit: Fit, state: Mapping[str, Tensor]) -> Tensor:
+    def _end_from(self, source: Given, fit: Fit, state: Mapping[str, Tensor], stacklevel: int) -> Tensor:
         point = self.function.point_from(state)
         if isinstance(source, nn.Module):
             batch = next(iter(self.batches))
@@ -274,7 +274,7 @@ class Objective:
                     f"({', '.join(differing[:4])}), and has another loss by it: its point is evaluated with the "
                     "objective's own; for the model's own loss make its own Objective.",
                     BufferWarning,
-                    stacklevel=3,
+                    stacklevel=stacklevel,
                 )
         return point
 

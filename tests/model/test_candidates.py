@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from lossatlas.errors import CheckpointError
+from lossatlas.model.naming import Names
 from lossatlas.objective import Objective
 
 
@@ -53,8 +54,9 @@ def saved(form, **options):
 
 
 def lightning(state):
-    adam = torch.optim.Adam(GIVEN.parameters())
-    sum(parameter.sum() for parameter in GIVEN.parameters()).backward()
+    model = network(4)
+    adam = torch.optim.Adam(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()
     adam.step()
     return {
         "epoch": 3,
@@ -262,6 +264,24 @@ def test_tied_tensors_need_one_name_and_two_that_differ_are_refused():
         o.point_of(whole | {"model.decoder.weight": whole["model.decoder.weight"] + 1})
 
 
+def test_the_part_of_a_model_whose_head_is_tied_to_it_gives_the_whole():
+    class Head(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.body = nn.ModuleDict({"embedding": nn.Embedding(7, 4), "fc": nn.Linear(4, 4)})
+            self.head = nn.Linear(4, 7, bias=False)
+            self.head.weight = self.body["embedding"].weight
+
+        def forward(self, x):
+            return self.head(self.body["fc"](self.body["embedding"](x)))
+
+    given = Head(1)
+    o = Objective(Head(0), F.cross_entropy, (torch.randint(7, (9,)), torch.randint(7, (9,))), check=False)
+    for source in (given.body.state_dict(), given.state_dict(), put("model.", given.state_dict())):
+        assert torch.equal(o.point_of(source), nn.utils.parameters_to_vector(given.parameters()))
+
+
 # Adapters
 
 
@@ -321,6 +341,31 @@ def test_an_adapter_goes_to_the_model_that_it_was_injected_into(tmp_path):
     )
 
 
+# What PEFT 0.21 writes, and what it is called in the model; the base is not in the file.
+PEFT = {
+    "1.lora_A.weight": "1.lora_A.mine.weight",
+    "1.lora_magnitude_vector": "1.lora_magnitude_vector.mine.weight",
+    "0.lora_embedding_B": "0.lora_embedding_B.mine",
+    "1.base_layer.bias": "1.base_layer.bias",
+    "5.weight": "5.modules_to_save.mine.weight",
+    "1.ia3_l": "1.ia3_l.mine",
+    "1.hada_w1_a": "1.hada_w1_a.mine",
+    "1.ln_tuning_layers.bias": "1.ln_tuning_layers.mine.bias",
+}
+
+
+def test_the_names_in_the_file_of_an_adapter_are_found_in_the_model():
+    given = {f"base_model.model.{name}": torch.ones(1) for name in PEFT} | {"base_model.vera_A": torch.ones(1)}
+    own = [*(f"base_model.model.{name}" for name in PEFT.values()), "base_model.vera_A.mine"]
+    base = ["base_model.model.1.base_layer.weight", "base_model.model.5.original_module.weight"]
+    first = {name: name for name in [*own, *base]}
+    names = Names("PeftModel", first, dict.fromkeys(first, (1,)))
+    assert [fit.complete for fit in names.fits("", given)] == [False]
+    (fit,) = names.adapters("", given)
+    assert fit.names == dict(zip(given, own, strict=True))
+    assert (fit.complete, fit.unexpected) == (True, [])
+
+
 def test_adapters_that_do_not_fit_are_refused(tmp_path):
     source = adapter_file(tmp_path, Adapted(1, "default"), without="2.lora_B")
     with refused(CheckpointError, r"1 missing \(base_model.model.2.lora_B.default.weight\)"):
@@ -374,7 +419,7 @@ REFUSED = {
                 "state_dict": put("net.body.", without("3.weight", "3.bias")) | {"net.fc.weight": torch.ones(3, 5)}
             }
         ),
-        r"2 missing \(3.weight, 3.bias\); 1 unexpected \(net.fc.weight\); nearest .*'state_dict.net.body', .* 7 names fit",
+        r"2 missing \(3.weight, 3.bias\); 1 unexpected \(net.fc.weight\); nearest .*'state_dict.net.body', .* 7 names",
     ),
     "other shapes": (
         saved(lambda: {"model": put("module.", STATE | {"3.weight": torch.ones(4, 5)})}),

@@ -120,7 +120,7 @@ def _refusal(names: Names, fits: list[Fit], states: list[State], what: str) -> s
 
 
 def _remedy(names: Names, best: Fit) -> str:
-    if is_adapter(best.state) and not names.adapter_names:
+    if is_adapter(best.state) and not names.adapter_names and not is_adapter(names.shapes):
         return "They are adapters alone: make the objective of the model that holds them (PeftModel.from_pretrained)."
     like = f"Give weights saved from a {names.owner} like this one"
     if best.wrong or not best.names:

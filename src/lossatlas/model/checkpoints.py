@@ -26,6 +26,11 @@ _PARTS = {
     ".metadata": "torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, file)",
     "zero_to_fp32.py": "python zero_to_fp32.py . model.bin, in the folder",
 }
+_REASONS = {
+    "DTensor": "holds parts of distributed tensors: save whole ones, by torch.distributed.checkpoint.state_dict."
+    "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))",
+    "TorchScript": "is a TorchScript archive: save the state_dict() of what torch.jit.load gives",
+}
 
 
 class _Unread:
@@ -45,7 +50,7 @@ def contents_of(source: object) -> tuple[object, str, str | None]:
         return source.state_dict(), f"the {type(source).__name__} that was given", None
     if isinstance(source, str | Path):
         path, key = _located(source)
-        return read_contents(path), str(path), key
+        return read_contents(path), str(source), key
     return source, f"the {type(source).__name__} that was given", None
 
 
@@ -123,19 +128,21 @@ def _read_file(path: Path) -> object:
             return load_file(path)
         with safe_globals(_unread_classes(path)):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors, or is no file of weights{_foreign(error)}: save model.state_dict() anew."
-        ) from error
     except Exception as error:  # a damaged file can make the unpickler fail in any way
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"{path} is a TorchScript archive: save the state_dict() of what torch.jit.load gives."
-            ) from error
-        reason = " ".join(str(error).split())[:120]
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({reason}): it may be truncated; save it anew."
-        ) from error
+        raise CheckpointError(f"{path} {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, and what to do."""
+    text = " ".join(str(error).split())
+    for word, reason in _REASONS.items():
+        if word in text:
+            return reason
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL (\S+)", text)
+        what = f" (it names {named[1]}, which is not run)" if named else ""
+        return f"holds more than tensors, or is no file of weights{what}: save model.state_dict() anew"
+    return f"cannot be read as weights ({text[:120]}): it may be truncated; save it anew"
 
 
 def _unread_classes(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
@@ -144,12 +151,8 @@ def _unread_classes(path: Path) -> list[Callable[..., Any] | tuple[Callable[...,
         unknown = get_unsafe_globals_in_checkpoint(path)
     except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError):  # the form before PyTorch 1.6, or no such file
         unknown = ["argparse.Namespace"]
-    return [(type(name.rpartition(".")[2], (_Unread,), {}), name) for name in unknown]
-
-
-def _foreign(error: Exception) -> str:
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    return f" (it names {named[1]}, which is not run)" if named else ""
+    of_objects = [name for name in unknown if not name.startswith("torch.distributed.")]
+    return [(type(name.rpartition(".")[2], (_Unread,), {}), name) for name in of_objects]
 
 
 def write_state(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -27,13 +27,12 @@ _OF_ADAPTER = re.compile(rf"(?:^|\.)(?:{_KINDS})_")
 
 @dataclass(frozen=True)
 class Fit:
-    """How the tensors of one state, those below ``prefix``, are a model's.
+    """How the tensors of one state, those below ``outer``, are a model's.
 
     Attributes
     ----------
     key : of the state and the prefix in what was given; "." for the whole of it.
-    prefix : what stands, without wrappers, where the model's names have what is common to all of them.
-    outer : what of it is to be left out of the names, and ``inner``, what is to be put before them.
+    outer, inner : what is left out before the state's names, without wrappers, and what is put there.
     names : the state's names -> the model's, each tied tensor by its first one.
     missing, unexpected : the model's names that the state lacks, and the state's that are not the model's.
     wrong : the shapes that differ, in words.
@@ -42,7 +41,6 @@ class Fit:
     """
 
     key: str
-    prefix: str
     outer: str
     inner: str
     state: Mapping[str, Tensor]
@@ -67,7 +65,7 @@ class Fit:
                     f"{other} and {given} are one tensor in this model and two that differ in the checkpoint: "
                     "leave out the one that the model does not use."
                 )
-            found[name] = self.state[given]
+            found[name] = _whole(self.state[given])
         return found
 
 
@@ -83,19 +81,25 @@ class Names:
     Examples
     --------
     >>> names = Names("Net", {"fc.weight": "fc.weight"}, {"fc.weight": (1,)})
-    >>> [(fit.key, fit.prefix) for fit in names.fits("state_dict", {"model.fc.weight": torch.ones(1)})]
+    >>> [(fit.key, fit.outer) for fit in names.fits("state_dict", {"model.fc.weight": Tensor([1.0])})]
     [('state_dict.model', 'model.')]
     """
 
     def __init__(self, owner: str, first: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.owner, self.shapes = owner, shapes
         self._own = {name: first[given] for name, given in _bare_names(first).items()}
-        self.common = _common_prefix(self._own)
-        self._short = {name.removeprefix(self.common): one for name, one in self._own.items()}
+        # A head that is tied to the embedding stands outside of the part that its file holds.
+        without_ties = [name for name, given in _bare_names(first).items() if first[given] == given]
+        self._commons = list(dict.fromkeys(map(_common_prefix, (self._own, without_ties))))
 
     def fits(self, path: str, state: Mapping[str, Tensor]) -> list[Fit]:
         """How the names of a state, which is at ``path`` in what was given, are the model's, prefix by prefix."""
-        return self._fits(path, state, self._short, self.shapes)
+        found: list[Fit] = []
+        for common in self._commons:
+            found += self._fits(path, state, common, self._own, self.shapes)
+            if any(fit.complete for fit in found):
+                break
+        return found
 
     @property
     def adapter_names(self) -> set[str]:
@@ -109,42 +113,54 @@ class Names:
         """
         found = []
         for adapter in sorted(self.adapter_names):
-            short = {_without(name, adapter): one for name, one in self._short.items()}
-            own = [one for name, one in self._own.items() if adapter in name.split(".")]
-            fits = self._fits(path, state, short, own)
-            note = f"the adapters {adapter!r} alone, all else as in the objective's model"
-            found += [replace(fit, partial=True, note=f"{path or 'all'} taken as {note}") for fit in fits]
+            own = {_without(name, adapter): one for name, one in self._own.items()}
+            needed = [one for name, one in self._own.items() if adapter in _ADAPTER.findall(name)]
+            fits = self._fits(path, state, self._commons[0], own, dict.fromkeys(needed))
+            of = f"taken from {path!r}" if path else "taken"
+            note = f"{of} as the adapters {adapter!r} alone; all else as in the objective's model"
+            found += [replace(fit, partial=True, note=note) for fit in fits]
         return [fit for fit in found if fit.names]
 
     def _fits(
-        self, path: str, state: Mapping[str, Tensor], short: Mapping[str, str], required: Collection[str]
+        self,
+        path: str,
+        state: Mapping[str, Tensor],
+        common: str,
+        own: Mapping[str, str],
+        needed: Collection[str],
     ) -> list[Fit]:
+        short = {name.removeprefix(common): one for name, one in own.items()}
         hits: dict[str, dict[str, str]] = defaultdict(dict)
         for name, given in _bare_names(state).items():
             for start in _starts(name):
                 if name[start:] in short:
                     hits[name[:start]][given] = short[name[start:]]
-        return [self._fit(path, state, prefix, names, required) for prefix, names in hits.items()] or [
-            self._fit(path, state, self.common, {}, required)
+        found = dict(hits) or {common: {}}
+        return [
+            self._fit(path, state, _without_common_end(prefix, common), names, needed)
+            for prefix, names in found.items()
         ]
 
     def _fit(
-        self, path: str, state: Mapping[str, Tensor], prefix: str, names: Mapping[str, str], required: Collection[str]
+        self,
+        path: str,
+        state: Mapping[str, Tensor],
+        prefixes: tuple[str, str],
+        names: Mapping[str, str],
+        needed: Collection[str],
     ) -> Fit:
         found, beside = set(names.values()), [name for name in state if name not in names]
         counters = [name for name in beside if name.endswith(_COUNTER) and _COUNTER not in self._own]
-        outer, inner = _without_common_end(prefix, self.common)
         return Fit(
-            key=_joined(path, outer) or ".",
-            prefix=prefix,
-            outer=outer,
-            inner=inner,
+            key=_joined(path, prefixes[0]) or ".",
+            outer=prefixes[0],
+            inner=prefixes[1],
             state=state,
             names=names,
-            missing=[name for name in required if name not in found],
+            missing=[name for name in needed if name not in found],
             unexpected=[name for name in beside if name not in counters],
             wrong=self._differing(state, names),
-            note=self._note(path, outer, inner, names, counters),
+            note=self._note(path, prefixes, names, counters),
         )
 
     def _differing(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
@@ -153,10 +169,10 @@ class Names:
             f"{one} is {shape}, not {self.shapes[one]}" for one, shape in shapes.items() if shape != self.shapes[one]
         ]
 
-    def _note(self, path: str, outer: str, inner: str, names: Mapping[str, str], left_out: list[str]) -> str:
+    def _note(self, path: str, prefixes: tuple[str, str], names: Mapping[str, str], left_out: list[str]) -> str:
         parts = [f"taken from {path!r}"] if path else []
-        parts += [f"{outer!r} left out of the names"] if outer else []
-        parts += [f"{inner!r} put before the names"] if inner else []
+        changes = zip(prefixes, ("left out of", "put before"), strict=True)
+        parts += [f"{prefix!r} {change} the names" for prefix, change in changes if prefix]
         own = {part for name in self.shapes for part in name.split(".")}
         if wrappers := sorted({part for name in names for part in name.split(".")} & _WRAPPERS - own):
             parts.append(f"{' and '.join(wrappers)} left out of the names")
@@ -168,9 +184,9 @@ def below(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
     return {without_wrappers(name).removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def is_adapter(state: Mapping[str, Tensor]) -> bool:
-    """Whether it holds adapters and nothing of a base."""
-    return any(_OF_ADAPTER.search(name) for name in state) and not any(".base_layer." in name for name in state)
+def is_adapter(state: Collection[str]) -> bool:
+    """Whether it is what PEFT saves: it holds adapters, and the name of none."""
+    return any(map(_OF_ADAPTER.search, state)) and not any(map(_ADAPTER.search, state))
 
 
 def without_wrappers(name: str) -> str:
@@ -204,7 +220,14 @@ def _without_common_end(one: str, other: str) -> tuple[str, str]:
     return left, right
 
 
+def _whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that is distributed over processes (DTensor)."""
+    full: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return full
+
+
 def _without(name: str, adapter: str) -> str:
+    name = re.sub(r"(\.lora_magnitude_vector\.\w+)\.weight$", r"\1", name)  # a module that PEFT saves as a tensor
     return ".".join(part for part in name.split(".") if part not in (adapter, "modules_to_save"))
 
 

@@ -129,8 +129,10 @@ class States:
 
     def _first_names(self) -> dict[str, str]:
         """Every name in the state dict -> the first one of its tensor; they differ where parameters are tied."""
-        first = {id(parameter): name for name, parameter in self.module.named_parameters()}
-        tied = {name: first[id(each)] for name, each in self.module.named_parameters(remove_duplicate=False)}
+        parameters, buffers = self.module.named_parameters, self.module.named_buffers
+        first = {id(tensor): name for name, tensor in itertools.chain(parameters(), buffers())}
+        every = itertools.chain(parameters(remove_duplicate=False), buffers(remove_duplicate=False))
+        tied = {name: first[id(tensor)] for name, tensor in every}
         return {name: tied.get(name, name) for name in self.module.state_dict()}
 
     def buffers_besides_norms(self) -> dict[str, Tensor]:
