@@ -189,7 +189,7 @@ def test_connect_measures_the_barrier_between_two_files_and_report_gathers_the_f
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b, out = weights(tmp_path / "a.safetensors", 1), tmp_path / "b.ckpt", str(tmp_path / "out")
-    own, average = (load_file(weights(tmp_path / f"{seed}.safetensors", seed)) for seed in (2, 3))
+    own, average = (load_file(weights(tmp_path / f"{seed}.safetensors", seed)) for seed in (3, 2))
     torch.save({"model": own, "model_ema": {f"net.{name}": tensor for name, tensor in average.items()}}, b)
     assert "'FILE:model_ema.net'" in refused(capsys, "connect", f"{target}:objective", a, str(b), "--out", out)
     assert run("connect", f"{target}:objective", a, f"{b}:model_ema", "--out", out, "--steps", "5") == 0
