@@ -39,7 +39,7 @@ def families() -> Iterator[Family]:
     """All of them."""
     yield Family("MLP", lambda: la.zoo.mlp(64, widths=(16,)), classified(normal(N, 1, 8, 8), classes(10)))
     yield Family("CNN", lambda: la.zoo.lenet5((1, 28, 28)), classified(normal(N, 1, 28, 28), classes(10)))
-    yield Family("ResNet with BatchNorm", lambda: small_resnet(), classified(normal(N, 3, 8, 8), classes(10)))
+    yield Family("ResNet with BatchNorm", small_resnet, classified(normal(N, 3, 8, 8), classes(10)))
     yield Family("U-Net, ignored pixels", UNet, segmented)
     yield Family("vision transformer", small_vit, classified(normal(N, 3, 8, 8), classes(10)))
     yield Family("language model, GPT-2's form", lambda: Gpt(words=50, width=16, blocks=2, heads=2), next_words)
@@ -151,7 +151,8 @@ class Block(nn.Module):
         self.c_fc, self.c_out = Reversed(width, 4 * width), Reversed(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.c_attn(self.ln_1(x)).chunk(3, -1))
+        parts = self.c_attn(self.ln_1(x)).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.c_proj(attended.transpose(1, 2).flatten(2))
         return x + self.c_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
@@ -177,7 +178,8 @@ def next_words(model: nn.Module) -> la.Objective:
     words = classes(50, N, 6)
     labels = torch.cat([words[:, 1:], torch.full((N, 1), -100)], 1)
     labels = labels.masked_fill(torch.arange(6) + 1 >= LENGTHS[:, None], -100)
-    return la.Objective(model, lambda logits, y: F.cross_entropy(logits.transpose(1, 2), y), (words, labels), batch_size=8)
+    loss = lambda logits, y: F.cross_entropy(logits.transpose(1, 2), y)  # noqa: E731
+    return la.Objective(model, loss, (words, labels), batch_size=8)
 
 
 class Encoder(nn.Module):
@@ -217,7 +219,8 @@ def packed(model: nn.Module) -> la.Objective:
 class Speech(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inward, self.cells, self.head = nn.Conv1d(5, 8, 3, padding=1), nn.GRU(8, 8, batch_first=True), nn.Linear(8, 6)
+        self.inward, self.head = nn.Conv1d(5, 8, 3, padding=1), nn.Linear(8, 6)
+        self.cells = nn.GRU(8, 8, batch_first=True)
 
     def forward(self, sound: Tensor) -> Tensor:
         return self.head(self.cells(F.gelu(self.inward(sound)).transpose(1, 2))[0]).log_softmax(-1)
@@ -299,7 +302,8 @@ def of_graphs(model: nn.Module) -> la.Objective:
     def batch(first: int) -> dict[str, Tensor]:
         sizes = [3 + (first + i) % 4 for i in range(8)]
         starts = [sum(sizes[:i]) for i in range(8)]
-        edges = [torch.stack([torch.arange(n), (torch.arange(n) + 1) % n]) + s for n, s in zip(sizes, starts, strict=True)]
+        rings = [torch.stack([torch.arange(n), (torch.arange(n) + 1) % n]) for n in sizes]
+        edges = [ring + start for ring, start in zip(rings, starts, strict=True)]
         graph = torch.repeat_interleave(torch.arange(8), torch.tensor(sizes))
         nodes = normal(sum(sizes), 4, seed=first)
         return {"nodes": nodes, "edges": torch.cat(edges, 1), "graph": graph, "y": classes(3, 8, seed=first)}
