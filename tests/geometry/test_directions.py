@@ -61,7 +61,7 @@ def test_scaled_one_dimensional_tensors_are_blocks_of_their_own(member):
     o = member.objective()
     for direction in la.random_directions(o, 1, seed=3, one_d="scale"):
         for entry in o.space:
-            if entry.filter_axis is None:
+            if entry.has_one_dimension:
                 own, weights = (v[entry.start : entry.stop].double().norm() for v in (direction, o.point))
                 assert float(own) == pytest.approx(float(weights), rel=1e-6)
 
@@ -115,9 +115,12 @@ def test_the_first_direction_does_not_depend_on_how_many_are_asked_for():
 def test_what_was_made_is_recognised(member, norm, one_d):
     o = member.objective()
     for direction in la.random_directions(o, 2, seed=2, norm=norm, one_d=one_d):
-        varied = [entry for entry in o.space if one_d == "scale" or entry.filter_axis is not None]
+        varied = [entry for entry in o.space if one_d == "scale" or not entry.has_one_dimension]
         expected = "layer" if norm == "model" and len(varied) == 1 else norm  # one tensor is both
-        assert normalisation(o.space, o.point, direction) == (expected, "zero" if one_d == "zero" else "scaled")
+        assert normalisation(o.space, o.point, direction, o.filters()) == (
+            expected,
+            "zero" if one_d == "zero" else "scaled",
+        )
 
 
 @every_member
@@ -125,9 +128,9 @@ def test_what_was_not_made_is_not_recognised(member):
     o = member.objective()
     (free,) = la.random_directions(o, 1, seed=2, norm=None)
     (scaled,) = la.random_directions(o, 1, seed=2)
-    assert normalisation(o.space, o.point, free)[0] == "none"
-    assert normalisation(o.space, o.point, 1.01 * scaled)[0] == "none"
-    assert normalisation(o.space, o.point + 1, scaled)[0] == "none"
+    assert normalisation(o.space, o.point, free, o.filters())[0] == "none"
+    assert normalisation(o.space, o.point, 1.01 * scaled, o.filters())[0] == "none"
+    assert normalisation(o.space, o.point + 1, scaled, o.filters())[0] == "none"
 
 
 def test_a_plane_with_one_direction_of_another_kind_is_not_called_normalised():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from lossatlas.errors import DirectionError, InputError
-from lossatlas.geometry.blocks import orthogonal_in_blocks, scaled
-from lossatlas.model.parameters import Blocks, ParameterSpace
+from lossatlas.errors import DirectionError, InputError, ZeroNormWarning
+from lossatlas.geometry.blocks import Blocks, cuts, without_one_dimension
+from lossatlas.model.filters import Axes, Filters, by_text
+from lossatlas.model.parameters import ParameterSpace
 
 if TYPE_CHECKING:
     from lossatlas.objective import Objective
@@ -36,6 +38,7 @@ class Directions(Tensor):
     one_d : ``"zero"`` where tensors with fewer than two dimensions are held fixed, or ``"scale"``.
     seed : of the random draws.
     source : what they are, ``"random"``.
+    filters : the filters of each tensor, where these are the blocks.
 
     Raises
     ------
@@ -56,14 +59,23 @@ class Directions(Tensor):
     one_d: OneD
     seed: int
     source: str
+    filters: Mapping[str, Filters]
 
     def __new__(
-        cls, data: Tensor, *, normalisation: Normalisation, one_d: OneD, seed: int, source: str = "random"
+        cls,
+        data: Tensor,
+        *,
+        normalisation: Normalisation,
+        one_d: OneD,
+        seed: int,
+        source: str = "random",
+        filters: Mapping[str, Filters] | None = None,
     ) -> Self:
         if data.ndim not in (1, 2):
             raise DirectionError(f"The directions have shape {tuple(data.shape)}: give rows (k, n), or one (n,).")
         self = data.detach().as_subclass(cls)
         self.normalisation, self.one_d, self.seed, self.source = normalisation, one_d, seed, source
+        self.filters = dict(filters or {})
         return self
 
     def __init__(self, *args: Any, **made: Any) -> None:
@@ -91,7 +103,7 @@ class Directions(Tensor):
         return _restored, (type(self), self.as_subclass(Tensor), self._made())
 
     def _made(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("normalisation", "one_d", "seed", "source")}
+        return {name: getattr(self, name) for name in ("normalisation", "one_d", "seed", "source", "filters")}
 
 
 def _restored(cls: type[Directions], data: Tensor, made: dict[str, Any]) -> Directions:
@@ -115,8 +127,20 @@ def origin(rows: Sequence[Tensor]) -> dict[str, object]:
     }
 
 
+def filters_of_rows(rows: Sequence[Tensor]) -> Mapping[str, Filters]:
+    """The filters by which all of the rows were scaled; none where they are not known to be scaled alike."""
+    known = [row.filters if isinstance(row, Directions) else {} for row in rows]
+    return known[0] if all(one == known[0] for one in known) else {}
+
+
 def random_directions(
-    objective: Objective, k: int = 2, *, seed: int, norm: Blocks | None = "filter", one_d: OneD | None = None
+    objective: Objective,
+    k: int = 2,
+    *,
+    seed: int,
+    norm: Blocks | None = "filter",
+    one_d: OneD | None = None,
+    filters: Mapping[str, Axes] | None = None,
 ) -> Directions:
     """d_f <- d_f |w_f| / |d_f| for each block f of k Gaussian draws: ``(k, n)``, at the objective's own point.
 
@@ -127,11 +151,17 @@ def random_directions(
 
     Parameters
     ----------
-    norm : names the block: ``"filter"`` (one output unit of a weight), ``"layer"`` (one tensor) or ``"model"``;
-        ``None`` leaves their lengths as drawn, N(0, 1) in each entry.
+    norm : names the block: ``"filter"``, ``"layer"`` (one tensor) or ``"model"``; ``None`` leaves their lengths as
+        drawn, N(0, 1) in each entry. A filter is what of a tensor feeds one unit of the output of the operation in
+        which it meets the data: a row of a linear layer (a column where the weight is stored as (in, out)), a channel
+        of a convolution, also a grouped or transposed one, a row of packed q, k and v. Of an embedding it is a row, the
+        vector that one index reads, as in the authors' code. The axes are seen in one pass over the first batch, and
+        the region's provenance lists them; axis 0 is assumed, and the reason listed, where they cannot be seen.
     one_d : what becomes of tensors with fewer than two dimensions (biases, scales of norms), whose entries can be far
         larger than their effect: ``"zero"``, the default for filters and layers, holds them fixed, as ``biasbn`` does
         in the authors' code; ``"scale"``, the default otherwise, treats each as one block.
+    filters : the axes that count the filters, where others are wanted than were seen: ``{"head.*": 1}``, by name or
+        glob one axis, a tuple of them, or None for the whole tensor.
 
     Returns
     -------
@@ -139,7 +169,8 @@ def random_directions(
 
     Raises
     ------
-    InputError : an unknown block, k < 1, or nothing is left to vary (all weights zero, only 1-D tensors).
+    InputError : an unknown block, k < 1, ``filters`` of no tensor or axis, or nothing is left to vary (all weights
+        zero, only 1-D tensors). A ``ZeroNormWarning`` where some tensors are zero and so stay where they are.
 
     Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 4 (filter normalisation).
 
@@ -160,28 +191,53 @@ def random_directions(
         )
     if k < 1:
         raise InputError(f"k={k}: ask for at least one direction.")
-    objective.space.check(objective.point, "model's point")
+    if filters and norm != "filter":
+        raise InputError(f"filters= is for norm='filter', and norm={norm!r} has other blocks: leave out one of them.")
+    point, space = objective.function.point, objective.space
+    space.check(point, "model's point")
     one_d = one_d or ("zero" if norm in ("filter", "layer") else "scale")
-    rows = _normalised(_draws(objective, k, seed), objective, norm, one_d)
+    known = objective.filters(filters) if norm == "filter" else {}
+    rows = torch.randn(k, space.n, generator=torch.Generator().manual_seed(seed)).to(point)
+    _normalise(rows, point, space, norm, one_d, known)
+    _check_moving(rows, space, norm)
+    return Directions(rows, normalisation=norm or "none", one_d=one_d, seed=seed, filters=known)
+
+
+def _normalise(
+    rows: Tensor,
+    point: Tensor,
+    space: ParameterSpace,
+    norm: Blocks | None,
+    one_d: OneD,
+    filters: Mapping[str, Filters],
+) -> None:
+    """In place and tensor by tensor: next to the directions and the point there is little more than one tensor."""
+    if one_d == "zero":
+        without_one_dimension(rows, space)
+        point = without_one_dimension(point.clone(), space) if norm == "model" else point
+    for cut in cuts(space, norm or "model", filters):
+        cut.orthogonalise(rows)
+        if norm is not None:
+            cut.scale(rows, point)
+
+
+def _check_moving(rows: Tensor, space: ParameterSpace, norm: Blocks | None) -> None:
+    """Refuses directions that are zero, and warns of weights that stay where they are since they are zero."""
     if not bool(rows.any(dim=1).all()):
         raise InputError(
             "Nothing is left to vary: the selected parameters are zero or one-dimensional. "
             "Select weights too, or pass one_d='scale' or norm=None."
         )
-    return Directions(rows, normalisation=norm or "none", one_d=one_d, seed=seed)
-
-
-def _draws(objective: Objective, k: int, seed: int) -> Tensor:
-    return torch.randn(k, objective.space.n, generator=torch.Generator().manual_seed(seed)).to(objective.point)
-
-
-def _normalised(draws: Tensor, objective: Objective, norm: Blocks | None, one_d: OneD) -> Tensor:
-    space = objective.space
-    keep = torch.ones(space.n, dtype=torch.bool, device=objective.device)
-    if one_d == "zero":
-        keep = ~space.one_dimensional().to(objective.device)
-    rows = orthogonal_in_blocks(draws * keep, space, norm or "model")
-    return rows if norm is None else torch.stack([scaled(d, objective.point * keep, space, norm) for d in rows])
+    weights = [entry for entry in space if not entry.has_one_dimension]  # a bias may well be zero
+    resting = {e.name: "zero" for e in weights if not bool(rows[:, e.start : e.stop].any())}
+    if resting:
+        warnings.warn(
+            f"{len(resting)} of the {len(weights)} weights are zero, and directions with norm={norm!r} leave them so "
+            f"({by_text(resting).removeprefix('zero: ')}): the loss along them may be flat for that reason alone "
+            "(adapters at their start). Pass norm='model' or norm=None, or look at a trained point.",
+            ZeroNormWarning,
+            stacklevel=3,
+        )
 
 
 def between(a: Tensor, b: Tensor) -> Tensor:
@@ -237,7 +293,9 @@ def cosine(first: Tensor, second: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=0))
 
 
-def normalisation(space: ParameterSpace, point: Tensor, direction: Tensor) -> tuple[str, str]:
+def normalisation(
+    space: ParameterSpace, point: Tensor, direction: Tensor, filters: Mapping[str, Filters]
+) -> tuple[str, str]:
     """(blocks, 1-D tensors) of ``direction``, *measured*: how they are scaled against ``point``.
 
     The first word is ``"filter"``, ``"layer"``, ``"model"`` or ``"none"``, the second ``"zero"`` or ``"scaled"``.
@@ -245,12 +303,12 @@ def normalisation(space: ParameterSpace, point: Tensor, direction: Tensor) -> tu
     A direction is filter-normalised when each of its filters has the norm of the filter of ``point`` to 1e-3; the
     second word says whether the entries of 1-D tensors are all zero.
     """
-    one_d = space.one_dimensional().to(direction.device)
-    fixed = bool(one_d.any()) and not bool(direction[one_d].any())
-    keep = ~one_d if fixed else torch.ones_like(one_d)
+    one_d = [entry for entry in space if entry.has_one_dimension]
+    fixed = bool(one_d) and not any(bool(direction[e.start : e.stop].any()) for e in one_d)
+    weights = without_one_dimension(point.clone(), space) if fixed else point
     blocks: tuple[Blocks, ...] = ("filter", "layer", "model")
     for by in blocks:
-        own, weights = (space.block_sum((v * keep).double() ** 2, by)[keep].sqrt() for v in (direction, point))
-        if torch.allclose(own, weights, rtol=1e-3, atol=0):
+        pairs = ((cut.norms(direction), cut.norms(weights)) for cut in cuts(space, by, filters))
+        if all(torch.allclose(own, target, rtol=1e-3, atol=0) for own, target in pairs):
             return by, "zero" if fixed else "scaled"
     return "none", "zero" if fixed else "scaled"
