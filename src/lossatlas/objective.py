@@ -23,6 +23,7 @@ from lossatlas.evaluation.products.products import Products
 from lossatlas.model.data.batches import Batches, describe
 from lossatlas.model.data.cuts import MIXED, CutCheck, reason_of_form
 from lossatlas.model.data.strata import Strata, stratified
+from lossatlas.model.filter_axes import filters_of
 from lossatlas.model.filters import Axes, Filters, overridden
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.likeness import other_attributes
@@ -33,7 +34,6 @@ from lossatlas.model.loss.steps import StepLoss
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
 from lossatlas.model.selfcheck import check_values
-from lossatlas.model.uses import filters_of
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from oracles.members import MEMBERS
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lossatlas as la
 from lossatlas.errors import DirectionError, InputError
-from lossatlas.geometry.directions import Directions, cosine, normalisation
+from lossatlas.geometry.blocks import normalisation
+from lossatlas.geometry.directions import Directions, cosine
 from lossatlas.objective import Objective
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
@@ -164,6 +168,27 @@ def test_a_filter_with_one_entry_cannot_hold_a_right_angle_and_the_cosine_says_s
     expected = float(first[:6].double() @ second[:6].double()) / float(first.double().norm() * second.double().norm())
     assert cosine(first, second) == pytest.approx(expected, abs=1e-6)
     assert expected != 0
+
+
+@pytest.mark.parametrize("norm", ["filter", "layer"])
+def test_directions_are_made_tensor_by_tensor(norm):
+    class Largest(TorchDispatchMode):
+        """The sizes of what is made beside the directions themselves, in numbers."""
+
+        sizes: ClassVar[list[int]] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            given = {t.untyped_storage().data_ptr() for t in tree_leaves(args) if isinstance(t, Tensor)}
+            if isinstance(made, Tensor) and made.is_floating_point() and made.shape != (2, n):
+                self.sizes += [made.numel()] * (made.untyped_storage().data_ptr() not in given)
+            return made
+
+    o = of(nn.Sequential(*(nn.Linear(20, 20) for _ in range(9))))
+    n, _ = o.n_parameters, o.filters()
+    with Largest() as seen:
+        la.random_directions(o, 2, seed=0, norm=norm)
+    assert max(seen.sizes) == 400
 
 
 def test_without_a_norm_the_draws_are_standard_normal():

@@ -16,6 +16,8 @@ from torch.nn.utils import parametrizations, prune
 import lossatlas as la
 from lossatlas.errors import InputError, ZeroNormWarning
 from lossatlas.objective import Objective
+from lossatlas.results.catalogue import Catalogue
+from lossatlas.results.discovery import kind_of
 
 
 class Raw(nn.Module):
@@ -117,6 +119,7 @@ CASES = {
     "transposed and depthwise": Case(lambda: nn.ConvTranspose1d(4, 4, 3, groups=4), (2, 4, 5)),
     "embedding": Case(lambda: nn.Embedding(7, 3), (7,), (0,)),
     "embedding bag": Case(lambda: nn.EmbeddingBag(7, 3, mode="sum"), (7, 1), (0,)),
+    "rows by index": Case(raw(7, 3, use=lambda x, w: w[torch.arange(7)] * x.sum()), (7,), (0,)),
     "bilinear": Case(Two, (5, 5), name="layer.weight"),
     "lstm": Case(lambda: Step(nn.LSTM(3, 4)), (5, 3), each=4, name="cells.weight_ih_l0"),
     "lstm, recurrent": Case(lambda: Step(nn.LSTM(3, 4)), (5, 3), each=4, name="cells.weight_hh_l0"),
@@ -265,6 +268,10 @@ def test_the_result_lists_the_axis_of_every_tensor_and_what_was_assumed():
     assert "filters" not in la.robustness(o, [0.1], draws=2, progress=False).attrs
     given = la.surface(o, la.line(o.point, torch.randn(o.n_parameters), steps=2), progress=False)
     assert "filters" not in given.attrs
+    for result, told in ((found, True), (noisy, True), (given, False)):
+        (group,) = kind_of(result).figures([result], Catalogue([result]))
+        method = " ".join(group.pictures[0].method)
+        assert ("Filters: axis 0: shift" in method, "Assumed, not seen in the model: axis 0" in method) == (told, told)
 
 
 def test_a_matrix_that_is_used_both_ways_is_cut_by_its_first_use_which_is_said():
@@ -284,7 +291,7 @@ def test_an_expert_without_examples_has_the_filters_of_another():
 
     found = of(Experts(), torch.rand(5, 4)).filters()
     assert [found[f"each.{i}.weight"].axes for i in (0, 1)] == [(1,), (1,)]
-    assert found["each.1.weight"].reason == "not used on the first batch: as each.0.weight"
+    assert found["each.1.weight"].reason == "not used on the first batch: as others of its kind"
     assert (found["idle.weight"].axes, found["idle.weight"].reason) == ((0,), "not used on the first batch")
 
 
@@ -311,6 +318,13 @@ def test_a_normalised_weight_is_followed_and_its_length_is_not_a_filter():
     direction = found["parametrizations.weight.original1"]
     assert (direction.axes, direction.reason) == ((0,), "")
     assert found["parametrizations.weight.original0"].reason == "enters _weight_norm_interface"
+
+
+def test_what_a_spectral_norm_multiplies_a_weight_by_is_no_use_of_it():
+    torch.manual_seed(0)
+    found = of(parametrizations.spectral_norm(Raw(6, 4, use=torch.matmul)), torch.rand(5, 6)).filters()
+    own = found["parametrizations.weight.original"]
+    assert (own.axes, own.reason) == ((1,), "")
 
 
 def test_packed_queries_keys_and_values_are_cut_by_rows():
@@ -395,6 +409,8 @@ def test_a_tensor_that_is_zero_stays_zero_which_is_told_and_listed():
         directions = la.random_directions(o, 2, seed=0)
     found = la.surface(o, la.plane(o.point, directions, steps=3), progress=False)
     assert found.attrs["at_rest"] == "all filters: b"
+    (group,) = kind_of(found).figures([found], Catalogue([found]))
+    assert "The directions do not vary: all filters: b." in " ".join(group.pictures[0].method)
     moving = la.surface(o, la.plane(o.point, la.random_directions(o, 2, seed=0, norm="model"), steps=3), progress=False)
     assert "at_rest" not in moving.attrs
     assert float(moving["loss"].std()) > 0

@@ -15,6 +15,7 @@ from lossatlas.model.parameters import ParameterSpace
 
 Blocks = Literal["filter", "layer", "model"]
 
+_NAMES = 8  # that a list of what does not vary has
 _LOST = 1e-6  # of a block's squared norm: what is left below this after projection is rounding
 
 
@@ -85,20 +86,37 @@ def without_one_dimension(vectors: Tensor, space: ParameterSpace) -> Tensor:
     return vectors
 
 
-def at_rest(space: ParameterSpace, rows: Tensor, filters: Mapping[str, Filters]) -> dict[str, str]:
-    """Of each tensor with filters in which no row ``(k, n)`` varies any entry: how many of its filters these are."""
+def at_rest(space: ParameterSpace, rows: Tensor, filters: Mapping[str, Filters]) -> str:
+    """In which weights some filters, or all, do not vary in any row ``(k, n)``, in one line; empty where none."""
     found = {}
     for entry, cut in zip(space, cuts(space, "filter", filters), strict=True):
+        if entry.has_one_dimension:
+            continue
         moves = torch.stack([cut.norms(row) for row in rows]).any(dim=0)
-        if not entry.has_one_dimension and not bool(moves.all()):
-            some = f"{moves.numel() - int(moves.sum())} of {moves.numel()} filters"
-            found[entry.name] = some if bool(moves.any()) else "all filters"
-    return found
+        some = f"{moves.numel() - int(moves.sum())} of {moves.numel()} filters" if moves.any() else "all filters"
+        found[entry.name] = "" if moves.all() else some
+    return by_text(found, most=_NAMES)
 
 
-def listed_at_rest(space: ParameterSpace, rows: Tensor, filters: Mapping[str, Filters]) -> str:
-    """The same in one line; empty where all filters move."""
-    return by_text(at_rest(space, rows, filters))
+def normalisation(
+    space: ParameterSpace, point: Tensor, direction: Tensor, filters: Mapping[str, Filters]
+) -> tuple[str, str]:
+    """(blocks, 1-D tensors) of ``direction``, *measured*: how they are scaled against ``point``.
+
+    The first word is ``"filter"``, ``"layer"``, ``"model"`` or ``"none"``, the second ``"zero"`` or ``"scaled"``.
+
+    A direction is filter-normalised when each of its filters has the norm of the filter of ``point`` to 1e-3; the
+    second word says whether the entries of 1-D tensors are all zero.
+    """
+    one_d = [entry for entry in space if entry.has_one_dimension]
+    fixed = bool(one_d) and not any(bool(direction[e.start : e.stop].any()) for e in one_d)
+    weights = without_one_dimension(point.clone(), space) if fixed else point
+    blocks: tuple[Blocks, ...] = ("filter", "layer", "model")
+    for by in blocks:
+        pairs = ((cut.norms(direction), cut.norms(weights)) for cut in cuts(space, by, filters))
+        if all(torch.allclose(own, target, rtol=1e-3, atol=0) for own, target in pairs):
+            return by, "zero" if fixed else "scaled"
+    return "none", "zero" if fixed else "scaled"
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from lossatlas.model.parameters import ParameterSpace
 
 Axes = int | tuple[int, ...] | None  # of a tensor's filters; None: the whole tensor is one
 
-_LAYER_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+_NUMBER = re.compile(r"\d+")
+_MOST = 8  # names of tensors of which something is to be known besides their axes
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,33 @@ def described(filters: Mapping[str, Filters]) -> dict[str, str]:
     >>> described({"fc.weight": along((3, 2), (0,)), "fc.bias": along((3,), ()), "head.weight": along((3, 2), (1,))})
     {'filters': 'axis 0: fc.weight; axis 1: head.weight'}
     """
-    seen = by_text({name: one.label for name, one in filters.items() if len(one.shape) > 1})
-    unseen = by_text({name: f"{one.label} ({one.reason})" for name, one in filters.items() if one.reason})
+    weights = {name: one for name, one in filters.items() if len(one.shape) > 1}
+    seen = by_text({name: one.label for name, one in weights.items()})
+    reasons = {name: one.reason and f"{one.label} ({one.reason})" for name, one in weights.items()}
+    unseen = by_text(reasons, most=_MOST)
     return {key: text for key, text in (("filters", seen), ("filters_assumed", unseen)) if text}
 
 
-def by_text(said: Mapping[str, str]) -> str:
-    """Names by what is said of them; a star stands for the numbers of layers of which the same is said.
+def by_text(said: Mapping[str, str], most: int | None = None) -> str:
+    """Names by what is said of them, where anything is; at most so many for each.
 
-    >>> by_text({"h.0.w": "axis 1", "h.1.w": "axis 1", "e": "axis 0"})
-    'axis 1: h.*.w; axis 0: e'
+    A star stands for numbers where the same is said of all names that differ in them.
+
+    >>> by_text({"h.0.w": "axis 1", "h.1.w": "axis 1", "e": "axis 0", "h.0.b": "", "h.1.b": "zero"})
+    'axis 1: h.*.w; axis 0: e; zero: h.1.b'
     """
-    starred = {name: _LAYER_NUMBER.sub("*", name) for name in said}
+    starred = {name: _NUMBER.sub("*", name) for name in said}
+    texts: dict[str, set[str]] = defaultdict(set)
+    for name, text in said.items():
+        texts[starred[name]].add(text)
     of_each = Counter(starred.values())
-    alike = Counter((starred[name], text) for name, text in said.items())
     groups: dict[str, dict[str, None]] = defaultdict(dict)
     for name, text in said.items():
         short = starred[name]
-        groups[text][short if 1 < of_each[short] == alike[short, text] else name] = None
-    return "; ".join(f"{text}: {', '.join(names)}" for text, names in groups.items())
+        groups[text][short if of_each[short] > 1 and len(texts[short]) == 1 else name] = None
+    return "; ".join(f"{text}: {_first(list(names), most)}" for text, names in groups.items() if text)
+
+
+def _first(names: Sequence[str], most: int | None) -> str:
+    more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -13,7 +13,8 @@ from lossatlas.curvature.spectrum import spectrum
 from lossatlas.errors import InputError
 from lossatlas.geometry.axes import Spacing
 from lossatlas.geometry.blocks import Blocks
-from lossatlas.geometry.directions import OneD, random_directions
+from lossatlas.geometry.directions import OneD
+from lossatlas.geometry.draws import random_directions
 from lossatlas.geometry.region import Region
 from lossatlas.geometry.regions import line, plane, volume
 from lossatlas.model.filters import Axes as FilterAxes

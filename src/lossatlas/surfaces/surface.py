@@ -14,8 +14,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from lossatlas.errors import InputError
-from lossatlas.geometry.blocks import listed_at_rest
-from lossatlas.geometry.directions import cosine, normalisation
+from lossatlas.geometry.blocks import at_rest, normalisation
+from lossatlas.geometry.directions import cosine
 from lossatlas.geometry.region import Region
 from lossatlas.model.filters import Filters, described
 from lossatlas.objective import Objective
@@ -221,7 +221,7 @@ def _geometry(objective: Objective, region: Region) -> dict[str, object]:
         "center_is_model": int(torch.equal(center, point)),
     }
     found |= described(filters) if scaling == "filter" else {}
-    if still := listed_at_rest(objective.space, region.directions, filters):
+    if still := at_rest(objective.space, region.directions, filters):
         found["at_rest"] = still
     return found | ({"cosine": cosine(*region.directions)} if len(norms) == 2 else {})
 
