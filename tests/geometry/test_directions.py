@@ -188,7 +188,7 @@ def test_directions_are_made_tensor_by_tensor(norm):
     n, _ = o.n_parameters, o.filters()
     with Largest() as seen:
         la.random_directions(o, 2, seed=0, norm=norm)
-    assert max(seen.sizes) == 400
+    assert [size for size in seen.sizes if size > 400] == [n]  # where the point is looked through for NaN
 
 
 def test_without_a_norm_the_draws_are_standard_normal():
