@@ -38,7 +38,7 @@ class Family:
 def families() -> Iterator[Family]:
     """All of them."""
     yield Family("MLP", lambda: la.zoo.mlp(64, widths=(16,)), classified(normal(N, 1, 8, 8), classes(10)))
-    yield Family("CNN", lambda: la.zoo.lenet5((1, 28, 28)), classified(normal(N, 1, 28, 28), classes(10)))
+    yield Family("CNN", lambda: la.zoo.lenet5(1, 28), classified(normal(N, 1, 28, 28), classes(10)))
     yield Family("ResNet with BatchNorm", small_resnet, classified(normal(N, 3, 8, 8), classes(10)))
     yield Family("U-Net, ignored pixels", UNet, segmented)
     yield Family("vision transformer", small_vit, classified(normal(N, 3, 8, 8), classes(10)))
@@ -105,7 +105,7 @@ def small_resnet() -> nn.Module:
 
 
 def small_vit() -> nn.Module:
-    return la.zoo.vit((3, 8, 8))
+    return la.zoo.vit(3, 8, patch=4, width=16, depth=2, heads=2)
 
 
 class UNet(nn.Module):
@@ -407,6 +407,8 @@ class Adapted(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.base, self.head = nn.Linear(6, 12).requires_grad_(False), nn.Linear(12, 3).requires_grad_(False)
+        for frozen in (*self.base.parameters(), *self.head.parameters()):  # the same in every network of the family
+            frozen.data.copy_(0.5 * normal(*frozen.shape, seed=frozen.numel()))
         self.lora_a, self.lora_b = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.zeros(12, 2))
 
     def forward(self, x: Tensor) -> Tensor:

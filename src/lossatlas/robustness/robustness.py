@@ -129,6 +129,7 @@ def _dataset(per_sigma: list[list[dict[str, Sample]]], sigmas: np.ndarray) -> xr
 
 
 def _stderr(draws: list[Sample]) -> float:
-    over_draws = float(np.std([sample.mean for sample in draws], ddof=1)) / math.sqrt(len(draws))
+    with np.errstate(invalid="ignore"):  # of an infinite loss the error is unknown: NaN
+        over_draws = float(np.std([sample.mean for sample in draws], ddof=1)) / math.sqrt(len(draws))
     averaged = Sample(torch.stack([s.values for s in draws]).mean(0), draws[0].weights, draws[0].over)
     return math.hypot(over_draws, averaged.stderr)
