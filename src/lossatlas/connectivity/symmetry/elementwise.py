@@ -76,9 +76,21 @@ def gated(call: Call) -> Found:
     return [*x[:dim], halves[0], *x[dim + 1 :]]
 
 
+def pointwise_loss(call: Call) -> Found:
+    """A loss place by place, or the sum or mean of all of them."""
+    return broadcast(*call.tensors())[: call.result.ndim]
+
+
+def by_place(call: Call) -> Found:
+    """Losses by class: every axis is in its order."""
+    for extent in (e for axes in call.tensors() for e in axes):
+        extent.pin()
+    return fresh(call.result.shape)
+
+
 def factory(call: Call) -> Found:
-    """A tensor made of nothing: along an axis where all is the same number, entries may change places."""
-    return None if call.tensors() else constant(call.result)
+    """A tensor made of no more than numbers: along an axis where all is the same, entries may change places."""
+    return None if any(call.tensors()) else constant(call.result)
 
 
 def made_like(call: Call) -> Found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossatlas.connectivity.symmetry import attention, elementwise, layers, shapes
+from lossatlas.connectivity.symmetry import attention, elementwise, indexing, layers, recurrent, shapes
 from lossatlas.connectivity.symmetry.calls import Rule
 
 
@@ -22,6 +22,8 @@ to type type_as float double half bfloat16 long int bool contiguous clone detach
 alias"""
 _MADE = """
 zeros ones full arange eye linspace"""
+_LOSSES = """
+mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits"""
 _POOLS = ("max", "avg", "lp", "adaptive_avg", "adaptive_max")
 
 RULES: dict[str, Rule] = {
@@ -29,6 +31,8 @@ RULES: dict[str, Rule] = {
     **_named(elementwise.same, _SAME),
     **_named(elementwise.factory, _MADE),
     **_named(elementwise.made_like, "zeros_like ones_like full_like new_zeros new_ones new_full"),
+    **_named(elementwise.pointwise_loss, _LOSSES),
+    **_named(elementwise.by_place, "cross_entropy nll_loss"),
     **_named(elementwise.converted, "tensor as_tensor"),
     **_named(elementwise.dropped(2), "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     "rrelu": elementwise.dropped(3),
@@ -60,14 +64,29 @@ RULES: dict[str, Rule] = {
     "narrow": shapes.narrow,
     "getitem": shapes.item,
     "pad": shapes.pad,
+    "index_select": indexing.index_select,
+    "gather": indexing.gather,
+    **_named(indexing.scatter(sums=True), "scatter_add scatter_reduce"),
+    "scatter": indexing.scatter(sums=False),
+    **_named(indexing.index_add, "index_add index_reduce"),
     **_named(layers.matmul, "matmul mm bmm mv dot"),
     **_named(layers.added_product, "addmm baddbmm"),
     "einsum": layers.einsum,
     "scaled_dot_product_attention": attention.attention,
     "embedding": layers.embedding,
     "multi_head_attention_forward": attention.packed_attention,
+    **{name: recurrent.recurrent(gates) for name, gates in recurrent.GATES.items()},
+    **{f"{name}_cell": recurrent.cell(gates) for name, gates in recurrent.GATES.items()},
+    "_pack_padded_sequence": recurrent.packed,
+    "_pad_packed_sequence": recurrent.padded,
 }
 
 # Whose outputs activation matching compares: what holds weights, and the sums of residual streams.
 LAYERS = {"linear", "embedding", "batch_norm", "layer_norm", "group_norm", "instance_norm", "add", "einsum", "matmul"}
 LAYERS |= {name for name in RULES if name.startswith("conv")} | {"scaled_dot_product_attention"}
+CELLS = {*recurrent.GATES, *(f"{name}_cell" for name in recurrent.GATES)}
+LAYERS |= CELLS
+# Which make units, after which these are named.
+MAKERS = (LAYERS | {"addmm", "baddbmm", "mm", "bmm"}) - {
+    "batch_norm", "layer_norm", "group_norm", "instance_norm", "add", "scaled_dot_product_attention",
+}  # fmt: skip
