@@ -514,6 +514,25 @@ WITH_PARAMETERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[
         (3, 4),
         [2, 2, 4],
     ),
+    "queries share keys inside of attention": (
+        lambda: Written(
+            lambda m, x: (
+                F.scaled_dot_product_attention(
+                    *(layer(x).unflatten(-1, (n, 2)).transpose(1, 2) for layer, n in ((m.q, 6), (m.k, 2), (m.v, 2))),
+                    enable_gqa=True,
+                )
+                .transpose(1, 2)
+                .flatten(2)
+                @ m.out
+            ),
+            q=nn.Linear(4, 12),
+            k=nn.Linear(4, 4),
+            v=nn.Linear(4, 4),
+            out=parameter(12, 2),
+        ),
+        (3, 4),
+        [2, 2, 2, 3],
+    ),
     "scalars": (
         lambda: Written(_scalars, fc1=nn.Linear(3, 4), scale=parameter(), shift=parameter(1), fc2=nn.Linear(4, 2)),
         (3,),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lossatlas.connectivity.symmetry.calls import Axes, Call, Found, Rule, broadcast, fresh
+from lossatlas.connectivity.symmetry.calls import Axes, Call, Found, Rule, broadcast, fresh, together
 from lossatlas.connectivity.symmetry.extents import unify
 
 
@@ -41,8 +41,10 @@ def _is_mask(call: Call, entry: Any) -> bool:
 
 def _looked_up(x: Axes, dim: int, width: int, indices: Sequence[Axes]) -> Axes:
     """The axes of the numbers in place of those that they count along, whose order then matters."""
-    for axis in x[dim : dim + width]:
-        axis.pin()
+    places = range(dim, dim + width)
+    x = together(x, places)
+    for place in places:
+        x[place].pin()
     return [*x[:dim], *broadcast(*indices), *x[dim + width :]]
 
 
@@ -53,8 +55,8 @@ def index_select(call: Call) -> Found:
 
 def gather(call: Call) -> Found:
     """x[i, number[i, j]]: along the other axes, place by place."""
-    x, dim, numbers = call.first(), call.get(1, "dim") % len(call.first()), call.tensor(2, "index")
-    x[dim].pin()
+    x, dim = _along(call)
+    numbers = call.tensor(2, "index")
     _unify_beside(dim, x, numbers)
     return numbers
 
@@ -63,8 +65,8 @@ def scatter(sums: bool) -> Rule:
     """x[i, number[i, j]] is set to source[i, j], or that is added; of sums (means, maxima) j has no order."""
 
     def rule(call: Call) -> Found:
-        x, dim, numbers = call.first(), call.get(1, "dim") % len(call.first()), call.tensor(2, "index")
-        x[dim].pin()
+        x, dim = _along(call)
+        numbers = call.tensor(2, "index")
         _unify_beside(dim, x, numbers)
         if (source := call.axes(call.get(3, "src"))) is not None:
             _unify_beside(dim, x, source)
@@ -78,15 +80,22 @@ def scatter(sums: bool) -> Rule:
 
 def index_add(call: Call) -> Found:
     """x[number[j]] + source[j], for every j."""
-    x, dim, numbers = call.first(), call.get(1, "dim") % len(call.first()), call.tensor(2, "index")
-    source = call.tensor(3, "source")
-    x[dim].pin()
+    x, dim = _along(call)
+    numbers, source = call.tensor(2, "index"), call.tensor(3, "source")
     _unify_beside(dim, x, source)
     unify(source[dim], numbers[0])
     return x
 
 
+def _along(call: Call) -> tuple[Axes, int]:
+    """x and the axis that numbers count along, whose order matters; no other is in another order in each place of it."""
+    dim = call.get(1, "dim") % len(call.first())
+    x = together(call.first(), [dim])
+    x[dim].pin()
+    return x, dim
+
+
 def _unify_beside(dim: int, x: Axes, other: Axes) -> None:
-    for place, (one, own) in enumerate(zip(x, other, strict=True)):
+    for place, (one, own) in enumerate(zip(x, together(other, [dim]), strict=True)):
         if place != dim:
             unify(one, own)

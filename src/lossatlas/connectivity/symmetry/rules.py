@@ -26,13 +26,15 @@ _LOSSES = """
 mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits"""
 _POOLS = ("max", "avg", "lp", "adaptive_avg", "adaptive_max")
 
+LOSSES = ("cross_entropy", "nll_loss")  # whose targets are places in the order of the outputs
+
 RULES: dict[str, Rule] = {
     **_named(elementwise.elementwise, _ELEMENTWISE),
     **_named(elementwise.same, _SAME),
     **_named(elementwise.factory, _MADE),
     **_named(elementwise.made_like, "zeros_like ones_like full_like new_zeros new_ones new_full"),
     **_named(elementwise.pointwise_loss, _LOSSES),
-    **_named(elementwise.by_place, "cross_entropy nll_loss"),
+    **dict.fromkeys(LOSSES, elementwise.by_place),
     **_named(elementwise.converted, "tensor as_tensor"),
     **_named(elementwise.dropped(2), "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     "rrelu": elementwise.dropped(3),

@@ -13,7 +13,7 @@ from lossatlas.connectivity.symmetry.calls import Axes, Call
 from lossatlas.connectivity.symmetry.extents import Extent
 from lossatlas.connectivity.symmetry.groups import layer_of
 from lossatlas.connectivity.symmetry.pinned import Pinned
-from lossatlas.connectivity.symmetry.rules import CELLS, LAYERS, MAKERS, RULES
+from lossatlas.connectivity.symmetry.rules import CELLS, LAYERS, LOSSES, MAKERS, RULES
 from lossatlas.evaluation.forward import Forward
 
 
@@ -72,7 +72,8 @@ class Walk:
             return _pinned(value)
         fixed = [tensor for tensor, _ in self._tensors_of(node, fixed=True)]
         meeting = f"they meet {fixed[0]}, which does not vary, in" if fixed else "their order matters to"
-        self._reason = f"{meeting} {base_name(node)} {self._graph.place(node)}"
+        if base_name(node) not in LOSSES:
+            self._reason = f"{meeting} {base_name(node)} {self._graph.place(node)}"
         return found
 
     def _placeholder(self, node: fx.Node, value: Any) -> Any:
@@ -120,7 +121,9 @@ class Walk:
             while behind.op.startswith("call") and len(behind.all_input_nodes) == 1:
                 behind = behind.all_input_nodes[0]
             name = self._graph.name_of(behind)
-            if name is not None and not (fixed and (name in self._movable or self._values[behind].numel() == 1)):
+            if name is None or not self._values[behind].is_floating_point():
+                continue
+            if not fixed or not (name in self._movable or self._values[behind].numel() == 1):
                 found.append((name, self._extents[source]))
         return found
 
