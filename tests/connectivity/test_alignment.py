@@ -322,7 +322,7 @@ def test_the_reasons_why_units_stay_are_in_the_summary() -> None:
         return objective_of(model, 6, seed=seed)
 
     summary = la.align(objective(0), objective(0).point, objective(1).point).summary
-    assert summary.attrs["pinned"] == "fc1 (4 units): no rule for such a call of roll outside of its modules"
+    assert summary.attrs["pinned"] == "fc1 (4 units): their order matters to roll outside of its modules"
 
 
 # Groups written by hand.

@@ -338,7 +338,8 @@ FAMILIES = {
 
 @pytest.mark.filterwarnings("ignore::lossatlas.errors.BufferWarning")
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_permutation_written_by_hand_is_found_back_and_leaves_no_barrier(name: str) -> None:
+@pytest.mark.parametrize("method", ["weights", "activations"])
+def test_a_permutation_written_by_hand_is_found_back_and_leaves_no_barrier(name: str, method: Any) -> None:
     make, plant, data, pinned = FAMILIES[name]
     torch.manual_seed(0)
     model = make()
@@ -353,7 +354,7 @@ def test_a_permutation_written_by_hand_is_found_back_and_leaves_no_barrier(name:
     before = torch.cat(list(network_outputs(objective, network_state(objective))))
     torch.testing.assert_close(torch.cat(list(network_outputs(objective, b))), before, rtol=0, atol=1e-5)
 
-    aligned = la.align(objective, model, saved)
+    aligned = la.align(objective, model, saved, method=method)
     assert aligned.symmetries.pinned == pinned
     assert all(torch.equal(aligned.state_dict[key], tensor) for key, tensor in model.state_dict().items())
     assert float(aligned.summary["deviation"]) < 1e-5

@@ -103,6 +103,7 @@ FURTHER: dict[str, Callable[[Seen], Tensor]] = {
     "scatter_add": lambda s: s.grid.scatter_add(s.dim, _far(s), s.other.view_as(s.grid)).flatten(1),
     "index_add": lambda s: s.grid.index_add(s.dim, _numbers(s, s.grid.shape[s.dim]), s.other.view_as(s.grid))
         .flatten(1),
+    "rolled": lambda s: s.grid.roll(s.number, s.dim).flatten(1) + s.grid.flip(s.dim).flatten(1),
     "messages": lambda s: torch.zeros_like(s.h).index_add_(0, _numbers(s, len(s.h)), s.other[_numbers(s, len(s.h))]),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from lossatlas.connectivity.symmetry.symmetries import Symmetries
 
 FAST = range(120)
 SLOW = range(120, 4000)
+RECURRENT = range(25)  # 24 showed a wrong claim: numbers that add up entries in which others were in different orders
 # Each once showed a wrong claim: of units compared across an outer group, of self-products, of sums seen as products.
 KEPT = [238, 358, 412, 586, 860, 909, 934, 1050, 1052, 1088, 1114, 1131, 1133, 1166, 1173, 1194, 2888, 2960]
 
@@ -35,7 +36,7 @@ def test_what_is_claimed_of_a_network_made_at_random_holds(seed: int) -> None:
     require_true(program(seed))
 
 
-@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.parametrize("seed", RECURRENT)
 def test_what_is_claimed_of_a_network_with_recurrent_layers_and_look_ups_holds(seed: int) -> None:
     require_true(program(seed, further=True))
 
@@ -47,7 +48,7 @@ def test_most_of_these_networks_have_symmetries_so_that_something_is_claimed() -
 
 def test_every_operation_is_used() -> None:
     assert {step.operation for seed in FAST for step in program(seed)} == set(OPERATIONS)
-    further = {step.operation for seed in range(80) for step in program(seed, further=True)}
+    further = {step.operation for seed in RECURRENT for step in program(seed, further=True)}
     assert further >= set(FURTHER)
 
 

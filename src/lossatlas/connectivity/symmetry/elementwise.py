@@ -62,6 +62,18 @@ def ordered(place: int = 1, default: int | None = None) -> Rule:
     return rule
 
 
+def turned(place: int) -> Rule:
+    """Flips and rolls along the axes that the arguments from ``place`` on name: the others are as they were."""
+
+    def rule(call: Call) -> Found:
+        x, dims = call.first(), call.get(place, "dims")
+        for dim in dims if isinstance(dims, list | tuple) else [dims, *call.node.args[place + 1 :]]:
+            x[dim].pin()
+        return x
+
+    return rule
+
+
 def dropped(place: int) -> Rule:
     """Dropout and its kin: nothing in evaluation, else a mask by place. ``place``: of the argument ``training``."""
     return lambda call: None if call.get(place, "training", True) else call.first()

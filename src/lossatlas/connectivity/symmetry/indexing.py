@@ -88,7 +88,7 @@ def index_add(call: Call) -> Found:
 
 
 def _along(call: Call) -> tuple[Axes, int]:
-    """x and the axis that numbers count along, whose order matters; no other is in another order in each place of it."""
+    """x and the axis that numbers count along: its order matters, and the others have one order in all its places."""
     dim = call.get(1, "dim") % len(call.first())
     x = together(call.first(), [dim])
     x[dim].pin()
