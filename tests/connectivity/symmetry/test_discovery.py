@@ -310,7 +310,7 @@ IMAGES: dict[str, tuple[Callable[[Tensor], Tensor], list[int]]] = {
     "flattened, mixed": (lambda h: h.flatten(1).view(-1, 2, 8, 4).transpose(1, 2).reshape(-1, 4, 4, 4), [2]),
     "gram matrix of channels": (lambda h: torch.einsum("bihw,bjhw->bij", h, h)[..., None], []),
     "flipped channels": (lambda h: h.flip(2, 1), []),
-    "flipped pixels": (lambda h: h.flip(2, 3), []),  # no rule: nothing is claimed
+    "flipped pixels": (lambda h: h.flip(2, 3), [4]),
     "coordinates": (lambda h: h + torch.linspace(-1, 1, 4, dtype=h.dtype)[None, None, :, None], [4]),
     "a channel of coordinates": (lambda h: torch.cat([h, RAMP.expand(len(h), 1, 4, 4)], 1)[:, 1:], [3]),
     "neighbouring channels": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from lossatlas.connectivity.symmetry.calls import Axes, Call, Found, Rule, broadcast, constant, fresh, together
@@ -66,8 +68,10 @@ def turned(place: int) -> Rule:
     """Flips and rolls along the axes that the arguments from ``place`` on name: the others are as they were."""
 
     def rule(call: Call) -> Found:
-        x, dims = call.first(), call.get(place, "dims")
-        for dim in dims if isinstance(dims, list | tuple) else [dims, *call.node.args[place + 1 :]]:
+        dims: Any = call.get(place, "dims")
+        dims = dims if isinstance(dims, list | tuple) else [dims, *call.node.args[place + 1 :]]
+        x = together(call.first(), dims)
+        for dim in dims:
             x[dim].pin()
         return x
 
