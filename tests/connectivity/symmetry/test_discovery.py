@@ -887,6 +887,17 @@ def test_a_model_that_cannot_be_traced_is_refused_and_the_module_named() -> None
     assert "symmetries=" in str(caught.value)
 
 
+def test_the_message_for_a_model_that_cannot_be_traced_is_written_with_its_own_tensors() -> None:
+    two = nn.Sequential(nn.Conv2d(1, 4, 1), Deciding(), nn.Conv2d(4, 2, 1))
+    axes = "{'0.weight': ('layer0', None, None, None), '0.bias': ('layer0',), '2.weight': (None, 'layer0', None, None)}"
+    with refused(InputError) as caught:
+        la.symmetries(objective_of(two, 1, 3, 3))
+    assert str(caught.value).endswith(f"if 2.weight takes in the units of 0.weight, symmetries={axes}.")
+    with refused(InputError) as caught:
+        la.symmetries(objective_of(nn.Sequential(nn.Linear(4, 2), Deciding()), 4))
+    assert str(caught.value).endswith("one entry an axis (see Symmetries.parse).")
+
+
 class Hidden(torch.autograd.Function):
     """A function whose inside is recorded as any other."""
 
