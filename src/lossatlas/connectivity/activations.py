@@ -30,7 +30,8 @@ def match_activations(
 ) -> tuple[Permutations, list[str]]:
     """For each group the permutation with the largest sum of correlations between matched units of a and b.
 
-    And the groups whose units no layer gives out (heads inside of nn.MultiheadAttention, inner layers of an nn.LSTM), which stay as they are.
+    And the groups whose units no layer gives out (heads inside of nn.MultiheadAttention, inner layers of an nn.LSTM),
+    which are left as they are.
 
     Over the outputs of layers, norms and residual sums, on about ``examples`` examples (and all positions). Units that
     never change have correlation 0. Li et al. 2016; Ainsworth et al. 2023, section 3.1, with correlations.
