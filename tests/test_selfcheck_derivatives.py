@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import lossatlas as la
-from lossatlas.errors import DerivativeWarning, InputError
+from lossatlas.errors import ConvergenceWarning, DerivativeWarning, InputError
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
@@ -126,3 +126,17 @@ def test_kinks_cost_the_check_no_further_passes() -> None:
     o.hvp(torch.ones(o.n_parameters))
     assert "self-check of the gradient: agrees, 3 passes" in o.explain()
     assert "self-check of the curvature: agrees, 1 passes" in o.explain()
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [(10**9, "in float64"), (7 * 10**6, "in float32"), (55 * 10**5, "not tried")]
+)
+def test_a_spectrum_within_a_memory_has_its_derivatives_checked_within_it(limit: int, told: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 12_000), nn.Tanh(), nn.Linear(12_000, 3, bias=False))
+    o = la.Objective(model, F.cross_entropy, (X, Y))
+    assert 60 * o.n_parameters < 7 * 10**6 < 80 * o.n_parameters
+    with pytest.warns(ConvergenceWarning, match="not reached"):
+        la.spectrum(o, 1, max_products=4, trace=False, density=False, trend=False, max_memory=limit, progress=False)
+    said = [line for line in o.explain().splitlines() if line.startswith("self-check of the ")]
+    assert [told in line for line in said] == [True, True], said

@@ -9,6 +9,7 @@ from oracles.programs import Programmed, program
 from oracles.truth import SIZES, N, Problem, outcome
 from oracles.truth_batches import OF_BATCHES
 from oracles.truth_data import drawn
+from oracles.truth_families import FAMILIES
 from oracles.truth_losses import LOSSES
 from oracles.truth_models import KNOWN_NETWORKS, MODELS
 from oracles.truth_public import PUBLIC
@@ -17,7 +18,7 @@ from oracles.truth_shapes import SHAPES
 import lossatlas as la
 
 OF_LOSSES = [*LOSSES, *OF_BATCHES, *SHAPES, *PUBLIC]
-PROBLEMS = [*OF_LOSSES, *MODELS]
+PROBLEMS = [*OF_LOSSES, *MODELS, *FAMILIES]
 EVERY = [(dtype, size) for dtype in (torch.float64, torch.float32) for size in SIZES]
 QUICK = [(torch.float64, size) for size in SIZES] + [(torch.float32, SIZES[-1])]
 OF_MODELS = [
@@ -44,7 +45,7 @@ def test_value_gradient_and_hessian_are_those_of_all_the_data_or_refused(problem
     assert_true_or_refused(problem, QUICK)
 
 
-@each(MODELS)
+@each([*MODELS, *FAMILIES])
 def test_so_they_are_for_models_of_every_kind(problem):
     assert_true_or_refused(problem, OF_MODELS)
 

@@ -71,7 +71,8 @@ def _results() -> Iterator[tuple[str, xr.Dataset]]:
         yield f"robustness {label}", la.robustness(trained(label).test, (0, 0.1, 0.5), draws=2, progress=False)
     yield from _surfaces(trained("A"))
     yield from _curvature(trained("A"))
-    yield from trajectory_measurement(trained("A").trajectory, trained("A").train, steps=5, progress=False).items()
+    along = {"steps": 5, "sharpness": 3, "progress": False}
+    yield from trajectory_measurement(trained("A").trajectory, trained("A").train, **along).items()
     yield from _connectivity()
     yield "relative robustness", la.robustness(trained("A").test, (0, 0.2), relative="filter", draws=2, progress=False)
     made = [trained("A").history, la.robustness(trained("A").test, draws=2, progress=False)]

@@ -30,6 +30,14 @@ def test_a_slice_is_the_surface_along_random_directions_through_the_model(object
     assert (found.attrs["directions"], found.attrs["seed"]) == ("random", 4)
 
 
+def test_further_data_are_measured_at_the_same_points(objective):
+    inputs, targets = MEMBER.data()
+    part = Objective(MEMBER.make(), MEMBER.loss, (inputs[:7], targets[:7]))
+    found = slices(objective, dims=1, train=part, steps=3, seed=4, progress=False)
+    np.testing.assert_allclose(found["train_loss"], slices(part, dims=1, steps=3, seed=4, progress=False)["loss"], 1e-6)
+    np.testing.assert_array_equal(found["loss"], slices(objective, dims=1, steps=3, seed=4, progress=False)["loss"])
+
+
 def test_several_planes_are_drawn_with_consecutive_seeds(objective):
     found = slices(objective, steps=3, seed=4, planes=2, progress=False)
     for i in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import measured
 import numpy as np
 import pytest
 import torch
@@ -267,6 +268,22 @@ def test_sharpness_that_the_training_loop_recorded_has_a_profile(run: Run):
     told_sharpness = run.history.assign(sharpness=("step", np.arange(run.history.sizes["step"], dtype=float)))
     (trace,) = (t for t in steps(run.plane, run.test, told_sharpness).panels[1].data if t.name == "sharpness")
     np.testing.assert_allclose(trace.x, run.history["step"])
+
+
+def test_sharpness_that_was_measured_has_a_profile_and_the_slider_marks_it_on_its_line():
+    trajectory = measured.results()["trajectory"]
+    view = steps(None, trajectory, None)
+    measured_at = trajectory["lambda_max"].notnull().to_numpy()
+    known = trajectory["lambda_max"][measured_at]
+    assert view.slider is not None
+    assert known.size == 3
+    (row,) = (k for k, trace in enumerate(view.panels[1].data) if trace.name == "λ_max")
+    np.testing.assert_allclose(view.panels[1].data[row].y, known, rtol=1e-6)
+    marked = view.slider.moves[-1].values["y"]
+    np.testing.assert_allclose(marked[measured_at], known, rtol=1e-6)
+    assert [("λ_max" in readout) for readout in view.slider.readouts] == trajectory[
+        "lambda_max"
+    ].notnull().values.tolist()
 
 
 def test_a_long_training_has_a_slider_of_at_most_101_places_from_the_first_snapshot_to_the_last():

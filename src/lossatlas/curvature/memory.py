@@ -47,6 +47,8 @@ class Memory:
 
     def hessian(self, objective: Objective) -> Operator:
         """A Hessian within the limit, which the first one divides; its products keep nothing once there is another."""
+        if objective.function.derivatives is not None:
+            objective.function.derivatives.room = self._limit
         operator = hessian(objective, max_memory=self._kept)
         assert operator.products is not None
         if self._first is None:

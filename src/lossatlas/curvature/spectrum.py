@@ -90,9 +90,9 @@ def spectrum(
     ``max_memory`` bounds the bytes that all of it takes at once, beside model, data and theta: vectors get about half
     of it, products the rest. Searches restart where it is full, a probe of the density is as short as it must be,
     products are not traced, and batches are cut into pieces of examples that fit. ``attrs["memory"]`` is what was used,
-    as CUDA's allocator counts it, and on a CPU the tensors, counted. Forward passes and first derivatives of a whole
-    batch, and the objective's self-check of its derivatives in float64 (``check=False`` leaves it out), come before and
-    are not counted.
+    as CUDA's allocator counts it, and on a CPU the tensors, counted. The self-check of the derivatives, which comes
+    before, is in float64 where the limit is enough for that, else as the model is, or left out, which
+    ``objective.explain()`` tells. Forward passes and first derivatives of a whole batch are not counted.
 
     Raises
     ------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -20,6 +22,7 @@ from lossatlas.model.selfcheck import moved
 _SEED = 1_000_003  # of the direction: none that an estimate of curvature begins with
 _OFF = 1e-2  # of theta's norm
 _MOST = 200  # parameters that are looked at one by one
+_BYTES = 80, 60  # a parameter, in float64 and as it is: the most at once, on a transformer of 22 million parameters
 _STEPS = {torch.float64: (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)}  # of theta's norm
 _COARSE = (3e-2, 1e-2, 3e-3, 1e-3)
 _FINE = {torch.float64: (1e-10, 1e-8)}  # tried first: they meet no kinks, but where they disagree it may be rounding
@@ -32,8 +35,11 @@ class DerivativeCheck:
 
     On the first and the last batch, at a theta a little off the model's own, where kinks at zero weights are none, and
     what is computed with the model's own parameters shows. Differences that do not agree with each other at any h
-    (kinks, rounding) decide nothing. A failure is raised at every use, or warned of once (``warn``).
+    (kinks, rounding) decide nothing. A failure is raised at every use, or warned of once (``warn``). ``room`` is how
+    many bytes a check may take, None for any number: in float64 if it is enough for that.
     """
+
+    room: int | None = None
 
     def __init__(self, batches: Batches, warn: bool, told: list[str]) -> None:
         self._batches, self._warn, self._told = batches, warn, told
@@ -85,7 +91,7 @@ class DerivativeCheck:
         for what in missing:
             self._running = True
             try:
-                line = line or _line(Looked(function, few_of(self._batches, len(function.point)), gradient, product))
+                line = line or self._line(function, gradient, product)
                 found = self._slope(line) if what == "gradient" else self._curvature(line)
             except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
                 self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
@@ -94,15 +100,20 @@ class DerivativeCheck:
                 self._running = False
             yield what, found
 
+    def _line(self, function: FunctionalModel, gradient: Gradient, product: Product | None) -> Line:
+        """``RuntimeError`` where there is no room."""
+        double, single = (each * len(function.point) for each in _BYTES)
+        if self.room is not None and self.room < single:
+            raise RuntimeError(f"it takes about {single:,} bytes, and there are {self.room:,}: give more memory")
+        looked = Looked(function, few_of(self._batches, len(function.point)), gradient, product)
+        return _line(looked if self.room is not None and self.room < double else looked.in_double())
+
     def _slope(self, line: Line) -> str | None:
-        g, before = line.gradient, line.passes - 1
-        slope = (g @ line.v.double()).cpu().reshape(1)
-        verdict, found = _compared(
-            slope,
-            lambda h: torch.tensor([line.slope(h)], dtype=torch.float64),
-            line,
-            float(g.norm()) / len(g) ** 0.5,
-        )
+        before = line.passes
+        along, norm = line.first
+        slope = torch.tensor([along], dtype=torch.float64)
+        scale = norm / len(line.v) ** 0.5
+        verdict, found = _compared(slope, lambda h: torch.tensor([line.slope(h)], dtype=torch.float64), line, scale)
         self._tell("gradient", verdict, line, before)
         if verdict != "differs":
             return None
@@ -113,7 +124,8 @@ class DerivativeCheck:
 
     def _curvature(self, line: Line) -> str | None:
         before = line.passes
-        bent, noise = line.product(), 1e-6 * float(line.gradient.norm())
+        noise = 1e-6 * line.first[1]
+        bent = line.product()
         verdict, found = _compared(bent, line.bent, line, noise)
         self._tell("curvature", verdict, line, before)
         if verdict != "differs":
@@ -148,27 +160,33 @@ def _compared(
     with ``given``. Neither does, where kinks or rounding decide.
     """
     tolerance = 1e-4 if line.theta.dtype == torch.float64 else 2e-2
-    steps, middle = line.steps, len(line.steps) // 2
-    found: dict[float, Tensor] = {}
-    for h in dict.fromkeys((*line.fine, steps[middle], *steps)):
-        found[h] = difference(h)
-        size = max(float(given.norm()), scale, float(found[h].norm()))
-        if float((found[h] - given).norm()) <= tolerance * size:
-            return "agrees", found[h]
-    apart = min(float((one - given).norm()) for one in found.values())
-    among = [float((found[a] - found[b]).norm()) for a, b in itertools.pairwise(steps)]
-    steady = [a <= 0.05 * apart for a in among]
+    apart = math.inf
+
+    def agrees(found: Tensor) -> bool:
+        nonlocal apart
+        off = float((found - given).norm())
+        apart = min(apart, off)
+        return off <= tolerance * max(float(given.norm()), scale, float(found.norm()))
+
+    for h in (*line.fine, middle := line.steps[len(line.steps) // 2]):
+        if agrees(found := difference(h)):
+            return "agrees", found
+    among, last = list[float](), None
+    for h in line.steps:
+        if agrees(found := difference(h)):
+            return "agrees", found
+        if last is not None:
+            among.append(float((found - last).norm()))
+        last = found
+    steady = [each <= 0.05 * apart for each in among]
     verdict: Literal["differs", "undecided"] = "differs" if any(map(all, itertools.pairwise(steady))) else "undecided"
-    return verdict, found[steps[middle]]
+    return verdict, difference(middle)
 
 
 def _line(looked: Looked) -> Line:
-    """In float64 if possible, a theta near the model's own, a fixed random unit vector, and steps along it.
-
-    The steps suit theta's norm and dtype.
-    """
-    looked = looked.in_double()
-    theta = moved(looked.function.point, _OFF)
+    """A theta near the model's own, a fixed random unit vector, and steps along it that suit theta's norm and dtype."""
+    looked = replace(looked, function=looked.function.at(moved(looked.function.point, _OFF)))
+    theta = looked.function.point
     v = torch.randn(theta.shape, generator=torch.Generator().manual_seed(_SEED)).to(theta)
     steps, fine = _STEPS.get(theta.dtype, _COARSE), _FINE.get(theta.dtype, ())
     size = max(float(theta.norm()), 1e-3)
@@ -177,10 +195,11 @@ def _line(looked: Looked) -> Line:
 
 def _where(line: Line) -> str:
     """The parameters along which the gradient is another one, and what their modules are known for, in words."""
-    function, g = line.looked.function, line.gradient
+    function = line.looked.function
     entries = list(function.space)
     if len(entries) > _MOST:
         return ""
+    g = line.gradient()
     scale, names = 1e-3 * float(g.norm()), []
     for entry in entries:
         along = torch.zeros_like(line.v)

@@ -69,17 +69,23 @@ class Line:
     ) -> None:
         self.looked, self.theta, self.v, self.steps, self.fine = looked, theta, v, steps, fine
         self._bends = looked.product_of_batch is not None
-        self._found: dict[float, tuple[Tensor, Tensor]] = {}
-        self._gradient: Tensor | None = None
+        self._slopes: dict[float, Tensor] = {}
+        self._last: tuple[float, Tensor] | None = None
+        self._first: tuple[float, float] | None = None
         self.passes = 0
 
-    @property
     def gradient(self) -> Tensor:
-        """The gradient at theta."""
-        if self._gradient is None:
-            self.passes += 1
-            self._gradient = self.looked.gradient(self.theta)[1]
-        return self._gradient
+        """The gradient at theta; it is not kept, since it is as long as theta."""
+        self.passes += 1
+        return self.looked.gradient(self.theta)[1]
+
+    @property
+    def first(self) -> tuple[float, float]:
+        """g'v and the norm of g, at theta."""
+        if self._first is None:
+            g = self.gradient()
+            self._first = float(g @ self.v.to(g)), float(g.norm())
+        return self._first
 
     def product(self) -> Tensor:
         """H v at theta."""
@@ -88,23 +94,23 @@ class Line:
 
     def slope(self, h: float, v: Tensor | None = None) -> float:
         """(L(theta + h v) - L(theta - h v)) / 2h, for another v too."""
-        # A mean loss in float32 is too coarse for a difference, and that of its values in float64 is not.
-        if self._bends and v is None and (found := self._differences(h)[0]).dtype == torch.float64:
-            return float(found)
+        if self._bends and v is None:
+            self.bent(h)
+            # A mean loss in float32 is too coarse for a difference, and that of its values in float64 is not.
+            if self._slopes[h].dtype == torch.float64:
+                return float(self._slopes[h])
         self.passes += 2
         high, low = (self.looked.value(at) for at in self._ends(h, self.v if v is None else v))
         return (high - low) / (2 * h)
 
     def bent(self, h: float) -> Tensor:
-        """The gradient's difference, as the loss's above."""
-        return self._differences(h)[1]
-
-    def _differences(self, h: float) -> tuple[Tensor, Tensor]:
-        if h not in self._found:
+        """The gradient's difference, as the loss's above; the last one is kept."""
+        if self._last is None or self._last[0] != h:
+            self._last = None
             self.passes += 2
-            (high, above), (low, below) = (self.looked.gradient(at) for at in self._ends(h, self.v))
-            self._found[h] = (high - low) / (2 * h), ((above - below) / (2 * h)).cpu()
-        return self._found[h]
+            (high, bent), (low, below) = (self.looked.gradient(at) for at in self._ends(h, self.v))
+            self._slopes[h], self._last = (high - low) / (2 * h), (h, bent.sub_(below).div_(2 * h).cpu())
+        return self._last[1]
 
     def _ends(self, h: float, v: Tensor) -> Iterator[Tensor]:
         return (torch.add(self.theta, v, alpha=sign * h) for sign in (1, -1))

@@ -18,6 +18,7 @@ from lossatlas.model.arithmetic import full_precision, one_path
 from lossatlas.model.bound import Bound
 from lossatlas.model.data.batches import Batches, copied, digest, preserved_rng, seed_generators
 from lossatlas.model.failures import explain_failure, needs_gradients
+from lossatlas.model.filters import Filters
 from lossatlas.model.gradients import called_with_gradients
 from lossatlas.model.loss.measures import Supervised
 from lossatlas.model.loss.steps import StepLoss
@@ -53,6 +54,8 @@ class FunctionalModel(States):
         self.draws = False  # whether model or loss draw random numbers; the self-check finds out
         self.rows_depend = False  # whether the model's outputs on an example depend on the others of its batch
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
+        self.choices = {}
+        self.filters: dict[str, Filters] = {}  # of the tensors whose use was looked at, for all copies of this one
         self._cast_to = dtype
         self.module = converted(private_copy(model), device, dtype)
         self.space = ParameterSpace(self.module, parameters)

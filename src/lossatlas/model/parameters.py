@@ -1,4 +1,4 @@
-"""The map between a flat point theta in R^n and the named tensors of a module, and the blocks of its entries."""
+"""The map between a flat point theta in R^n and the named tensors of a module."""
 
 from __future__ import annotations
 
@@ -7,30 +7,20 @@ import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import CheckpointError, DirectionError, InputError
 
-Blocks = Literal["filter", "layer", "model"]
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor's place in theta: the slice ``[start, stop)``, its shape, and the axis that counts its filters.
-
-    ``filter_axis`` is 0 for linear and convolution weights, 1 for transposed convolutions, and ``None`` for
-    tensors with fewer than two dimensions: biases, scales of norms, scalars.
-    """
+    """One tensor's place in theta: the slice ``[start, stop)``, and its shape."""
 
     name: str
     start: int
     shape: tuple[int, ...]
-    filter_axis: int | None
 
     @property
     def size(self) -> int:
@@ -39,6 +29,11 @@ class Entry:
     @property
     def stop(self) -> int:
         return self.start + self.size
+
+    @property
+    def has_one_dimension(self) -> bool:
+        """Or none: biases, scales of norms, scalars."""
+        return len(self.shape) < 2
 
 
 class ParameterSpace:
@@ -64,11 +59,9 @@ class ParameterSpace:
 
     def __init__(self, module: nn.Module, select: str | Sequence[str] | None = None) -> None:
         chosen = dict(_selected(module, select))
-        transposed = _transposed_weights(module)
         entries, start = [], 0
         for name, parameter in chosen.items():
-            axis = None if parameter.ndim < 2 else (1 if id(parameter) in transposed else 0)
-            entries.append(Entry(name, start, tuple(parameter.shape), axis))
+            entries.append(Entry(name, start, tuple(parameter.shape)))
             start = entries[-1].stop
         self.entries: tuple[Entry, ...] = tuple(entries)
         self.n: int = start
@@ -79,7 +72,7 @@ class ParameterSpace:
         names = [entry.name for entry in self.entries]
         for pattern in globs:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-                raise InputError(f"No parameter that varies matches {pattern!r}; they are {_first(names)}.")
+                raise InputError(f"No parameter that varies matches {pattern!r}; they are {first_of(names)}.")
         other, start = copy.copy(self), 0
         chosen = []
         for entry in self.entries:
@@ -95,7 +88,7 @@ class ParameterSpace:
         """theta ``(n,)`` from named tensors; the other names in ``tensors`` are passed over."""
         missing = [entry.name for entry in self.entries if entry.name not in tensors]
         if missing:
-            raise CheckpointError(f"{len(missing)} parameters are missing: {_first(missing)}.")
+            raise CheckpointError(f"{len(missing)} parameters are missing: {first_of(missing)}.")
         wrong = [e for e in self.entries if tuple(tensors[e.name].shape) != e.shape]
         if wrong:
             listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.shape}" for e in wrong[:5])
@@ -122,35 +115,13 @@ class ParameterSpace:
         if not bool(torch.isfinite(vector).all()):
             bad = [e.name for e in self.entries if not bool(torch.isfinite(vector[e.start : e.stop]).all())]
             raise DirectionError(
-                f"The {what} holds NaN or infinite numbers, in {_first(bad)}: check the file or the training it comes "
-                "from."
+                f"The {what} holds NaN or infinite numbers, in {first_of(bad)}: check the file or the training it "
+                "comes from."
             )
         return vector
 
-    def block_sum(self, vector: Tensor, by: Blocks) -> Tensor:
-        """``(n,)``: at each entry the sum of ``vector`` over the entry's block.
-
-        A block is a filter (one output unit of a weight; a tensor with fewer than two dimensions is one block),
-        a layer (one tensor) or the whole model.
-        """
-        if by == "model":
-            return vector.sum().expand(self.n)
-        return torch.cat([_sums(vector[e.start : e.stop], e, by).reshape(-1) for e in self.entries])
-
-    def one_dimensional(self) -> Tensor:
-        """``(n,)`` bool: the entries of tensors with fewer than two dimensions (biases, scales of norms)."""
-        return torch.cat([torch.full((e.size,), e.filter_axis is None) for e in self.entries])
-
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
-
-
-def _sums(flat: Tensor, entry: Entry, by: Blocks) -> Tensor:
-    whole = flat.view(entry.shape)
-    if by == "layer" or entry.filter_axis is None:
-        return whole.sum().expand(entry.shape)
-    others = [axis for axis in range(whole.ndim) if axis != entry.filter_axis]
-    return whole.sum(dim=others, keepdim=True).expand(entry.shape)
 
 
 def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator[tuple[str, nn.Parameter]]:
@@ -164,7 +135,7 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
             state = "are all frozen (requires_grad=False)" if matched else "do not exist"
             raise InputError(
                 f"Trainable parameters that match {pattern!r} {state}; this model's parameters are "
-                f"{_first([name for name, _ in named])}."
+                f"{first_of([name for name, _ in named])}."
             )
     for name, parameter in named:
         if parameter.requires_grad and any(fnmatch.fnmatchcase(name, pattern) for pattern in globs):
@@ -178,11 +149,8 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
             yield name, parameter
 
 
-def _transposed_weights(module: nn.Module) -> set[int]:
-    return {id(m.weight) for m in module.modules() if isinstance(m, _TRANSPOSED)}
-
-
-def _first(names: Sequence[str], k: int = 5) -> str:
+def first_of(names: Sequence[str], k: int = 5) -> str:
+    """The first ``k`` of the names, and how many more there are, for a message."""
     shown = ", ".join(names[:k]) or "none"
     return shown + (f" and {len(names) - k} more" if len(names) > k else "")
 

@@ -21,6 +21,7 @@ def trajectory_measurement(
     *,
     steps: int = 51,
     components: int = 10,
+    sharpness: int = 0,
     seed: int = 0,
     keep: Keep | None = None,
     progress: bool = True,
@@ -33,6 +34,7 @@ def trajectory_measurement(
     objective : for the loss at the snapshots and on their principal plane.
     steps : points on each axis of the plane.
     components : how many are listed.
+    sharpness : the number of snapshots at which lambda_max of the Hessian is measured, to a relative residual of 5e-2.
     seed : of the null model's random signs.
     keep : ``keep(name, compute)`` returns ``compute()``, or the result of that name from an earlier call, so that a
         measurement that was interrupted goes on.
@@ -54,7 +56,9 @@ def trajectory_measurement(
     """
     kept = keep or (lambda _, compute: compute())
     trajectory = snapshots if isinstance(snapshots, Trajectory) else Trajectory.load(snapshots)
-    analyse = partial(trajectory.analyse, objective, components=components, seed=seed, progress=progress)
+    analyse = partial(
+        trajectory.analyse, objective, components=components, sharpness=sharpness, seed=seed, progress=progress
+    )
     found = {"trajectory": kept("trajectory", analyse)}
     if objective is not None:
         region = trajectory.plane(steps=steps)

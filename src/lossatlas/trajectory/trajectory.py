@@ -32,6 +32,7 @@ from lossatlas.trajectory.components import (
     shares,
 )
 from lossatlas.trajectory.history import history_dataset
+from lossatlas.trajectory.sharpness import snapshot_sharpness
 from lossatlas.trajectory.snapshots import HISTORY, SNAPSHOTS, read_history, read_point, step_of
 
 
@@ -139,6 +140,7 @@ class Trajectory:
         objective: Objective | None = None,
         *,
         components: int = 10,
+        sharpness: int = 0,
         center: Center = "mean",
         draws: int = 200,
         seed: int = 0,
@@ -153,13 +155,18 @@ class Trajectory:
         two components "explain" 76 % of no structure at all); over ``("draw",)``: ``sign_flip_two``, the first two
         components' share when the observed increments keep their length and line but take random signs; over
         ``("snapshot",)``: ``alpha``, ``beta`` on the principal plane, ``off_plane_distance``, ``distance`` from the
-        last snapshot and, given an objective, the true ``loss`` there and the ``plane_loss`` of its projection.
+        last snapshot and, given an objective, the true ``loss`` there and the ``plane_loss`` of its projection; at
+        ``sharpness`` of the snapshots, evenly from the first to the last, ``lambda_max`` of the Hessian with its
+        ``lambda_max_residual`` (NaN at the others).
         ``attrs["trajectory_fingerprint"]`` is the fingerprint that a surface on ``plane()`` has too.
 
-        Raises ``InputError`` for fewer than two components, which the null models are compared with.
+        Raises ``InputError`` for fewer than two components, which the null models are compared with, and for a
+        sharpness without an objective.
         """
         if components < 2:
             raise InputError(f"components={components}: give at least 2, those of the plane.")
+        if sharpness and (objective is None or sharpness < 0):
+            raise InputError(f"sharpness={sharpness}: give a number of snapshots, and an objective to measure it of.")
         basis = self.components(2, center)
         variables = component_shares(self._gram, center, components, draws, seed)
         variables |= snapshot_places(self.points, self.steps, basis)
@@ -168,6 +175,9 @@ class Trajectory:
         if objective is None:
             return result("trajectory", dataset, made)
         dataset = dataset.assign(snapshot_losses(objective, self.points, basis, progress))
+        if sharpness:
+            found, products = snapshot_sharpness(objective, self.points, sharpness, seed, progress)
+            dataset, made = dataset.assign(found), made | {"sharpness_products": products}
         over = objective.samples(self.points[-1])["loss"].over
         return result("trajectory", dataset, objective.provenance(), made, stderr_over=over)
 

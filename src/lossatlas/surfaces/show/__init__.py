@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lossatlas.results import chapters
-from lossatlas.results.kind import Kind, Options, function_at
-from lossatlas.results.provenance import COMMON, OBJECTIVE
+from lossatlas.results import chapters, provenance
+from lossatlas.results.kind import OBJECTIVE, Input, Kind, Options, function_at
+from lossatlas.results.provenance import COMMON
 from lossatlas.results.schema import Dims, Schema
 
 Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -49,7 +49,7 @@ SURFACE_OPTIONAL: dict[str, Dims] = {
     "*": None,  # metrics and their standard errors, also on further data: their names are the user's
 }
 SURFACE_ATTRS = (
-    *OBJECTIVE,
+    *provenance.OBJECTIVE,
     "region",
     "region_fingerprint",
     "directions",
@@ -64,6 +64,7 @@ SURFACE_ATTRS = (
     "n_nonfinite",
 )
 _ORIGIN = ("directions_normalisation", "trajectory_fingerprint", "center", "spectrum_id", "cosine", "n_planes")
+_FILTERS = ("filters", "filters_assumed", "at_rest")
 _MAKING = ("evaluation", "evaluation_fallback", "preparation_seconds", "subset", "n_examples_all")
 _ACCURACY = (
     "method",
@@ -77,7 +78,7 @@ _ACCURACY = (
     "error_estimate",
     "data_error",
 )
-SURFACE_OPTIONAL_ATTRS = (*COMMON, *_ORIGIN, *_MAKING, *_ACCURACY)
+SURFACE_OPTIONAL_ATTRS = (*COMMON, *_ORIGIN, *_FILTERS, *_MAKING, *_ACCURACY)
 SURFACE_SCHEMA = Schema(SURFACE_VARIABLES, SURFACE_OPTIONAL, SURFACE_ATTRS, SURFACE_OPTIONAL_ATTRS)
 
 SURFACE = Kind(
@@ -87,6 +88,11 @@ SURFACE = Kind(
     verb=function_at("lossatlas.surfaces.slices:slices"),
     help="The loss on a line, plane or volume through the model: in full, or to a stated accuracy.",
     options=SliceOptions,
+    inputs=(
+        OBJECTIVE,
+        Input("train", "objective", "an Objective on training data, measured at the same points", optional=True),
+        Input("test", "objective", "an Objective on test data, measured at the same points", optional=True),
+    ),
     schema=SURFACE_SCHEMA,
     figures=function_at("lossatlas.surfaces.show.figures:figures"),
     numbers=function_at("lossatlas.surfaces.show.numbers:numbers"),

@@ -15,6 +15,7 @@ class TrajectoryOptions(Options):
 
     steps: int = Field(51, ge=3, description="points on each axis of the principal plane")
     components: int = Field(10, ge=2, description="principal components listed")
+    sharpness: int = Field(0, ge=0, description="snapshots at which lambda_max of the Hessian is measured")
     seed: int = Field(0, ge=0, description="of the random signs of the null model")
 
 
@@ -65,9 +66,11 @@ TRAJECTORY = Kind(
             **dict.fromkeys(_PER_SNAPSHOT, ("snapshot",)),
             "sign_flip_two": ("draw",),
         },
-        optional=dict.fromkeys(("loss", "loss_stderr", "plane_loss"), ("snapshot",)),
+        optional=dict.fromkeys(
+            ("loss", "loss_stderr", "plane_loss", "lambda_max", "lambda_max_residual"), ("snapshot",)
+        ),
         attrs=("trajectory_fingerprint", "n_snapshots", "center", "seed"),
-        optional_attrs=(*OBJECTIVE, *COMMON),
+        optional_attrs=(*OBJECTIVE, *COMMON, "sharpness_products"),
     ),
     figures=function_at("lossatlas.trajectory.show.trajectories:figures"),
     numbers=function_at("lossatlas.trajectory.show.numbers:of_trajectory"),

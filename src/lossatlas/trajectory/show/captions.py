@@ -13,6 +13,7 @@ from lossatlas.results.uncertainty import number, percent
 from lossatlas.results.values import value
 from lossatlas.trajectory.show.claims import shares_of_two
 from lossatlas.trajectory.show.numbers import farthest
+from lossatlas.trajectory.show.numbers import sharpness as along
 from lossatlas.trajectory.show.reading import after_epochs, has_epochs
 
 if TYPE_CHECKING:
@@ -121,4 +122,16 @@ def shares(trajectory: xr.Dataset) -> Told:
         "pitfall": LOOKS_LOW,
         "method": basis([trajectory]) if "loss" in trajectory else (),
         "alt": f"Two components explain {percent(observed)} of the variance, and {percent(walk)} of a random walk's.",
+    }
+
+
+def sharpness(trajectory: xr.Dataset) -> Told:
+    """Of lambda_max along the trajectory."""
+    return {
+        "caption": f"The largest eigenvalue of the Hessian at {count(trajectory['lambda_max'].count())} snapshots of "
+        f"the training of {Provenance.of(trajectory).who}.",
+        "how": "Lanczos to a relative residual of 5 %; bars, where they can be seen, are residuals.",
+        "pitfall": "Between the snapshots the sharpness is not known: a short peak can be missed.",
+        "method": basis([trajectory]),
+        "alt": f"λ_max at the first and the last snapshot, and the highest: {along(trajectory)}.",
     }

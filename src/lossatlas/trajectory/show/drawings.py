@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from lossatlas.drawing.axes import log_if_wide, values
 from lossatlas.drawing.contours import draw_contours, loss_bar, pale
 from lossatlas.drawing.grids import colour_scale, grid, missing_note
-from lossatlas.drawing.style import BLUE, GREY, ORANGE, VERMILLION, legend_above, panels, sized, styled
+from lossatlas.drawing.style import BLUE, GREY, ORANGE, PURPLE, VERMILLION, legend_above, panels, sized, styled
+from lossatlas.trajectory.show.reading import sharpness_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,6 +74,19 @@ def explained(trajectory: xr.Dataset) -> Figure:
         log_if_wide(axes[2], values(trajectory, "loss"), values(trajectory, "plane_loss"))
     for panel in axes:
         panel.legend(loc="upper right")
+    return figure
+
+
+@styled
+def sharpness(trajectory: xr.Dataset) -> Figure:
+    """lambda_max at the snapshots where it was measured, with its residual."""
+    figure = sized(4.2, 2.7)
+    axes = figure.add_subplot()
+    steps, found = sharpness_of(trajectory)
+    residual = values(trajectory, "lambda_max_residual")
+    axes.errorbar(steps, found, yerr=residual[np.isfinite(residual)], color=PURPLE, marker="o", markersize=3.5)
+    axes.set(xlabel="training step", ylabel=r"$\lambda_{\max}$ of the Hessian")
+    log_if_wide(axes, found)
     return figure
 
 

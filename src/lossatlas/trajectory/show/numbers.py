@@ -15,7 +15,7 @@ from lossatlas.results.uncertainty import DASH, number, percent, plus_minus
 from lossatlas.results.values import value
 from lossatlas.trajectory.show.claims import random_signs, shares_of_two
 from lossatlas.trajectory.show.ranks import gap, has_gap
-from lossatlas.trajectory.show.reading import after_epochs, known
+from lossatlas.trajectory.show.reading import after_epochs, has_sharpness, known, sharpness_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,8 +41,18 @@ def _of_trajectory(dataset: xr.Dataset) -> Rows:
     yield "of an isotropic random walk", percent(walk)
     yield "farthest off the plane", farthest(dataset)
     yield "over the greatest distance from the end", percent(off_plane(dataset)[1])
+    if has_sharpness(dataset):
+        yield "λ_max at the first and the last snapshot, highest", sharpness(dataset)
     if "loss" in dataset and "plane_loss" in dataset:
         yield from _loss_differences(dataset)
+
+
+def sharpness(dataset: xr.Dataset) -> str:
+    """lambda_max where training began and ended, and the highest: "1.2, 14.1; 26.0 (step 120)"."""
+    steps, found = sharpness_of(dataset)
+    k = int(found.argmax())
+    first, last, top = (number(each, 3) for each in (found[0], found[-1], found[k]))
+    return f"{first}, {last}; {top} (step {steps[k]:g})"
 
 
 def farthest(dataset: xr.Dataset) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from lossatlas.drawing.axes import values
 from lossatlas.drawing.style import labels
 from lossatlas.results.provenance import Provenance
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from lossatlas.drawing.style import FloatArray
 
 
 def has_epochs(dataset: xr.Dataset) -> bool:
@@ -25,6 +28,17 @@ def after_epochs(dataset: xr.Dataset, quantity: str) -> list[str]:
 def known(dataset: xr.Dataset, name: str, dimension: str) -> bool:
     """Whether the Dataset has the variable over this dimension with some value that is a number."""
     return name in dataset and dataset[name].dims == (dimension,) and bool(dataset[name].notnull().any())
+
+
+def has_sharpness(trajectory: xr.Dataset) -> bool:
+    """Whether lambda_max was measured at some snapshot."""
+    return known(trajectory, "lambda_max", "snapshot")
+
+
+def sharpness_of(trajectory: xr.Dataset) -> tuple[FloatArray, FloatArray]:
+    """The steps at which lambda_max was measured, and its values there."""
+    measured = trajectory.isel(snapshot=trajectory["lambda_max"].notnull().to_numpy())
+    return values(measured, "step"), values(measured, "lambda_max")
 
 
 def whom(datasets: Sequence[xr.Dataset]) -> list[str]:

@@ -11,8 +11,8 @@ from lossatlas.results.blocks import FigureGroup, Picture
 from lossatlas.surfaces.show import SURFACE
 from lossatlas.surfaces.show.surfaces import surface, surface_3d
 from lossatlas.trajectory.show import HISTORY, captions, views
-from lossatlas.trajectory.show.drawings import explained, on_plane
-from lossatlas.trajectory.show.reading import history_of
+from lossatlas.trajectory.show.drawings import explained, on_plane, sharpness
+from lossatlas.trajectory.show.reading import has_sharpness, history_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +30,13 @@ def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Fi
             yield FigureGroup((plane, trajectory), tuple(plane_pictures(plane, trajectory, history)))
         view = None if own else partial(views.steps, None, trajectory, history)
         shares = Picture("explained", partial(explained, trajectory), **captions.shares(trajectory), view=view)
-        yield FigureGroup((trajectory,), (shares,))
+        yield FigureGroup((trajectory,), (shares, *_along(trajectory)))
+
+
+def _along(trajectory: xr.Dataset) -> Iterator[Picture]:
+    """The sharpness along the trajectory, where it was measured."""
+    if has_sharpness(trajectory):
+        yield Picture("sharpness", partial(sharpness, trajectory), **captions.sharpness(trajectory), width=0.6)
 
 
 def planes(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> list[xr.Dataset]:

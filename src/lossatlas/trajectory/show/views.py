@@ -14,7 +14,7 @@ from lossatlas.drawing.style import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
 from lossatlas.results.uncertainty import number, plus_minus
 from lossatlas.results.views import Move, Slider, View
 from lossatlas.surfaces.show import interactive
-from lossatlas.trajectory.show.reading import known
+from lossatlas.trajectory.show.reading import has_sharpness, known, sharpness_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,11 +60,13 @@ def _positions(n: int) -> list[int]:
 def _readout(trajectory: xr.Dataset, k: int) -> str:
     """As in "step 110: loss 0.0178 ± 0.0021, 0.738 off the plane"."""
     at = trajectory.isel(snapshot=k)
-    off = f"{number(float(at['off_plane_distance']), 3)} off the plane"
-    if "loss" not in at:
-        return f"step {float(at['step']):g}: {off}"
-    stderr = float(at["loss_stderr"]) if "loss_stderr" in at else None
-    return f"step {float(at['step']):g}: loss {plus_minus(float(at['loss']), stderr)}, {off}"
+    told = [f"{number(float(at['off_plane_distance']), 3)} off the plane"]
+    if "loss" in at:
+        stderr = float(at["loss_stderr"]) if "loss_stderr" in at else None
+        told.insert(0, f"loss {plus_minus(float(at['loss']), stderr)}")
+    if has_sharpness(trajectory) and np.isfinite(float(at["lambda_max"])):
+        told.append(f"λ_max {plus_minus(float(at['lambda_max']), float(at['lambda_max_residual']))}")
+    return f"step {float(at['step']):g}: {', '.join(told)}"
 
 
 def _map(plane: xr.Dataset | None, trajectory: xr.Dataset, at: list[int]) -> tuple[go.Figure, list[Move]]:
@@ -123,9 +125,11 @@ def _texts(numbers: FloatArray) -> Any:
 
 
 def _profiles(trajectory: xr.Dataset, history: xr.Dataset | None, at: list[int]) -> tuple[go.Figure, list[Move]]:
-    """Losses, the distance off the plane and, where it was recorded, sharpness, one above the other."""
+    """Losses, the distance off the plane and, where it is known, sharpness, one above the other."""
     step = single(values(trajectory, "step"))
-    rows = [row for row in (_losses(trajectory, history), _distances(trajectory), _sharpness(history)) if row[0]]
+    rows = [
+        row for row in (_losses(trajectory, history), _distances(trajectory), _sharpness(trajectory, history)) if row[0]
+    ]
     figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for k, (traces, _, title) in enumerate(rows, 1):
         figure.add_traces(traces, rows=k, cols=1)
@@ -172,8 +176,12 @@ def _distances(trajectory: xr.Dataset) -> Row:
     return [line.update(showlegend=False)], single(off), "off the plane"
 
 
-def _sharpness(history: xr.Dataset | None) -> Row:
-    """What the training loop told its Recorder of the sharpness, if it did."""
+def _sharpness(trajectory: xr.Dataset, history: xr.Dataset | None) -> Row:
+    """lambda_max at the snapshots or, where it was not measured, what the training loop told its Recorder."""
+    if has_sharpness(trajectory):
+        step, sharpness = sharpness_of(trajectory)
+        line = _line(step, sharpness, "λ_max", color=PURPLE, width=2).update(mode="lines+markers", showlegend=False)
+        return [line], single(np.interp(values(trajectory, "step"), step, sharpness)), "λ<sub>max</sub>"
     name = next((name for name in SHARPNESS if history is not None and known(history, name, "step")), None)
     if history is None or name is None:
         return [], None, ""
