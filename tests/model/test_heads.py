@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,15 +29,20 @@ def objective(task: Task, size: int = 3, **options: Any) -> la.Objective:
 @every_task
 @pytest.mark.parametrize("size", SIZES)
 def test_value_gradient_and_products_are_those_of_all_tokens_one_text_at_a_time(task, size):
+    assert_true(task, size, 1e-9)
+
+
+def assert_true(task: Task, size: int, tolerance: float) -> None:
     o = objective(task, size)
     theta, v = o.point.requires_grad_(), plain.normal(o.n_parameters)
-    (gradient,) = torch.autograd.grad(task.loss(theta), theta, create_graph=True)
+    loss = task.loss(theta)
+    (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
     (product,) = torch.autograd.grad(gradient @ v, theta)
-    assert o.value() == pytest.approx(float(task.loss(theta)), rel=1e-12)
-    torch.testing.assert_close(o.gradient(), gradient.detach(), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(o.hvp(v), product, rtol=1e-9, atol=1e-12)
+    assert o.value() == pytest.approx(loss.item(), rel=tolerance)
+    torch.testing.assert_close(o.gradient(), gradient.detach(), rtol=tolerance, atol=1e-3 * tolerance)
+    torch.testing.assert_close(o.hvp(v), product, rtol=tolerance, atol=1e-3 * tolerance)
     curved = task.gauss_newton(theta.detach())
-    torch.testing.assert_close(la.gauss_newton(o) @ v, curved @ v, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(la.gauss_newton(o) @ v, curved @ v, rtol=tolerance, atol=1e-3 * tolerance)
 
 
 @every_task
@@ -49,12 +55,12 @@ def test_the_error_is_that_of_texts_whose_mean_it_is_and_accuracy_counts_what_th
     assert len(o.samples()["loss"].values) == 5
 
 
-@every_task
-def test_drawn_targets_make_the_gauss_newton_matrix_in_the_mean(task):
-    o, v = objective(task, 5), plain.normal(TASKS["causal"].made().wte.weight.numel() and objective(task).n_parameters)
-    exact = v @ task.gauss_newton(o.point) @ v
-    forms = torch.stack([v @ (la.fisher(o, draws=20, seed=seed) @ v) for seed in range(20)])
-    assert abs(float(forms.mean() - exact)) < 4.5 * float(forms.std()) / 20**0.5
+def test_drawn_tokens_make_the_gauss_newton_matrix_in_the_mean():
+    task = TASKS["causal"]
+    o = objective(task, 5)
+    v = plain.normal(o.n_parameters)
+    forms = torch.stack([v @ (la.fisher(o, draws=16, seed=seed) @ v) for seed in range(6)])
+    assert abs(float(forms.mean() - v @ task.gauss_newton(o.point) @ v)) < 4 * float(forms.std()) / 6**0.5
 
 
 FORMS = {
@@ -85,7 +91,7 @@ def test_without_labels_every_token_with_attention_is_one():
 
 def test_a_head_of_zeros_does_not_hide_which_position_a_label_is_of():
     for model, shift in ((Causal(), True), (Encoder(), False)):
-        nn.init.zeros_(getattr(model, "lm_head", None).weight if shift else model.head.weight)
+        nn.init.zeros_((model.lm_head if shift else model.head).weight)
         o = la.Objective.from_hf(model, texts())
         assert ("next position" in o.explain()) == shift
 
@@ -105,9 +111,8 @@ def test_regression_is_the_mean_squared_error():
     ids, labels = torch.arange(12).reshape(6, 2) % VOCABULARY, torch.linspace(-1, 1, 6)
     model = Regression()
     o = la.Objective.from_hf(model, {"input_ids": ids, "label": labels}, batch_size=4)
-    expected = (model.table.weight[ids].mean(1)[:, 0] - labels).square().mean()
+    expected = (model.table.weight.detach()[ids].mean(1)[:, 0] - labels).square().mean()
     assert o.value() == pytest.approx(float(expected), rel=1e-6)
-    assert la.gauss_newton(o).exact_diagonal().values is not None
 
 
 def test_labels_at_padding_are_told():
@@ -175,25 +180,8 @@ def _of_the_library(transformers: Any, name: str) -> tuple[nn.Module, bool]:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "classifier"])
-def test_models_of_transformers_have_the_loss_of_one_text_at_a_time(transformers, name):
+def test_models_of_transformers_have_value_and_products_of_one_text_at_a_time(transformers, name):
     model, causal = _of_the_library(transformers, name)
-    rows = texts(labels="class" if name == "classifier" else "next")
-    terms = []
-    for row in rows:
-        ids = torch.tensor([row["input_ids"]])
-        f = (
-            model.double()
-            .eval()(input_ids=ids)
-            .logits[0]
-            .log_softmax(-1)
-            .reshape(-1, 3 if name == "classifier" else VOCABULARY)
-        )
-        labels = row["labels"] if isinstance(row["labels"], list) else [row["labels"]]
-        terms += [-float(f[k - causal, y]) for k, y in enumerate(labels) if k >= causal and y >= 0]
+    task = Task(lambda: copy.deepcopy(model), "class" if name == "classifier" else "next", int(causal))
     for size in SIZES:
-        o = la.Objective.from_hf(model, rows, batch_size=size)
-        assert o.value() == pytest.approx(sum(terms) / len(terms), rel=1e-10)
-        v = plain.normal(o.n_parameters)
-        slopes = [o.gradient(o.point + h * v) for h in (1e-5, -1e-5)]
-        torch.testing.assert_close(o.hvp(v), (slopes[0] - slopes[1]) / 2e-5, rtol=1e-4, atol=1e-6)
-        assert (la.gauss_newton(o) @ v).norm() > 0
+        assert_true(task, size, 1e-5 if name == "llama" else 1e-9)  # whose norm computes in float32

@@ -37,8 +37,9 @@ def softmax_slope(losses: Losses, at: Tensor, targets: Any) -> Tensor | None:
         cut = _cut(at, target)
         piece = cut(at.detach())
         own = next(itertools.islice(targets_in(losses, mapped(targets, cut)), place, None))
-        for rows, some in zip(indices(at, target), indices(piece, own.tensor), strict=True):
-            if _agrees(own.losses, some, piece, own.tensor):
+        few = {(some.axis, some.shift): some for some in indices(piece, own.tensor)}
+        for rows in indices(at, target):  # a piece may have more axes that fit
+            if _agrees(own.losses, few[rows.axis, rows.shift], piece, own.tensor):
                 found = _weights(one.losses, rows, at.detach(), target)
                 return None if found is None else _Slope.apply(at, *found, rows.axis)  # type: ignore[no-untyped-call]
     return None

@@ -22,18 +22,17 @@ class Texts:
     """Batches ``{name: tensor}`` with the names that a model takes, and ``labels`` where there are some.
 
     ``data`` are such batches (a list, a ``DataLoader``); columns by name (``tokenizer(texts)``), cut into batches of
-    ``batch_size``; or rows by name (a list, a ``datasets.Dataset``), padded on the right to the longest of their batch
-    where lengths differ: ids with 0, the attention mask with 0 (of ones where there is none), labels with -100. ``left_out`` are other names.
+    ``batch_size``; or rows by name (a list, a ``datasets.Dataset``), padded on the right to the longest of their batch:
+    ids with 0, the attention mask (of ones where there is none) with 0, labels with -100. ``left_out``: other names.
     """
 
     def __init__(self, data: Any, batch_size: int, names: Iterable[str]) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}: give a whole number of at least 1.")
         self._names, self.left_out = set(names), set[str]()
-        rows = _rows_of(data)
-        self._source: Any = rows or source_of(data, batch_size)
-        if rows is not None:
-            self._source = _Padded(rows, batch_size, self._named, "attention_mask" in self._names)
+        masks, rows = "attention_mask" in self._names, _rows_of(data)
+        single = rows is not None
+        self._source: Any = _Padded(rows, batch_size, self._named, masks) if single else source_of(data, batch_size)
 
     def __len__(self) -> int:
         return len(self._source)
