@@ -18,7 +18,7 @@ from lossatlas.curvature.krylov import Floats, KrylovSpace, norms
 from lossatlas.curvature.operators import Operator, require_operator
 from lossatlas.curvature.progress import Budget
 from lossatlas.errors import ConvergenceWarning, DirectionError, InputError
-from lossatlas.evaluation.products.products import free_bytes
+from lossatlas.evaluation.memory import free_bytes
 
 Which = Literal["largest", "smallest", "magnitude", "both"]
 RESTARTED = 10  # times the products, at most, where the vectors that memory holds are given

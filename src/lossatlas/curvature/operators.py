@@ -154,7 +154,8 @@ def gauss_newton(objective: Objective, *, max_memory: int | None = None) -> Oper
 
     Raises
     ------
-    InputError : an objective made by ``from_step``, where outputs and loss are not apart; and as ``hessian``.
+    InputError : an objective made by ``from_step`` of one step, where outputs and loss are not apart; and as
+        ``hessian``.
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Schraudolph 2002, "Fast Curvature Matrix-Vector Products"; Martens 2020, "New Insights and Perspectives on
@@ -265,7 +266,7 @@ def matrix_products(
     return Products(form, source, weights, objective.point, max_memory, stage=stage, period=period)
 
 
-def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[tuple[Any, Sampled]]:
+def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[Sampled]:
     """The batches, ``draws`` times over, with targets drawn from the model in place of the data's.
 
     Raises ``InputError`` for a loss that is no negative log-likelihood from which could be drawn.
@@ -276,12 +277,13 @@ def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[t
         tensors = function.tensors(objective.point)
 
         def sampled(batch: Any, index: int) -> Sampled:
-            drawn = draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator)
+            outputs = function.outputs(tensors, copied(batch), index)
+            drawn = draw(function.losses, outputs, function.targets(batch), generator)
             scales = form.scales(function.measure(tensors, copied(batch), index), batch)
-            return Sampled(drawn.targets, 1 / (drawn.coefficients * scales**2))
+            return Sampled(function.with_targets(batch, drawn.targets), 1 / (drawn.coefficients * scales**2))
 
         again = range(draws)
-        return [(batch[0], sampled(batch, index)) for _ in again for index, batch in enumerate(objective.batches)]
+        return [sampled(batch, index) for _ in again for index, batch in enumerate(objective.batches)]
 
 
 def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:

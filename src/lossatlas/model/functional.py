@@ -202,27 +202,42 @@ class FunctionalModel(States):
         """The model's own outputs on ``batch``, before the loss; refused where a step computes both at once."""
         if self._outputs is None:
             raise InputError(
-                "This needs the model's outputs apart from the loss, and a step computes both at once: "
-                "make the objective as Objective(model, loss, data) with batches (inputs, targets)."
+                "This needs the model's outputs apart from the loss, and a step computes both at once: give its two "
+                "halves, Objective.from_step(model, batches=batches, outputs=lambda model, batch: ..., "
+                "loss=lambda outputs, batch: ...)."
             )
         outputs = self._run(self._outputs, tensors, batch, index)
         if not isinstance(outputs, Tensor):
             raise InputError(
                 f"This needs outputs that are one tensor, and the model returns a {type(outputs).__name__}: "
-                "wrap the model in one that returns the tensor that the loss uses."
+                "wrap the model in one that returns the tensor that the loss uses, or take it out in "
+                "Objective.from_step(model, batches=batches, outputs=..., loss=...)."
             )
         return outputs
 
     def losses(self, outputs: Tensor, targets: Any) -> Tensor:
         """l(f, y): one value an example where the loss allows it, else the mean over the batch."""
+        return self._apart.losses(outputs, targets)
+
+    def targets(self, batch: Any) -> Any:
+        """What the loss takes of a batch beside the outputs."""
+        return self._apart.targets(batch)
+
+    def with_targets(self, batch: Any, targets: Any) -> Any:
+        """The batch with other targets."""
+        return self._apart.with_targets(batch, targets)
+
+    @property
+    def _apart(self) -> Supervised:
         assert isinstance(self._measure, Supervised), "outputs() refuses a step"
-        return self._measure.losses(outputs, targets)
+        return self._measure
 
     def parts(self, theta: Tensor) -> tuple[nn.Module, Any]:
         """A copy of the module at ``theta``, and the loss as it was given; ``InputError`` where a step holds both."""
-        if not isinstance(self._measure, Supervised):
+        if type(self._measure) is not Supervised:
             raise InputError(
-                "A step holds outputs and loss together: make the objective as Objective(model, loss, data)."
+                "This calls the model itself on the inputs of a batch: make the objective as Objective(model, loss, "
+                "data), with a model that returns one tensor."
             )
         other = self.duplicate()
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)

@@ -81,7 +81,7 @@ class GaussNewton(Linearised):
             return self._outputs(at, batch, index)
 
         def loss(f: Tensor) -> Tensor:
-            return self.function.losses(f.clone(), batch[1]).mean()
+            return self.function.losses(f.clone(), self.function.targets(batch)).mean()
 
         at, tangent = jvp(outputs, (theta,), (vector,))[:2]
         curved = jvp(grad(loss), (at,), (tangent,))[1]
@@ -93,10 +93,11 @@ class GaussNewton(Linearised):
         outputs = _twice(_require_graph(self._outputs(theta, batch, index)), known)
         push, pull = _push(outputs, theta), _pull(outputs, theta)
         at = outputs.detach().requires_grad_()
-        slope = softmax_slope(self.function.losses, at, batch[1])
+        targets = self.function.targets(batch)
+        slope = softmax_slope(self.function.losses, at, targets)
         self.in_pieces = slope is not None
         if slope is None:  # a clone, since a loss may write into the outputs
-            losses = _twice(self.function.losses(at.clone(), batch[1]), known)
+            losses = _twice(self.function.losses(at.clone(), targets), known)
             slope = gradient_of(losses.mean(), at, create_graph=True)
         bend = _pull(slope, at)
         return lambda vector, keep=True: pull(bend(push(vector)), keep)
