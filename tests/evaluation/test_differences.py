@@ -100,7 +100,7 @@ class Absolute(nn.Module):
 
 
 def test_a_kink_at_the_point_itself_is_not_called_curvature():
-    o = Objective.from_step(Absolute(), lambda model, x: model(x), [torch.ones(2).double()], check=False)
+    o = Objective.from_step(Absolute(), lambda model, x: model(x), [torch.ones(2).double()], weight=len, check=False)
     operator, v = la.hessian(o, route="differences"), normal(5)
     off = float((operator @ v - 2 * v.sum()).norm())
     assert off > 1e3
@@ -209,7 +209,8 @@ def ctc() -> tuple[nn.Module, Any, tuple[Tensor, Tensor]]:
 
 def gradient(model: nn.Module, loss: Any, data: Any, theta: Tensor) -> Tensor:
     own = plain.at(model, theta)
-    return nn.utils.parameters_to_vector(torch.autograd.grad(loss(own(data[0]), data[1]), list(own.parameters())))
+    loss(own(data[0]), data[1]).backward()
+    return nn.utils.parameters_to_vector([parameter.grad for parameter in own.parameters()])
 
 
 def by_richardson(model: nn.Module, loss: Any, data: Any, h: float = 2e-3) -> Tensor:
@@ -233,6 +234,8 @@ CASES = {
     "checkpointed": lambda: without_second_derivative(NotReentrant),
 }
 every_case = pytest.mark.parametrize("case", CASES)
+# PyTorch's, of the older form of checkpointing, wherever the loss alone is evaluated.
+pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
 
 
 def dense(case: str) -> Tensor:
@@ -345,8 +348,8 @@ def test_no_residual_and_no_interval_is_smaller_than_the_errors_of_the_products(
     assert found.attrs["product_error"] == off.norm
     assert found.attrs["converged"] == 0
     assert float(found["frobenius_norm_high"] - found["frobenius_norm"]) >= off.norm
-    assert float(found["trace_high"] - found["trace"]) >= o.n_parameters * off.form
-    assert probed.high - probed.value >= o.n_parameters * off.form
+    assert float(found["trace_high"] - found["trace"]) >= (1 - 1e-9) * o.n_parameters * off.form
+    assert probed.high - probed.value >= (1 - 1e-9) * o.n_parameters * off.form
     assert float(found["density_error"]) > 0.005 > float(exact["density_error"])
     with pytest.warns(ConvergenceWarning, match="differences of the gradient, whose estimated error is larger"):
         la.top_eigenpairs(la.hessian(o), 1, tol=1e-3)

@@ -19,6 +19,7 @@ from lossatlas.curvature.operators import Operator, require_operator
 from lossatlas.curvature.progress import Budget, product_bar
 from lossatlas.curvature.quadrature import Rule, mean_and_stderr, sampling_distance, share_interval
 from lossatlas.errors import InputError
+from lossatlas.evaluation.products.differences import NONE as NO_ERRORS
 from lossatlas.evaluation.products.differences import Errors
 from lossatlas.results.making import result
 
@@ -38,7 +39,7 @@ class Beyond:
     n: int
     atoms: Floats
     rules: Sequence[Rule]
-    off: Errors = Errors()
+    off: Errors = NO_ERRORS
 
     @property
     def rest(self) -> int:

@@ -42,8 +42,9 @@ class Eigenpairs:
 
     Both are measured by a product with each v, and no residual is smaller than the ``asymmetry`` of the products,
     |u' A z - z' A u|, or than their estimated error (``Operator.errors``), which a residual may not show: some true
-    eigenvalue lies within ``residuals[i]`` of ``values[i]``. ``stderrs`` (k,) are the data-sampling errors of v' A v, NaN where there are no batches. ``products``
-    counts matrix-vector products; ``converged`` says which residuals met the tolerance.
+    eigenvalue lies within ``residuals[i]`` of ``values[i]``. ``stderrs`` (k,) are the data-sampling errors of v' A v,
+    NaN where there are no batches. ``products`` counts matrix-vector products; ``converged`` says which residuals met
+    the tolerance.
     """
 
     values: Tensor
@@ -357,15 +358,13 @@ class _PairSearch:
             f"after {found.products} products (largest relative residual {worst:.1e})"
         )
         remedy = "allow more with max_products, or ask for less"
-        if expected:
+        if expected and self.operator.errors.norm > found.asymmetry:
+            remedy = _BY_DIFFERENCES
+        elif expected:
             kind = str(self.operator.dtype).removeprefix("torch.")
             remedy = (
-                _BY_DIFFERENCES
-                if self.operator.errors.norm > found.asymmetry
-                else (
-                    f"in {kind} the products are symmetric to {found.asymmetry:.1e} only, and no more of them help"
-                    f": {'check the derivatives' if self.operator.dtype == torch.float64 else 'use dtype=torch.float64'}"
-                )
+                f"in {kind} the products are symmetric to {found.asymmetry:.1e} only, and no more of them help"
+                f": {'check the derivatives' if self.operator.dtype == torch.float64 else 'use dtype=torch.float64'}"
             )
         warnings.warn(f"{missed}: {remedy}.", ConvergenceWarning, stacklevel=5)
 

@@ -209,17 +209,19 @@ class FunctionalModel(States):
     def loss_and_slope(self, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:
         """L_b and grad L_b ``(n,)`` by a backward pass within the call, as in training.
 
-        Activation checkpointing calls parts of the model again there, which then have the same parameters, and its
-        older form refuses ``torch.autograd.grad``.
+        Activation checkpointing calls parts of the model again there, which then have the same parameters. Its older
+        form refuses ``torch.autograd.grad``, and needs inputs that take a gradient, so that all parameters do.
         """
         leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in self.named(theta).items()}
+        others = {f"model.{n}": p.detach() for n, p in self.module.named_parameters() if f"model.{n}" not in leaves}
+        others = {name: tensor.requires_grad_() for name, tensor in others.items() if tensor.is_floating_point()}
 
         def call(module: nn.Module, given: Any) -> Tensor:
             loss = self._measure(module, given)["loss"].mean()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
 
-        loss = self._run(Bound(self.module, call), self.tensors(theta) | leaves, batch, index)
+        loss = self._run(Bound(self.module, call), self.tensors(theta) | others | leaves, batch, index)
         slopes = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
         return loss, self.space.flatten({name.removeprefix("model."): slope for name, slope in slopes.items()})
 

@@ -23,7 +23,7 @@ LEAST = 1e-3  # of an entry of theta, at least: a theta of zeros has steps too
 COVER = 2.0  # times what the one-sided differences are apart is the error, at least
 POOR = 30.0  # times a step, as a share of the largest product: a larger error is worth other steps
 AROUND = 1 / 32, 32  # times the step are these: nearer, where a kink lies between, and further, for less rounding
-FURTHER = 4  # times the step is the one that the first difference is compared with
+FURTHER = 2  # times the step is the one that the first difference is compared with
 COARSER = 1 / 4  # of the error, at most, justifies a step that suits a coarser type
 
 
@@ -32,6 +32,9 @@ class Errors(NamedTuple):
 
     norm: float = 0.0
     form: float = 0.0
+
+
+NONE = Errors()
 
 
 class Difference(NamedTuple):
@@ -71,7 +74,7 @@ class Differences:
         self._step: float | None = None
         self._cover, self._largest = COVER, 0.0
         self._pass: list[Errors] = []
-        self.errors = Errors()
+        self.errors = NONE
 
     @property
     def dtype(self) -> torch.dtype:
@@ -111,7 +114,7 @@ class Differences:
     def _product(self, gradient: Callable[[Tensor], Tensor], center: Tensor, vector: Tensor) -> Tensor:
         length = _norm(vector)
         if not length:
-            self._pass.append(Errors())
+            self._pass.append(NONE)
             return torch.zeros_like(vector)
         unit = (vector.to(self.dtype) / length).to(self.dtype)
         along = partial(self._difference, gradient, center, unit)
@@ -126,10 +129,10 @@ class Differences:
     ) -> Difference:
         h = step * self._length
         above, below = (gradient(torch.add(self._theta, unit, alpha=sign * h)).double() for sign in (1, -1))
-        apart = (above + below - 2 * center.double()) / (2 * h)
-        rounding = float(torch.finfo(self.dtype).eps) * _norm(center) / h
+        product, apart = (above - below) / (2 * h), (above + below - 2 * center.double()) / (2 * h)
+        rounding = float(torch.finfo(self.dtype).eps) * (_norm(center) / h + _norm(product))
         errors = Errors(_norm(apart) + rounding, abs(float(apart @ unit.double())) + rounding / math.sqrt(len(unit)))
-        return Difference((above - below) / (2 * h), errors, step)
+        return Difference(product, errors, step)
 
     def _first(self, along: Along) -> Difference:
         """The step is that of the finest type which model and loss compute in all through."""
@@ -141,8 +144,8 @@ class Differences:
             if (other := along(step)).apart.norm < COARSER * best.apart.norm:
                 best, self._step = other, step
         further = along(FURTHER * best.step)
-        seen = _norm(further.product - best.product) / max(best.apart.norm, torch.finfo(torch.float64).tiny)
-        self._cover = max(COVER, COVER * seen)
+        seen = _norm(further.product - best.product)
+        self._cover = max(COVER, COVER * seen / best.apart.norm) if seen else COVER
         return best
 
     def _near(self, along: Along, step: float) -> Difference:

@@ -101,7 +101,7 @@ class Products:
             if trace and index == 0:
                 self._trace(self._pieces.of(batch)[0])
             yield weight, self._of_batch(index, batch, rows)
-        if self._routes.differences is not None:
+        if self._routes.differences is not None and len(rows):
             shares = [w * s for w, own in zip(self.weights, self._pieces.shares, strict=True) for s in own]
             self._routes.differences.end_pass(shares, len(rows))
         self._done += len(rows)
