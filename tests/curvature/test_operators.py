@@ -477,7 +477,7 @@ def test_a_loss_that_writes_into_the_outputs_has_a_gauss_newton_matrix():
 def test_a_function_without_a_second_derivative_in_pytorch_is_a_clear_error_or_not_needed(matrix):
     o = objective(network(F.hardsigmoid))
     try:
-        found = MATRICES[matrix](o) @ normal(53)
+        found = MATRICES[matrix](o.with_route("exact")) @ normal(53)
     except InputError:
         return
     truth = objective(network(lambda x: (x / 6 + 0.5).clamp(0, 1)))

@@ -98,7 +98,7 @@ def spectrum(
     products are not traced, and batches are cut into pieces of examples that fit. ``attrs["memory"]`` is what was used,
     as CUDA's allocator counts it, and on a CPU the tensors, counted. Forward passes and first derivatives of a whole
     batch, and the objective's self-check of its derivatives in float64 (``check=False`` leaves it out), come before and
-    are not counted.
+    are not counted; nor is the copy in float64 that differences of the gradient are computed with.
 
     Raises
     ------

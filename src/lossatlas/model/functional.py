@@ -218,7 +218,7 @@ class FunctionalModel(States):
 
         def call(module: nn.Module, given: Any) -> Tensor:
             loss = self._measure(module, given)["loss"].mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss.detach()
 
         loss = self._run(Bound(self.module, call), self.tensors(theta) | others | leaves, batch, index)
