@@ -14,7 +14,7 @@ from torch import Tensor
 from lossatlas.evaluation.products.kept import Prepared
 from lossatlas.evaluation.products.linearised import Hessian
 from lossatlas.evaluation.products.precision import cast
-from lossatlas.model.data.batches import copied
+from lossatlas.model.data.batches import copied, tensors_in
 from lossatlas.model.failures import shortened
 
 # Of theta's norm, sqrt(eps) of a type: there, what rounding and truncation add to a one-sided difference is the same.
@@ -53,15 +53,15 @@ Along = Callable[[float], Difference]
 
 
 class Differences:
-    """v -> (g_b(theta + h v) - g_b(theta - h v)) / 2h |v|, two gradients each, in float64 where model and loss allow.
+    """v -> |v| (g_b(theta + h u) - g_b(theta - h u)) / 2h, u = v / |v|, in float64 where model and loss allow it.
 
-    The error is told from g_b(theta), which is computed once: the two one-sided differences are apart by h grad^3 L(v,
-    v), where the central one's error is of the second order in h; rounding, and kinks between the two points, show in
-    both alike. The first product is compared with one of another step too, which sets how many times that is the
-    estimate (``COVER`` at least). Where it is large against the products so far, other steps are tried.
+    The error is told from g_b(theta), which is computed once: the two one-sided differences are apart by h grad^3 L(u,
+    u), while the central one's error is of the second order in h; rounding, and kinks between the points, show in both
+    alike. The first product is compared with one of another step too, which sets how many times that is the estimate
+    (``COVER`` at least). Where it is large against the products so far, other steps are tried: two gradients more each.
 
-    Those of a whole pass over the data, weighted means over the batches, are told by ``end_pass``; ``errors`` are the
-    largest. Products are in theta's own type, whose rounding is part of the error.
+    ``errors`` are the largest of all passes over the data, which ``begin_pass`` and ``end_pass`` tell apart. Products
+    are in theta's own type, whose rounding is part of their error.
     """
 
     def __init__(self, form: Hessian, theta: Tensor, batch: Any, index: int) -> None:
@@ -97,7 +97,7 @@ class Differences:
         def product(vector: Tensor, keep: bool = True) -> Tensor:
             return self._product(gradient, center, vector)
 
-        return Prepared(product, center.nbytes, 0.0)
+        return Prepared(product, center.nbytes + sum(tensor.nbytes for tensor in tensors_in(batch)), 0.0)
 
     def begin_pass(self) -> None:
         self._pass.clear()
