@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from lossatlas.model.data.strata import Strata, stratified
 from lossatlas.model.data.tokenised import Pairs, Texts
 from lossatlas.model.filter_axes import filters_of
 from lossatlas.model.filters import Axes, Filters, overridden
-from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
+from lossatlas.model.functional import BatchNormPolicy, FunctionalModel, Route
 from lossatlas.model.likeness import other_attributes
 from lossatlas.model.loss.halves import measure_of
 from lossatlas.model.loss.heads import Head, call_of, kind_of_loss, pairing
@@ -382,6 +382,31 @@ class Objective:
         )
         return other
 
+    def with_route(self, route: Route | None) -> Objective:
+        """The same objective, with another route of the products with its Hessian, in whatever is measured of it.
+
+        ``"exact"`` differentiates the gradient, and refuses what has no second derivative. ``"differences"`` takes
+        H v = (g(theta + h v) - g(theta - h v)) / 2h + O(h^2), two gradients a product, in float64 where model and loss
+        work in it, with h = sqrt(eps) |theta| / |v|; the error is estimated by what the two one-sided differences are
+        apart. None takes the exact route where there is one, else differences, with a ``DerivativeWarning``.
+
+        Raises ``InputError`` for another route.
+
+        Source: Nocedal & Wright 2006, "Numerical Optimization", section 8.1 (differences of the gradient, steps).
+
+        Examples
+        --------
+        >>> data = torch.ones(4, 1), torch.zeros(4, 1)
+        >>> objective = Objective(nn.Linear(1, 1, bias=False), nn.functional.mse_loss, data).with_route("differences")
+        >>> objective.hvp(torch.tensor([3.0]))
+        tensor([6.])
+        """
+        if route not in (None, *get_args(Route)):
+            raise InputError(f"route={route!r}: choose 'exact', 'differences', or None.")
+        other = copy.copy(self)
+        other.function = self.function.routed(route)
+        return other
+
     def at(self, point: Tensor) -> Objective:
         """The same function seen from ``point`` ``(n,)``: what defaults to the model's own point takes this one.
 
@@ -464,8 +489,9 @@ class Objective:
             label["batch_dependence"] = "kept as they are, since the loss of an example depends on its batch"
         if self.function.draws:
             label["random_numbers"] = "drawn by model or loss, from a fixed seed for each batch"
-        if self.function.derivatives and (failures := self.function.derivatives.failures(self.function)):
-            label["derivatives"] = " ".join(failures)
+        failures = self.function.derivatives.failures(self.function) if self.function.derivatives else []
+        if told := [*failures, *self._inexact]:
+            label["derivatives"] = " ".join(told)
         return label | {
             "data": self.name,
             "model": type(self.function.module).__name__,
@@ -545,7 +571,12 @@ class Objective:
         was taken of checkpoints.
         """
         read = [f"weights of {what}: {note}" for what, note in self.function.choices.items()]
-        return "\n".join([*self._explanation, f"loss: {self.function.reduction}", *read])
+        return "\n".join([*self._explanation, *self._inexact, f"loss: {self.function.reduction}", *read])
+
+    @property
+    def _inexact(self) -> list[str]:
+        """A sentence on products with the Hessian that are not exact, by the objective's route, if there were any."""
+        return [told for route, told in self.function.inexact.items() if route == self.function.route]
 
     # Derivatives
 
@@ -569,7 +600,8 @@ class Objective:
 
         Exact, by differentiating the gradient's graph along v (double backward; Pearlmutter 1994), which is computed
         anew at each call: ``hessian`` is the operator for many products. For ReLU networks it is the Hessian almost
-        everywhere, which does not see the kinks.
+        everywhere, which does not see the kinks. ``with_route`` chooses another route, and what has no second
+        derivative is told by a ``DerivativeWarning``.
         """
         form, weights = Hessian(self.function), self.batches.weights
         products = Products(form, self.batches, weights, self._at(point), max_memory=0, stage=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError
 from lossatlas.evaluation.products.diagonal import ExactDiagonal, exact_diagonal
+from lossatlas.evaluation.products.differences import Errors
 from lossatlas.evaluation.products.likelihood import Sampled, SampledFisher, draw
 from lossatlas.evaluation.products.linearised import (
     EmpiricalFisher,
@@ -23,6 +24,7 @@ from lossatlas.evaluation.products.linearised import (
 )
 from lossatlas.evaluation.products.products import Products
 from lossatlas.model.data.batches import copied, preserved_rng
+from lossatlas.model.functional import Route
 from lossatlas.objective import Objective
 
 if TYPE_CHECKING:
@@ -102,6 +104,11 @@ class Operator:
         kind = torch.empty(0, dtype=self.dtype).numpy().dtype
         return LinearOperator(self.shape, matvec=multiply, rmatvec=multiply, matmat=multiply, dtype=kind)
 
+    @property
+    def errors(self) -> Errors:
+        """|e| and |v' e| of the products A v + e with unit vectors so far, by estimate; 0 where they are exact."""
+        return Errors() if self.products is None else self.products.errors
+
     def explain(self) -> str:
         """How products are computed: by which route, and what is kept between them."""
         return "products as given" if self.products is None else self.products.explain()
@@ -116,8 +123,12 @@ def require_operator(given: object) -> None:
         )
 
 
-def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
+def hessian(objective: Objective, *, route: Route | None = None, max_memory: int | None = None) -> Operator:
     """H = grad grad' L(theta) at ``objective.point``, by exact Hessian-vector products.
+
+    Where the loss has no second derivative (CTC, functions that are differentiable once, activation checkpointing), or
+    by ``route="differences"``, they are central differences of the gradient, two of them each
+    (``Objective.with_route``), whose estimated ``errors`` are part of every residual and interval that is made of them.
 
     What does not depend on the vector is computed once and kept, as far as ``max_memory`` bytes reach (half of what is
     free by default): later products take about half the time of ``objective.hvp``. They are traced once the products so
@@ -130,7 +141,7 @@ def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
     Raises
     ------
     InputError : a model under ``batch_norm="recompute"``, or negative ``max_memory``; at a product, a model that
-        cannot be differentiated twice.
+        cannot be differentiated, or by ``route="exact"`` not twice.
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Pearlmutter 1994, "Fast Exact Multiplication by the Hessian".
@@ -143,7 +154,7 @@ def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
     tensor([[1., 0.],
             [0., 4.]])
     """
-    return _operator(objective, "hessian", max_memory)
+    return _operator(objective if route is None else objective.with_route(route), "hessian", max_memory)
 
 
 def gauss_newton(objective: Objective, *, max_memory: int | None = None) -> Operator:

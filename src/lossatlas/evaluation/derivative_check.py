@@ -95,7 +95,10 @@ class DerivativeCheck:
             try:
                 line = line or self._line(function, gradient, product)
                 found = self._slope(line) if what == "gradient" else self._curvature(line)
-            except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
+            except (RuntimeError, NotImplementedError, InputError) as error:
+                if what == "gradient" and isinstance(error, InputError):
+                    raise
+                # What is asked for tells it with its remedy, or does without.
                 self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
                 found = None
             finally:
@@ -140,7 +143,7 @@ class DerivativeCheck:
         return (
             f"The curvature is not that of the loss: H v has norm {float(bent.norm()):.6g} by backpropagation and "
             f"{float(found.norm()):.6g} by differences of the gradient, {float((bent - found).norm()):.3g} apart"
-            f"{_functions(line)}. {_WAY_OUT}"
+            f"{_functions(line)}. route='differences' takes differences of the gradient instead. {_WAY_OUT}"
         )
 
     def _tell(self, what: What, verdict: str, line: Line, before: int) -> None:

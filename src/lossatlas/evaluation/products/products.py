@@ -14,6 +14,7 @@ from lossatlas.errors import DirectionError, InputError, NumericalError
 from lossatlas.evaluation.memory import free_bytes
 from lossatlas.evaluation.products.allocated import Allocated, Use
 from lossatlas.evaluation.products.costs import UNKNOWN, Work, repaid_after
+from lossatlas.evaluation.products.differences import Errors
 from lossatlas.evaluation.products.finite import is_finite, what_is_not_finite
 from lossatlas.evaluation.products.kept import Kept
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
@@ -35,7 +36,7 @@ class Products:
     of a large model whose graphs would take more are cut into pieces, where they can be. Products
     are traced once the trace is repaid by those expected (``Work``), and where they are faster then; never under
     ``stage=False``. Where the batches are the data several times over, ``period`` is the number of the data's own: the
-    index of a batch seeds the numbers that a model draws.
+    index of a batch seeds the numbers that a model draws. Those with a Hessian take the function's ``route``.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Products:
         stage: bool = True,
         period: int | None = None,
     ) -> None:
-        (require_curvature if isinstance(form, Hessian) else require_differentiable)(form.function)
+        route = form.function.route if isinstance(form, Hessian) else "exact"
+        exact = isinstance(form, Hessian) and route != "differences"
+        (require_curvature if exact else require_differentiable)(form.function)
         if max_memory is not None and max_memory < 0:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
         self.weights = weights
@@ -58,7 +61,7 @@ class Products:
         with torch.inference_mode(False):
             theta = theta.detach().clone()
         self._form, self._theta, self._stage = form, theta, stage
-        self._routes = Routes(form, theta)
+        self._routes = Routes(form, theta, route)
         self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
         self._pieces = Pieces(batches, len(weights))
         self._kept = Kept(len(weights), self._budget)
@@ -86,11 +89,15 @@ class Products:
 
     def by_batch(self, rows: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Each batch's weight and A_b V ``(k, n)``."""
-        if not self._fitted:
+        differences = self._routes.differences
+        if not self._fitted and differences is None:
             self._fit_budget()
-        cut = self._done > 0 and self._pieces.cut(self._form.function, self._work)
+        cut = self._done > 0 and differences is None and self._pieces.cut(self._form.function, self._work)
         if cut:
             self._empty()
+        if differences is not None:
+            self._stage = False
+            differences.begin_pass()
         trace, self._stage = self._stage and self._done >= self._repaid, self._stage and self._done < self._repaid
         unread = self._kept.complete and not trace
         data = itertools.repeat(None, len(self.weights)) if unread else self._batches
@@ -100,6 +107,9 @@ class Products:
             if trace and index == 0:
                 self._trace(self._pieces.of(batch)[0])
             yield weight, self._of_batch(index, batch, rows)
+        if self._routes.differences is not None and len(rows):
+            shares = [w * s for w, own in zip(self.weights, self._pieces.shares, strict=True) for s in own]
+            self._routes.differences.end_pass(shares, len(rows))
         self._done += len(rows)
 
     def _verify_pieces(self, batch: Any) -> None:
@@ -135,7 +145,8 @@ class Products:
         self._kept.pop(place)
         found = self._routes.forward(piece, number, rows)
         if not is_finite(found):
-            raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0)))
+            how = self._routes.tried
+            raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0), how))
         return found
 
     def _prepared(self, place: int, index: int, piece: Any) -> Map:
@@ -259,10 +270,18 @@ class Products:
         weights = torch.tensor(self.weights, dtype=torch.float64)
         return [Sample(column, weights, "batches") for column in torch.stack(list(forms), dim=1)]
 
+    @property
+    def errors(self) -> Errors:
+        """Of the products so far, by estimate; 0 for exact ones, whose rounding is no part of it."""
+        return Errors() if self._routes.differences is None else self._routes.differences.errors
+
     def explain(self) -> str:
         """By which route products are computed, and what is kept; once the first has been."""
         if not self._done:
             return "no product has been computed yet"
+        if self._routes.differences is not None:
+            off = f"that with a unit vector is off by {self.errors.norm:.1e} at most, by estimate"
+            return f"{self._routes.chosen.rstrip('.')}; {off}; {self._kept}"
         waits = self._stage and self._repaid < math.inf and self._routes.chosen == GRAPHS
         note = f" (a trace would pay from product {self._repaid + 1:,} on)" if waits else ""
         return f"{self._routes.chosen}{note}; {self._kept}"
