@@ -29,8 +29,10 @@ from lossatlas.model.loss.measures import Loss, Supervised
 from lossatlas.model.loss.metrics import Metric
 from lossatlas.model.loss.samples import Sample, samples_of
 from lossatlas.model.loss.steps import StepLoss
+from lossatlas.model.modes import Mode, in_words
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
+from lossatlas.model.scripted import name_of
 from lossatlas.model.selfcheck import check_values
 
 Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
@@ -53,8 +55,9 @@ class Objective:
 
     Parameters
     ----------
-    model : any ``nn.Module``. Evaluated in eval mode (dropout off), with random numbers, if it draws any, from a
-        fixed seed, so that L is a function.
+    model : any ``nn.Module``. Evaluated in eval mode (dropout off) unless ``mode`` says otherwise, with random
+        numbers, if it draws any, from a fixed seed, so that L is a function. Complex parameters are part of theta by
+        their real and imaginary parts.
     loss : ``loss(outputs, targets)``, a mean over the batch (``F.cross_entropy``) or one value an example. Under a
         criterion of PyTorch's with class weights or ignored targets L is that criterion over all data, at any
         ``batch_size``. A loss that sums over the batch is divided by the number of examples. A loss that depends on the
@@ -71,6 +74,10 @@ class Objective:
     batch_norm : ``"frozen"`` uses the running statistics as trained; ``"recompute"`` estimates them anew at each
         point from the first ``batch_norm_batches`` batches of ``batch_norm_data`` (all of ``data`` by default;
         equal weight a batch, as ``torch.optim.swa_utils.update_bn``); ``"batch"`` normalises by each batch's own.
+    mode : for a model whose loss exists in training mode only: ``"train"`` is that mode with dropout off (Dropout and
+        DropPath modules, attention, recurrent layers; ``F.dropout`` in a ``forward`` stays on, which is told) and
+        BatchNorm by ``batch_norm``, never updated; ``"dropout"`` is the same with dropout on, where a batch drops the
+        same at every point.
     batch_size : into how many examples a batch a pair of tensors is cut. Small batches keep a CPU's memory warm; a GPU
         needs larger ones.
     max_batches : more batches than this are refused, never left out; by default the data's own length, and for data
@@ -122,6 +129,7 @@ class Objective:
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
         batch_norm_data: Any = None,
+        mode: Mode = "eval",
         batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -137,7 +145,7 @@ class Objective:
                 "nn.CrossEntropyLoss()."
             )
         self._max_batches = max_batches
-        function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
+        function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device, mode)
         self._build(function, data, batch_size, (weight, examples), (batch_norm, batch_norm_batches, batch_norm_data))
         self._check(model, check)
         self.name, self.network = name, network
@@ -154,6 +162,7 @@ class Objective:
         parameters: str | Sequence[str] | None = None,
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
+        mode: Mode = "eval",
         batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -179,7 +188,7 @@ class Objective:
         """
         objective = cls.__new__(cls)
         objective._max_batches = max_batches
-        function = FunctionalModel(model, StepLoss(step), parameters, dtype, device)
+        function = FunctionalModel(model, StepLoss(step), parameters, dtype, device, mode)
         objective._build(function, batches, batch_size, (weight, examples), (batch_norm, batch_norm_batches, None))
         objective._check(model, check)
         objective.name, objective.network = name, network
@@ -342,11 +351,13 @@ class Objective:
             label["batch_dependence"] = "kept as they are, since the loss of an example depends on its batch"
         if self.function.draws:
             label["random_numbers"] = "drawn by model or loss, from a fixed seed for each batch"
+        if mode := in_words(self.function.mode):
+            label["mode"] = mode
         if self.function.derivatives and (failures := self.function.derivatives.failures(self.function)):
             label["derivatives"] = " ".join(failures)
         return label | {
             "data": self.name,
-            "model": type(self.function.module).__name__,
+            "model": name_of(self.function.module),
             "n_parameters": self.n_parameters,
             "n_examples": self.n_examples,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -420,7 +431,9 @@ class Objective:
 
     def explain(self) -> str:
         """How points were last evaluated and why so, what the self-checks found, and of what the loss is a mean."""
-        return "\n".join([*self._explanation, f"loss: {self.function.reduction}"])
+        shared = ", ".join(self.function.shared)
+        told = [f"shared with the model that was given, since it cannot be copied: {shared}"] if shared else []
+        return "\n".join([*self._explanation, *told, f"loss: {self.function.reduction}"])
 
     # Derivatives
 

@@ -64,7 +64,8 @@ def state_of(source: nn.Module | Mapping[str, Tensor] | str | Path) -> Mapping[s
 
 
 def without_wrappers(state: Mapping[str, Tensor], expected: Collection[str]) -> Mapping[str, Tensor]:
-    """``state`` without ``module.`` (data parallel) and ``_orig_mod.`` (compiled), where no name fits with them."""
+    """``state`` without ``_orig_mod.`` (compiled, also parts), and ``module.`` (data parallel) where no name fits."""
+    state = {name if name in expected else name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     if any(name in expected for name in state):
         return state
     return {_bare(name): tensor for name, tensor in state.items()}

@@ -23,6 +23,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 class Entry:
     """One tensor's place in theta: the slice ``[start, stop)``, its shape, and the axis that counts its filters.
 
+    The numbers of a complex tensor are its real and imaginary parts: its shape in theta is ``(..., 2)``.
     ``filter_axis`` is 0 for linear and convolution weights, 1 for transposed convolutions, and ``None`` for
     tensors with fewer than two dimensions: biases, scales of norms, scalars.
     """
@@ -31,10 +32,22 @@ class Entry:
     start: int
     shape: tuple[int, ...]
     filter_axis: int | None
+    is_complex: bool = False
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """The tensor's shape in the model."""
+        return self.shape[:-1] if self.is_complex else self.shape
+
+    def tensor(self, numbers: Tensor) -> Tensor:
+        """The model's tensor with these numbers ``(size,)``: a view, but for a complex one."""
+        shaped = numbers.view(self.shape)
+        # A copy, since complex numbers have to begin at an even place of their storage.
+        return torch.view_as_complex(shaped.clone()) if self.is_complex else shaped
 
     @property
     def stop(self) -> int:
@@ -43,6 +56,8 @@ class Entry:
 
 class ParameterSpace:
     """theta in R^n: the selected parameters of ``module``, in the order of ``named_parameters``, flattened and joined.
+
+    A complex parameter is part of it by the real and the imaginary part of each number, side by side.
 
     Parameters
     ----------
@@ -68,7 +83,8 @@ class ParameterSpace:
         entries, start = [], 0
         for name, parameter in chosen.items():
             axis = None if parameter.ndim < 2 else (1 if id(parameter) in transposed else 0)
-            entries.append(Entry(name, start, tuple(parameter.shape), axis))
+            shape = tuple(parameter.shape) + (2,) * parameter.is_complex()
+            entries.append(Entry(name, start, shape, axis, parameter.is_complex()))
             start = entries[-1].stop
         self.entries: tuple[Entry, ...] = tuple(entries)
         self.n: int = start
@@ -96,17 +112,17 @@ class ParameterSpace:
         missing = [entry.name for entry in self.entries if entry.name not in tensors]
         if missing:
             raise CheckpointError(f"{len(missing)} parameters are missing: {_first(missing)}.")
-        wrong = [e for e in self.entries if tuple(tensors[e.name].shape) != e.shape]
+        wrong = [e for e in self.entries if tuple(tensors[e.name].shape) != e.own_shape]
         if wrong:
-            listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.shape}" for e in wrong[:5])
+            listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.own_shape}" for e in wrong[:5])
             raise CheckpointError(f"{len(wrong)} parameters have another shape: {listed}.")
-        return torch.cat([tensors[entry.name].detach().reshape(-1) for entry in self.entries])
+        return torch.cat([_numbers(tensors[entry.name].detach()) for entry in self.entries])
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """Named views into ``theta`` ``(n,)``: no copy is made, and gradients flow back into ``theta``."""
+        """Named views into ``theta`` ``(n,)``, copies where they are complex: gradients flow back into ``theta``."""
         # One split, not a slice for each: its backward joins the pieces instead of adding n numbers for every one.
         pieces = theta.split([entry.size for entry in self.entries])
-        return {entry.name: piece.view(entry.shape) for entry, piece in zip(self.entries, pieces, strict=True)}
+        return {entry.name: entry.tensor(piece) for entry, piece in zip(self.entries, pieces, strict=True)}
 
     def check(self, vector: Tensor, what: str = "point") -> Tensor:
         """``vector`` itself, or a ``DirectionError`` unless it is a finite floating tensor of shape ``(n,)``."""
@@ -145,6 +161,10 @@ class ParameterSpace:
         return iter(self.entries)
 
 
+def _numbers(tensor: Tensor) -> Tensor:
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).reshape(-1)
+
+
 def _sums(flat: Tensor, entry: Entry, by: Blocks) -> Tensor:
     whole = flat.view(entry.shape)
     if by == "layer" or entry.filter_axis is None:
@@ -170,10 +190,10 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
         if parameter.requires_grad and any(fnmatch.fnmatchcase(name, pattern) for pattern in globs):
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise InputError(f"The parameter {name} has no shape yet: run one batch through the lazy model first.")
-            if parameter.layout != torch.strided or parameter.is_complex():
+            if parameter.layout != torch.strided:
                 raise InputError(
-                    f"The parameter {name} is {_kind(parameter)}: only dense real parameters are supported; keep a "
-                    "complex one as real numbers (..., 2) and use torch.view_as_complex(weight.clone()) in forward."
+                    f"The parameter {name} is {_kind(parameter)} in the layout {parameter.layout}: only dense "
+                    "parameters are supported; give it as parameter.to_dense()."
                 )
             yield name, parameter
 

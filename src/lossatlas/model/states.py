@@ -15,7 +15,9 @@ from lossatlas.errors import CheckpointError
 from lossatlas.model.belongings import Belongings, key_of, remember, remembered
 from lossatlas.model.checkpoints import state_of, without_wrappers
 from lossatlas.model.data.fingerprints import components, equal, tensor_bytes
+from lossatlas.model.modes import Mode, in_words
 from lossatlas.model.parameters import ParameterSpace
+from lossatlas.model.scripted import name_of
 
 
 class States:
@@ -25,6 +27,7 @@ class States:
     space: ParameterSpace
     point: Tensor
     norms: list[BatchNorm]
+    mode: Mode
 
     @property
     def statistics(self) -> set[str]:
@@ -77,7 +80,7 @@ class States:
         if missing or unexpected:
             raise CheckpointError(
                 f"These are the weights of another network: missing {missing[:5]}, unexpected {unexpected[:5]}. "
-                f"Give weights saved from a {type(self.module).__name__} like this one."
+                f"Give weights saved from a {name_of(self.module)} like this one."
             )
         if wrong := [name for name in own if _shape(state[name]) != _shape(own[name])]:
             listed = "; ".join(f"{name} is {_shape(state[name])}, not {_shape(own[name])}" for name in wrong[:5])
@@ -110,8 +113,8 @@ class States:
         return {name: state[first.get(name, name)].detach().clone() for name in self.module.state_dict()}
 
     def fingerprint(self) -> str:
-        """Of the parameters' names and shapes, the point, and the full state dict."""
-        sha = hashlib.sha256(repr([(e.name, e.shape) for e in self.space]).encode())
+        """Of the parameters' names and shapes, the point, the full state dict, and a mode other than evaluation's."""
+        sha = hashlib.sha256((repr([(e.name, e.shape) for e in self.space]) + in_words(self.mode)).encode())
         for tensor in [self.point, *self.state_dict(self.point).values()]:
             for part in components(tensor):
                 sha.update(tensor_bytes(part))

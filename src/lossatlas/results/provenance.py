@@ -24,7 +24,7 @@ OBJECTIVE = (
 )
 _NOT_OF_IT = ("id", "name", "evaluation", "evaluation_fallback")  # what it is called, how fast it was computed
 # What a Dataset of any kind may say besides.
-TOLD = ("batch_dependence", "random_numbers", "derivatives")  # of the objective, where there is something to be said
+TOLD = ("batch_dependence", "random_numbers", "mode", "derivatives")  # of the objective, where there is something to be said
 COMMON = ("kind", "id", "name", "network", "split", "stderr_over", "seconds", "seed", "note", *TOLD)
 
 
