@@ -141,7 +141,7 @@ def add_agreement(
         if own:
             line = [group.name for group in of.line(own[-1])]
             sizes = [of.groups[name].size for name in line]
-            x, y = (units_of(t.narrow(dim, start, length), axes, dim, segment, line, of) for t in (a, b))
+            x, y = (real(units_of(t.narrow(dim, start, length), axes, dim, segment, line, of)) for t in (a, b))
             agreement = weight * (x @ y.T).double().reshape(*sizes, *sizes)
             tables[own[-1]] = tables[own[-1]] + agreement if own[-1] in tables else agreement
 
@@ -212,4 +212,4 @@ def _inner(a: Tensors, b: Tensors, of: Symmetries) -> float:
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    return float(a.double().flatten() @ b.double().flatten())
+    return float(real(a).double().flatten() @ real(b).double().flatten())

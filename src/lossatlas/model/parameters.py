@@ -46,8 +46,8 @@ class Entry:
     def tensor(self, numbers: Tensor) -> Tensor:
         """The model's tensor with these numbers ``(size,)``: a view, but for a complex one."""
         shaped = numbers.view(self.shape)
-        # A copy, since complex numbers have to begin at an even place of their storage.
-        return torch.view_as_complex(shaped.clone()) if self.is_complex else shaped
+        # No view: complex numbers begin at even places of their storage, as theta's and its gradient's pieces need not.
+        return torch.complex(shaped[..., 0], shaped[..., 1]) if self.is_complex else shaped
 
     @property
     def stop(self) -> int:
@@ -116,7 +116,7 @@ class ParameterSpace:
         if wrong:
             listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.own_shape}" for e in wrong[:5])
             raise CheckpointError(f"{len(wrong)} parameters have another shape: {listed}.")
-        return torch.cat([_numbers(tensors[entry.name].detach()) for entry in self.entries])
+        return torch.cat([real(tensors[entry.name].detach()).reshape(-1) for entry in self.entries])
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Named views into ``theta`` ``(n,)``, copies where they are complex: gradients flow back into ``theta``."""
@@ -161,8 +161,9 @@ class ParameterSpace:
         return iter(self.entries)
 
 
-def _numbers(tensor: Tensor) -> Tensor:
-    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).reshape(-1)
+def real(tensor: Tensor) -> Tensor:
+    """The tensor, or the real and imaginary parts of a complex one side by side along its last axis."""
+    return torch.view_as_real(tensor.resolve_conj()).flatten(-2) if tensor.is_complex() else tensor
 
 
 def _sums(flat: Tensor, entry: Entry, by: Blocks) -> Tensor:

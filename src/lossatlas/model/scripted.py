@@ -62,10 +62,11 @@ class Scripted(nn.Module):
 
     @contextmanager
     def _present(self) -> Iterator[None]:
-        places = [(part, name) for part in self.modules() for name in (*part._parameters, *part._buffers)]
+        parts = [part for part in self.modules() if isinstance(part, Scripted)]
+        places = [(part, name) for part in parts for name in (*part._parameters, *part._buffers)]
         before = [part._held[0]._c.getattr(name) for part, name in places]
         try:
-            for part in self.modules():
+            for part in parts:
                 part._set_mode()
             for part, name in places:
                 part._held[0]._c.setattr(name, getattr(part, name))
