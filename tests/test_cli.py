@@ -186,11 +186,17 @@ def weights(path: Path, seed: int, hidden: int = 4) -> str:
 
 @pytest.mark.usefixtures("_unrendered")
 def test_connect_measures_the_barrier_between_two_files_and_report_gathers_the_folder(
-    target: str, tmp_path: Path
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a, b, out = weights(tmp_path / "a.safetensors", 1), weights(tmp_path / "b.safetensors", 2), str(tmp_path / "out")
-    assert run("connect", f"{target}:objective", a, b, "--out", out, "--steps", "5") == 0
+    a, b, out = weights(tmp_path / "a.safetensors", 1), tmp_path / "b.ckpt", str(tmp_path / "out")
+    own, average = (load_file(weights(tmp_path / f"{seed}.safetensors", seed)) for seed in (3, 2))
+    torch.save({"model": own, "model_ema": {f"net.{name}": tensor for name, tensor in average.items()}}, b)
+    assert "'FILE:model_ema.net'" in refused(capsys, "connect", f"{target}:objective", a, str(b), "--out", out)
+    assert run("connect", f"{target}:objective", a, f"{b}:model_ema", "--out", out, "--steps", "5") == 0
     found = xr.load_dataset(tmp_path / "out" / "barrier.nc")
+    taken = f"{b}:model_ema: taken from 'model_ema'; 'net.' left out of the names"
+    assert found.attrs["weights"] == taken
+    assert f"weights: {taken}\n" in capsys.readouterr().out
     assert found.sizes["t"] == 5
     assert float(found["barrier"]) >= 0
     assert run("report", out) == 0

@@ -131,6 +131,7 @@ def _measure(kind: Kind, values: dict[str, Any], options: Options, out: Path, pr
         found = kind.verb(**given, **dict(options), progress=progress)
         if not results:
             keep(kind.verb_name, lambda: found)
+    _tell_weights(results)
     _conclude(results, out)
 
 
@@ -176,6 +177,13 @@ def _write(out: Path, name: str, dataset: xr.Dataset) -> xr.Dataset:
     for number in kind_of(dataset).numbers(dataset):
         print(f"{number.of}: {number.name} {number.text}", flush=True)
     return dataset
+
+
+def _tell_weights(results: dict[str, xr.Dataset]) -> None:
+    """What was taken of the files of weights, where there was a choice."""
+    for told in dict.fromkeys(dataset.attrs.get("weights") for dataset in results.values()):
+        if told:
+            print(f"weights: {told}", flush=True)
 
 
 def _conclude(results: dict[str, xr.Dataset], out: Path) -> None:

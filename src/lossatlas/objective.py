@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -30,12 +29,14 @@ from lossatlas.model.loss.metrics import Metric
 from lossatlas.model.loss.samples import Sample, samples_of
 from lossatlas.model.loss.steps import StepLoss
 from lossatlas.model.modes import Mode, in_words
+from lossatlas.model.naming import Fit
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
 from lossatlas.model.scripted import name_of
 from lossatlas.model.selfcheck import check_values
+from lossatlas.model.states import Given
 
-Source = Tensor | nn.Module | Mapping[str, Tensor] | str | Path
+Source = Tensor | Given
 
 
 @dataclass(frozen=True)
@@ -224,17 +225,37 @@ class Objective:
     def device(self) -> torch.device:
         return self.function.point.device
 
-    def point_of(self, source: Source) -> Tensor:
-        """theta ``(n,)`` of a module, a state dict or a file (``.safetensors``, ``.pt``) of the same architecture.
+    def point_of(self, source: Source, key: str | None = None) -> Tensor:
+        """theta ``(n,)`` of a module, a mapping or a file of the same architecture.
+
+        A file is by ``torch.save``, ``.safetensors``, or an index of its shards; a folder holds one of these. At any
+        depth of what it holds (Lightning, timm, a training checkpoint with an average beside the weights) the names and
+        shapes of one state must be the model's, up to what stands before all of them (``model.``) and the parts of
+        names that wrappers leave (``module.``, ``_orig_mod.``). ``key`` picks where several are (``"state_dict_ema"``,
+        ``"state_dict.teacher"``), as does the end of a path, ``"file.pt:state_dict_ema"``; ``explain()`` tells what
+        was taken. Of an adapter's file, as PEFT saves it, all else is this model's. Nothing in a file is run.
 
         A point is checked and handed through, on this objective's device and in its dtype.
 
         Only the selected parameters are taken; the others, and the buffers, stay those of this objective's model.
-        Raises ``CheckpointError`` when names or shapes differ, listing the first of them.
+
+        Raises
+        ------
+        CheckpointError : no state has these names and shapes, listing the first that differ; or several have, or one
+            that holds more, with the ``key`` to give.
+
+        Examples
+        --------
+        >>> data = torch.ones(4, 1), torch.zeros(4, 1)
+        >>> objective = Objective(nn.Linear(1, 1, bias=False), nn.functional.mse_loss, data)
+        >>> checkpoint = {"state_dict": {"model.weight": torch.ones(1, 1)}, "ema": {"weight": torch.zeros(1, 1)}}
+        >>> objective.point_of(checkpoint, key="ema"), objective.point_of(checkpoint, key="state_dict")
+        (tensor([0.]), tensor([1.]))
         """
         if isinstance(source, Tensor):
             return self._at(source)
-        state = self.function.state_of(source)
+        fit = self.function.fit_of(source, key)
+        state = self.function.state_from(source, fit)
         if differing := self.function.other_buffers(state):
             warnings.warn(
                 f"The model that was given has other buffers than the objective's ({', '.join(differing[:4])}): values "
@@ -243,22 +264,26 @@ class Objective:
                 BufferWarning,
                 stacklevel=2,
             )
-        return self.end_of(source)
+        return self._end_from(source, fit, state, stacklevel=3)
 
     def end_of(self, source: Source) -> Tensor:
         """The same, of a model that a path ends at, which carries its buffers along."""
         if isinstance(source, Tensor):
             return self._at(source)
-        point = self.function.point_of(source)
+        fit = self.function.fit_of(source)
+        return self._end_from(source, fit, self.function.state_from(source, fit), stacklevel=4)
+
+    def _end_from(self, source: Given, fit: Fit, state: Mapping[str, Tensor], stacklevel: int) -> Tensor:
+        point = self.function.point_from(state)
         if isinstance(source, nn.Module):
             batch = next(iter(self.batches))
-            if differing := other_attributes(self.function, source, point, batch):
+            if differing := other_attributes(self.function, source, fit, point, batch):
                 warnings.warn(
                     f"The model that was given is another than the objective's in what no state dict holds "
                     f"({', '.join(differing[:4])}), and has another loss by it: its point is evaluated with the "
                     "objective's own; for the model's own loss make its own Objective.",
                     BufferWarning,
-                    stacklevel=3,
+                    stacklevel=stacklevel,
                 )
         return point
 
@@ -430,10 +455,13 @@ class Objective:
         return evaluator
 
     def explain(self) -> str:
-        """How points were last evaluated and why so, what the self-checks found, and of what the loss is a mean."""
+        """How points were last evaluated and why so, what the self-checks found, of what the loss is a mean, and what
+        was taken of checkpoints.
+        """
         shared = ", ".join(self.function.shared)
         told = [f"shared with the model that was given, since it cannot be copied: {shared}"] if shared else []
-        return "\n".join([*self._explanation, *told, f"loss: {self.function.reduction}"])
+        read = [f"weights of {what}: {note}" for what, note in self.function.choices.items()]
+        return "\n".join([*self._explanation, *told, f"loss: {self.function.reduction}", *read])
 
     # Derivatives
 

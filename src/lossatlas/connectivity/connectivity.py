@@ -91,7 +91,7 @@ def connectivity(
     ``"barrier_aligned_test"``, ``"connection"``, ``"barrier_curve"``, ``"barrier_curve_test"``,
     ``"connectivity_plane"``, ``"connectivity_plane_aligned"``; those that were asked for, in this order. The first
     plane is that of the curve or, without one, of b after alignment. ``attrs["split"]`` of a barrier is ``"train"`` on
-    the data of ``objective`` and ``"test"`` on those of ``test``.
+    the data of ``objective`` and ``"test"`` on those of ``test``; ``attrs["weights"]`` tells what was taken of files.
 
     Raises
     ------
@@ -123,7 +123,8 @@ def connectivity(
     line = _line(objective, a, b)
     options = {"definition": definition, "steps": steps, "batch_norm": batch_norm, "seed": seed, "progress": progress}
     sets = {"train": objective} if test is None else {"train": objective, "test": test}
-    run = _Parts(sets, options, keep or _compute, None if folder is None else make_folder(Path(folder)))
+    attrs = _choices(objective, a, b)
+    run = _Parts(sets, options, keep or _compute, None if folder is None else make_folder(Path(folder)), attrs)
     run.add_barriers("barrier", LINE, line)
     if align != "none":
         state = run.add_with_weights(
@@ -152,11 +153,12 @@ class _Parts:
     options: Mapping[str, Any]
     keep: Keep
     folder: Path | None
+    attrs: Mapping[str, str]
     results: dict[str, xr.Dataset] = field(default_factory=dict)
     paths: dict[str, Curve] = field(default_factory=dict)
 
     def add(self, name: str, compute: Callable[[], xr.Dataset]) -> None:
-        self.results[name] = self.keep(name, compute)
+        self.results[name] = self.keep(name, lambda: compute().assign_attrs(self.attrs))
 
     def add_barriers(self, name: str, path: str, curve: Curve) -> None:
         """On every data set; ``path`` is what the curve is called."""
@@ -233,6 +235,13 @@ def _line(objective: Objective, a: Source, b: Source) -> Segment:
         first, second = (end if isinstance(end, str | Path) else name for name, end in (("a", a), ("b", b)))
         raise InputError(f"{first} and {second} are the same point: give the weights of two different models.")
     return line
+
+
+def _choices(objective: Objective, *sources: Source) -> dict[str, str]:
+    """What was taken of the files that were given, where there was a choice."""
+    choices, files = objective.function.choices, [str(source) for source in sources if isinstance(source, str | Path)]
+    told = [f"{file}: {choices[file]}" for file in files if file in choices]
+    return {"weights": "; ".join(told)} if told else {}
 
 
 def _kind(align: str, curve: str, bends: int) -> ParametricCurve | None:

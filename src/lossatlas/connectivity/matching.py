@@ -25,6 +25,7 @@ from lossatlas.connectivity.symmetry.symmetries import (
     sizes_of,
 )
 from lossatlas.errors import NumericalError
+from lossatlas.model.parameters import real
 
 Tensors = Mapping[str, Tensor]
 Found = dict[tuple[str, tuple[int, ...]], Tensor]  # group, units of the outer ones -> assignment

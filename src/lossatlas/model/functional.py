@@ -58,6 +58,7 @@ class FunctionalModel(States):
         self.draws = False  # whether model or loss draw random numbers; the self-check finds out
         self.rows_depend = False  # whether the model's outputs on an example depend on the others of its batch
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
+        self.choices = {}
         self._cast_to = dtype
         own, self.shared = private_copy_and_shared(model)  # what cannot be copied, in words
         self.module = converted(own, device, dtype)

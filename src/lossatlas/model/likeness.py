@@ -10,18 +10,22 @@ from torch import Tensor, nn
 from lossatlas.errors import DataError, LossAtlasError
 from lossatlas.model.data.batches import copied, digest, preserved_rng
 from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.naming import Fit
 from lossatlas.model.private import unwrapped
 
 _PLAIN = (int, float, str, bool, list, tuple, dict, Tensor)
 
 
-def other_attributes(function: FunctionalModel, model: nn.Module, theta: Tensor, batch: Any) -> list[str]:
+def other_attributes(function: FunctionalModel, model: nn.Module, fit: Fit, theta: Tensor, batch: Any) -> list[str]:
     """Classes and attributes that ``model`` has otherwise, where it has another loss too at ``theta``.
+
+    Of ``model`` that part is meant, and compared with that part of the function's own, whose names ``fit``.
 
     No state dict holds them (a scale, an activation, a threshold), so a point does not bring them along. Where none
     differ nothing is evaluated; else one batch, twice, with the same tensors.
     """
-    own, given = _attributes(function.module), _attributes(unwrapped(model))
+    model = _part(model, fit.outer)
+    own, given = _attributes(_part(function.module, fit.inner)), _attributes(model)
     differing = [name for name in own.keys() | given.keys() if own.get(name) != given.get(name)]
     if not differing or _alike(function, model, theta, batch):
         return []
@@ -40,6 +44,12 @@ def _alike(function: FunctionalModel, model: nn.Module, theta: Tensor, batch: An
     except (LossAtlasError, RuntimeError):  # a model that fails there is not alike
         return False
     return bool(torch.isclose(own, found, rtol=1e-4, equal_nan=True))
+
+
+def _part(model: nn.Module, path: str) -> nn.Module:
+    for name in path.split(".")[:-1]:
+        model = unwrapped(model).get_submodule(name)
+    return unwrapped(model)
 
 
 def _attributes(model: nn.Module) -> dict[str, str]:

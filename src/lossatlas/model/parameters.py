@@ -95,7 +95,7 @@ class ParameterSpace:
         names = [entry.name for entry in self.entries]
         for pattern in globs:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-                raise InputError(f"No parameter that varies matches {pattern!r}; they are {_first(names)}.")
+                raise InputError(f"No parameter that varies matches {pattern!r}; they are {first_of(names)}.")
         other, start = copy.copy(self), 0
         chosen = []
         for entry in self.entries:
@@ -111,7 +111,7 @@ class ParameterSpace:
         """theta ``(n,)`` from named tensors; the other names in ``tensors`` are passed over."""
         missing = [entry.name for entry in self.entries if entry.name not in tensors]
         if missing:
-            raise CheckpointError(f"{len(missing)} parameters are missing: {_first(missing)}.")
+            raise CheckpointError(f"{len(missing)} parameters are missing: {first_of(missing)}.")
         wrong = [e for e in self.entries if tuple(tensors[e.name].shape) != e.own_shape]
         if wrong:
             listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.own_shape}" for e in wrong[:5])
@@ -138,8 +138,8 @@ class ParameterSpace:
         if not bool(torch.isfinite(vector).all()):
             bad = [e.name for e in self.entries if not bool(torch.isfinite(vector[e.start : e.stop]).all())]
             raise DirectionError(
-                f"The {what} holds NaN or infinite numbers, in {_first(bad)}: check the file or the training it comes "
-                "from."
+                f"The {what} holds NaN or infinite numbers, in {first_of(bad)}: check the file or the training it "
+                "comes from."
             )
         return vector
 
@@ -185,7 +185,7 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
             state = "are all frozen (requires_grad=False)" if matched else "do not exist"
             raise InputError(
                 f"Trainable parameters that match {pattern!r} {state}; this model's parameters are "
-                f"{_first([name for name, _ in named])}."
+                f"{first_of([name for name, _ in named])}."
             )
     for name, parameter in named:
         if parameter.requires_grad and any(fnmatch.fnmatchcase(name, pattern) for pattern in globs):
@@ -203,7 +203,8 @@ def _transposed_weights(module: nn.Module) -> set[int]:
     return {id(m.weight) for m in module.modules() if isinstance(m, _TRANSPOSED)}
 
 
-def _first(names: Sequence[str], k: int = 5) -> str:
+def first_of(names: Sequence[str], k: int = 5) -> str:
+    """The first ``k`` of the names, and how many more there are, for a message."""
     shown = ", ".join(names[:k]) or "none"
     return shown + (f" and {len(names) - k} more" if len(names) > k else "")
 

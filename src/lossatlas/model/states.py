@@ -6,18 +6,22 @@ import hashlib
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from lossatlas.errors import CheckpointError
 from lossatlas.model.belongings import Belongings, key_of, remember, remembered
-from lossatlas.model.checkpoints import state_of, without_wrappers
+from lossatlas.model.candidates import chosen
+from lossatlas.model.checkpoints import contents_of
 from lossatlas.model.data.fingerprints import components, equal, tensor_bytes
 from lossatlas.model.modes import Mode, in_words
+from lossatlas.model.naming import Fit, Names, below
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.scripted import name_of
+
+Given = nn.Module | Mapping[str, Any] | str | Path
 
 
 class States:
@@ -28,16 +32,13 @@ class States:
     point: Tensor
     norms: list[BatchNorm]
     mode: Mode
+    choices: dict[str, str]  # what was taken of the checkpoints that were read, in words, by what they are called
 
     @property
     def statistics(self) -> set[str]:
         """The names of the running statistics."""
         norms = [name for name, module in self.module.named_modules() if module in self.norms]
         return {f"{name}.{own}" for name in norms for own in ("running_mean", "running_var")}
-
-    def point_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> Tensor:
-        """theta of the same architecture's module, state dict or file; ``CheckpointError`` where it is another's."""
-        return self.point_from(self.state_of(source))
 
     def point_from(self, state: Mapping[str, Tensor]) -> Tensor:
         """theta of a state, as ``state_of`` gives it, whose other tensors are kept for paths."""
@@ -70,32 +71,41 @@ class States:
     def _key(self, theta: Tensor) -> str:
         return key_of(([(entry.name, entry.shape) for entry in self.space], list(self.own_rest)), theta)
 
-    def state_of(self, source: nn.Module | Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
+    def state_of(self, source: Given, key: str | None = None) -> dict[str, Tensor]:
         """Every parameter and persistent buffer of the same architecture, by its first name."""
-        first = self._first_names()
-        own = {first.get(name, name): tensor for name, tensor in self.module.state_dict().items()}
-        given = without_wrappers(state_of(source), own)
-        state = {first.get(name, name): tensor for name, tensor in given.items()}
-        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or unexpected:
-            raise CheckpointError(
-                f"These are the weights of another network: missing {missing[:5]}, unexpected {unexpected[:5]}. "
-                f"Give weights saved from a {name_of(self.module)} like this one."
-            )
-        if wrong := [name for name in own if _shape(state[name]) != _shape(own[name])]:
-            listed = "; ".join(f"{name} is {_shape(state[name])}, not {_shape(own[name])}" for name in wrong[:5])
-            raise CheckpointError(
-                f"These are the weights of another network, {len(wrong)} tensors have another shape: {listed}."
-            )
-        taken = {name: state[name].detach().to(own[name]) for name in own}
-        return taken | (self._unsaved(source) if isinstance(source, nn.Module) else {})
+        return self.state_from(source, self.fit_of(source, key))
 
-    def _unsaved(self, model: nn.Module) -> dict[str, Tensor]:
-        """The buffers of a module that no state dict holds (``persistent=False``)."""
-        buffers = without_wrappers(dict(model.named_buffers()), dict(self.module.named_buffers()))
+    def fit_of(self, source: Given, key: str | None = None) -> Fit:
+        """Which tensors of a module, a mapping or a file are the model's; ``choices`` tells what was taken."""
+        contents, what, found = contents_of(source)
+        own = self._saved_tensors()
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        names = Names(name_of(self.module), self._first_names(), shapes)
+        fit = chosen(names, contents, what, key or found)
+        self.choices.pop(what, None)
+        if fit.note:
+            self.choices[what] = fit.note
+        return fit
+
+    def state_from(self, source: Given, fit: Fit) -> dict[str, Tensor]:
+        """As ``state_of``. Of a checkpoint of adapters alone all else is the model's own."""
+        own = self._saved_tensors()
+        state = (own | self.space.unflatten(self.point) if fit.partial else {}) | fit.tensors()
+        taken = {name: state[name].detach().to(own[name]) for name in own}
+        if isinstance(source, nn.Module):
+            taken |= self._unsaved(below(fit.outer, dict(source.named_buffers())), fit.inner)
+        return taken
+
+    def _saved_tensors(self) -> dict[str, Tensor]:
+        first = self._first_names()
+        return {first[name]: tensor for name, tensor in self.module.state_dict().items()}
+
+    def _unsaved(self, buffers: Mapping[str, Tensor], inner: str) -> dict[str, Tensor]:
+        """The buffers that no state dict holds (``persistent=False``), from those of a module, without their prefix."""
         saved = self.module.state_dict().keys()
         own = {name: buffer for name, buffer in self.module.named_buffers() if name not in saved}
-        return {name: buffers[name].detach().to(own[name]) for name in own if name in buffers}
+        short = dict(zip(own, below(inner, own), strict=True))
+        return {name: buffers[short[name]].detach().to(own[name]) for name in own if short[name] in buffers}
 
     def tensors_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What one pass uses that takes parameters and buffers from ``state``, as ``tensors`` does from theta."""
@@ -121,10 +131,12 @@ class States:
         return sha.hexdigest()[:16]
 
     def _first_names(self) -> dict[str, str]:
-        """Every name of a parameter -> its first one; they differ where parameters are tied."""
-        first = {id(parameter): name for name, parameter in self.module.named_parameters()}
-        named = self.module.named_parameters(remove_duplicate=False)
-        return {name: first[id(parameter)] for name, parameter in named}
+        """Every name in the state dict -> the first one of its tensor; they differ where parameters are tied."""
+        parameters, buffers = self.module.named_parameters, self.module.named_buffers
+        first = {id(tensor): name for name, tensor in itertools.chain(parameters(), buffers())}
+        every = itertools.chain(parameters(remove_duplicate=False), buffers(remove_duplicate=False))
+        tied = {name: first[id(tensor)] for name, tensor in every}
+        return {name: tied.get(name, name) for name in self.module.state_dict()}
 
     def buffers_besides_norms(self) -> dict[str, Tensor]:
         """The buffers of the model's own without BatchNorm's statistics and their counters."""
@@ -140,7 +152,3 @@ class States:
     def own_buffers(self) -> dict[str, Tensor]:
         """Copies of the model's buffers by the names that ``measure`` takes: nothing written outlives its pass."""
         return {f"model.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
-
-
-def _shape(value: object) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, Tensor) else ()

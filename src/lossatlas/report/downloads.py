@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lossatlas.results.blocks import Picture
 
 
+DIGITS = 9  # of a number in a CSV, which are enough for what was computed in float32; the netCDF has all
+
+
 def packed(content: bytes) -> str:
     """Compressed, and as text that can stand in a page. The same content gives the same text."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
@@ -84,7 +87,7 @@ class Assets:
 
     def _data(self, dataset: xr.Dataset) -> Iterator[Download]:
         identity, stem = dataset.attrs["id"], file_stem(dataset)
-        yield Download("CSV", f"{stem}.csv", self.add(f"csv-{identity}", lambda: csv_text(dataset).encode()))
+        yield Download("CSV", f"{stem}.csv", self.add(f"csv-{identity}", lambda: csv_text(dataset, DIGITS).encode()))
         yield Download("netCDF", f"{stem}.nc", self.add(f"nc-{identity}", lambda: _netcdf(dataset)))
 
 

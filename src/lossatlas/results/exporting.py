@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 Dims = tuple[str, ...]
 
 
-def csv_text(dataset: xr.Dataset) -> str:
+def csv_text(dataset: xr.Dataset, digits: int | None = None) -> str:
     """A Dataset as one table: a column for each dimension and each variable, a row for each cell.
 
     Variables over the same dimensions share their rows; those over others stand below, and the cells of columns that do
-    not apply are blank. Numbers are written in the shortest form that reads back as the same number; one that is not
-    known is ``nan``.
+    not apply are blank. Numbers are written in the shortest form that reads back as the same number, or with so many
+    significant ``digits``; one that is not known is ``nan``.
 
     Examples
     --------
@@ -37,7 +38,7 @@ def csv_text(dataset: xr.Dataset) -> str:
     table = csv.DictWriter(text, [*map(str, dataset.sizes), *written], restval="", lineterminator="\n")
     table.writeheader()
     for dims, names in blocks.items():
-        table.writerows(_rows(dataset, dims, names))
+        table.writerows(_rows(dataset, dims, names, digits))
     return text.getvalue()
 
 
@@ -57,9 +58,15 @@ def _in_order(dataset: xr.Dataset, dims: tuple[object, ...]) -> Dims:
     return tuple(str(dim) for dim in dataset.sizes if dim in dims)
 
 
-def _rows(dataset: xr.Dataset, dims: Dims, names: list[str]) -> Iterator[dict[str, str]]:
+def _rows(dataset: xr.Dataset, dims: Dims, names: list[str], digits: int | None) -> Iterator[dict[str, str]]:
     """The cells over these dimensions, the last dimension the fastest; a dimension without coordinates is counted."""
     axes = np.meshgrid(*(dataset[dim].to_numpy() for dim in dims), indexing="ij")
     every = [*axes, *(dataset[name].transpose(*dims).to_numpy() for name in names)]
-    for cells in zip(*(np.asarray(each).astype(str).ravel() for each in every), strict=True):
+    for cells in zip(*(_texts(np.asarray(each), digits) for each in every), strict=True):
         yield dict(zip([*dims, *names], map(str, cells), strict=True))
+
+
+def _texts(numbers: NDArray[Any], digits: int | None) -> NDArray[Any]:
+    if digits is None or numbers.dtype.kind != "f":
+        return numbers.astype(str).ravel()
+    return np.array([f"{number:.{digits}g}" for number in numbers.ravel().tolist()])

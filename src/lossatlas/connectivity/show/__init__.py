@@ -97,7 +97,11 @@ BARRIER = Kind(
     options=ConnectivityOptions,
     inputs=(
         OBJECTIVE,
-        Input("a", "weights", "weights of the one model (.safetensors or .pt)"),
+        Input(
+            "a",
+            "weights",
+            "weights of the one model: .safetensors, .pt, .ckpt, a folder; FILE:KEY picks one of several",
+        ),
         Input("b", "weights", "weights of the other"),
         Input("test", "objective", "an Objective on other data, where barriers are measured too", optional=True),
         Input("fit", "objective", "an Objective on the data that the curve is trained on", optional=True),

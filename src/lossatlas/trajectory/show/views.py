@@ -181,7 +181,7 @@ def _sharpness(trajectory: xr.Dataset, history: xr.Dataset | None) -> Row:
     if has_sharpness(trajectory):
         step, sharpness = sharpness_of(trajectory)
         line = _line(step, sharpness, "λ_max", color=PURPLE, width=2).update(mode="lines+markers", showlegend=False)
-        return [line], single(np.interp(values(trajectory, "step"), step, sharpness)), "λ_max"
+        return [line], single(np.interp(values(trajectory, "step"), step, sharpness)), "λ<sub>max</sub>"
     name = next((name for name in SHARPNESS if history is not None and known(history, name, "step")), None)
     if history is None or name is None:
         return [], None, ""
