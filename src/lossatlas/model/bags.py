@@ -38,6 +38,6 @@ def _bags(indices: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[
     """The bag of each index, and how many bags there are: the rows, or what the offsets cut one row into."""
     places = torch.arange(indices.numel(), device=indices.device)
     if offsets is None:
-        return places // max(indices.shape[1], 1), len(indices)
+        return places // indices.shape[1], len(indices)
     starts = offsets[:-1] if include_last else offsets
     return torch.bucketize(places, starts, right=True) - 1, len(starts)

@@ -31,13 +31,16 @@ def copied_in_parts(model: nn.Module, memo: dict[int, Any]) -> tuple[nn.Module, 
 
 
 def _refused(value: object, memo: dict[int, Any], seen: set[int]) -> Iterator[object]:
-    """The innermost parts of a value that cannot be copied, but for tensors and modules."""
-    if id(value) in seen or id(value) in memo or isinstance(value, Tensor | nn.Module) or _copies(value, memo):
+    """The innermost parts of a value that cannot be copied, but for what is, or holds, tensors and modules."""
+    if id(value) in seen or isinstance(value, Tensor | nn.Module) or _copies(value, memo):
         return
     seen.add(id(value))
-    inner = [part for one in _parts(value) for part in _refused(one, memo, seen)]
-    if inner or not any(isinstance(one, Tensor | nn.Module) for one in _parts(value)):
-        yield from inner or [value]
+    parts = _parts(value)
+    refusing = [one for one in parts if id(one) not in seen and not _copies(one, memo)]
+    for one in refusing:
+        yield from _refused(one, memo, seen)
+    if not refusing and not any(isinstance(one, Tensor | nn.Module) for one in parts):
+        yield value
 
 
 def _parts(value: Any) -> list[object]:

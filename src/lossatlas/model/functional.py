@@ -194,14 +194,19 @@ class FunctionalModel(States):
         modes = [module.training for module in self.module.modules()]
         with torch.no_grad(), preserved_rng(self.point.device):
             at, buffers = self.point.clone(), self.own_buffers()
-            named = self.named(at)
-            self._call(probing, named | buffers, batches)
+            named, failure = self.named(at), None
+            try:
+                self._call(probing, named | buffers, batches)
+            except Exception as error:
+                failure = error
         if modes != [module.training for module in self.module.modules()]:
             raise InputError(
                 "The loss or step switches the model to train mode or back: leave model.train() and model.eval() out "
                 "of it; mode='train' is training mode with BatchNorm frozen and dropout off, mode='dropout' with "
                 "dropout on, and batch_norm='batch' normalises by each batch's own statistics."
-            )
+            ) from failure
+        if failure is not None:
+            raise failure
         self.written = self._written(named, buffers)
 
     def _written(self, named: dict[str, Tensor], buffers: dict[str, Tensor]) -> frozenset[str]:

@@ -61,8 +61,8 @@ def _unwrap_parts(model: nn.Module) -> None:
     """Compiled parts as the modules that they were made from: the same function, with derivatives of every order."""
     for module in list(model.modules()):
         for name, part in module._modules.items():
-            while part is not None and "_orig_mod" in part._modules:
-                module._modules[name] = part = part._modules["_orig_mod"]
+            if part is not None and "_orig_mod" in part._modules:
+                module._modules[name] = part._modules["_orig_mod"]
 
 
 def converted(module: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module:

@@ -146,7 +146,5 @@ class OnThreads:
 def _frame(function: FunctionalModel, points: Points) -> tuple[rewrites.Frame, list[Entry]]:
     entries = [e for e in function.space if bool(points.directions[:, e.start : e.stop].any())]
     rows = [points.center, *points.directions]
-    moving = {
-        f"{POINT_PREFIX}{i}": [e.tensor(row[e.start : e.stop]) for row in rows] for i, e in enumerate(entries)
-    }
+    moving = {f"{POINT_PREFIX}{i}": [e.tensor(row[e.start : e.stop]) for row in rows] for i, e in enumerate(entries)}
     return rewrites.Frame(moving, tuple(f"{POINT_PREFIX}weight_{j}" for j in range(len(points.directions)))), entries
