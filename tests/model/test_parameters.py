@@ -107,9 +107,8 @@ def test_a_complex_parameter_is_its_real_and_imaginary_parts():
     theta = space.flatten(dict(model.named_parameters()))
     assert theta.tolist() == [5, 3, 4, 0, 1, 2, 0, 1, -1, 1, 2]
     assert all(torch.equal(space.unflatten(theta)[name], tensor) for name, tensor in model.named_parameters())
-    assert torch.equal(
-        space.flatten({"a": model.a, "z": model.z.conj(), "w": model.w})[[2, 4, 8]], torch.tensor([-4.0, -1, 1])
-    )
+    conjugate = space.flatten({"a": model.a, "z": model.z.conj(), "w": model.w})
+    assert conjugate[[2, 4, 8]].tolist() == [-4, -1, 1]
     assert space.block_sum(theta**2, "filter").tolist() == [25, 26, 26, 26, 26, 6, 6, 6, 6, 5, 5]
     assert space.one_dimensional().tolist() == [True] + 8 * [False] + 2 * [True]
 
@@ -130,7 +129,7 @@ def test_derivatives_pass_through_complex_parameters():
     hessian[1, 3] = hessian[3, 1] = a
     hessian[2, 4] = hessian[4, 2] = -a
     assert torch.autograd.functional.hessian(product, theta).allclose(hessian)
-    assert torch.func.hessian(product)(theta).allclose(hessian)
+    assert torch.func.jacrev(torch.func.grad(product))(theta).allclose(hessian)
 
 
 def test_a_complex_checkpoint_of_another_shape_is_named_by_its_own_shape():

@@ -48,7 +48,7 @@ def tensors_at(model: nn.Module, theta: Tensor) -> dict[str, Tensor]:
     named = trainable(model)
     parts = theta.split([real(p).numel() for _, p in named])
     pairs = [(name, p, part.clone().view(real(p).shape)) for (name, p), part in zip(named, parts, strict=True)]
-    return {name: torch.view_as_complex(part) if p.is_complex() else part for name, p, part in pairs}
+    return {name: part[..., 0] + 1j * part[..., 1] if p.is_complex() else part for name, p, part in pairs}
 
 
 def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
