@@ -16,6 +16,7 @@ from lossatlas.connectivity.symmetry.notation import Axis, Segment, names_in
 from lossatlas.connectivity.symmetry.states import graph_batches
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, permute, segments
 from lossatlas.model.data.batches import leading_size
+from lossatlas.model.parameters import real
 from lossatlas.objective import Objective
 
 
@@ -82,7 +83,7 @@ class _Moments:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Take in values ``(units, m)``."""
-        x, y = x.double(), y.double()
+        x, y = real(x).double(), real(y).double()
         self.count += x.shape[1]
         self.x, self.y = self.x + x.sum(1), self.y + y.sum(1)
         self.xx, self.yy = self.xx + (x * x).sum(1), self.yy + (y * y).sum(1)
