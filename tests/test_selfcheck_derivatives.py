@@ -70,12 +70,16 @@ class Checkpointed(nn.Module):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
-def test_activation_checkpointing_has_values_and_its_gradient_is_refused(reentrant: bool) -> None:
-    o = la.Objective(Checkpointed(reentrant), F.cross_entropy, (X, Y))
-    assert o.value() > 0
-    with pytest.raises(InputError, match="differs for body" if reentrant else "switch it off"):
-        o.gradient()
+def test_activation_checkpointing_is_off_while_the_model_is_evaluated_and_on_again_after(reentrant: bool) -> None:
+    model = Checkpointed(reentrant)
+    o = la.Objective(model, F.cross_entropy, (X, Y))
+    hidden = F.linear(X, model.body.weight, model.body.bias).tanh()
+    F.cross_entropy(model.head(hidden), Y).backward()
+    assert o.gradient().allclose(torch.cat([p.grad.flatten() for p in model.parameters()]), atol=1e-7)
+    calls = []
+    model.body.register_forward_hook(lambda *_: calls.append(1))
+    model(X.clone().requires_grad_()).sum().backward()
+    assert len(calls) == 2  # forward, and again in the backward pass
 
 
 def test_a_network_with_kinks_passes_and_what_was_done_is_told() -> None:

@@ -25,6 +25,7 @@ from lossatlas.model.loss.steps import StepLoss
 from lossatlas.model.modes import Mode, is_batch_norm, put_into, require_mode
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.private import converted, private_copy, private_copy_and_shared
+from lossatlas.model.recomputation import without_recomputation
 from lossatlas.model.states import States
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
@@ -300,6 +301,10 @@ class FunctionalModel(States):
             raise explain_failure(error, batch) from error
 
     def _call(self, bound: Bound, tensors: dict[str, Tensor], batch: Any) -> Any:
+        with without_recomputation():
+            return self._called(bound, tensors, batch)
+
+    def _called(self, bound: Bound, tensors: dict[str, Tensor], batch: Any) -> Any:
         if not self.differentiates:
             return functional_call(bound, tensors, (batch,))
         own = batch if isinstance(batch, Batches) else copied(batch)  # inputs may be made leaves in place

@@ -31,8 +31,11 @@ def in_words(mode: Mode) -> str:
 
 
 def put_into(module: nn.Module, mode: Mode) -> None:
-    """Every part into ``mode``: BatchNorm stays in evaluation mode, and under ``"train"`` what drops at random too."""
-    module.train(mode != "eval")
+    """The model into ``mode``: BatchNorm stays in evaluation mode, and under ``"train"`` what drops at random too."""
+    if mode == "eval":
+        module.eval()
+        return
+    module.train()
     for part in module.modules():
         if is_batch_norm(part) or (mode == "train" and _drops(part)):
             part.eval()
