@@ -32,9 +32,11 @@ from lossatlas.model.loss.heads import Head, call_of, kind_of_loss, pairing
 from lossatlas.model.loss.measures import Loss, Supervised
 from lossatlas.model.loss.metrics import Metric
 from lossatlas.model.loss.samples import Sample, samples_of
+from lossatlas.model.modes import Mode, in_words
 from lossatlas.model.naming import Fit
 from lossatlas.model.parameters import ParameterSpace
 from lossatlas.model.points import Points
+from lossatlas.model.scripted import name_of
 from lossatlas.model.selfcheck import check_values
 from lossatlas.model.states import Given
 
@@ -58,8 +60,9 @@ class Objective:
 
     Parameters
     ----------
-    model : any ``nn.Module``. Evaluated in eval mode (dropout off), with random numbers, if it draws any, from a
-        fixed seed, so that L is a function.
+    model : any ``nn.Module``. Evaluated in eval mode (dropout off) unless ``mode`` says otherwise, with random
+        numbers, if it draws any, from a fixed seed, so that L is a function. Complex parameters are part of theta by
+        their real and imaginary parts.
     loss : ``loss(outputs, targets)``, a mean over the batch (``F.cross_entropy``) or one value an example. Under a
         criterion of PyTorch's with class weights or ignored targets L is that criterion over all data, at any
         ``batch_size``. A loss that sums over the batch is divided by the number of examples. A loss that depends on the
@@ -76,6 +79,10 @@ class Objective:
     batch_norm : ``"frozen"`` uses the running statistics as trained; ``"recompute"`` estimates them anew at each
         point from the first ``batch_norm_batches`` batches of ``batch_norm_data`` (all of ``data`` by default;
         equal weight a batch, as ``torch.optim.swa_utils.update_bn``); ``"batch"`` normalises by each batch's own.
+    mode : for a model whose loss exists in training mode only: ``"train"`` is that mode with dropout off (Dropout and
+        DropPath modules, attention, recurrent layers; ``F.dropout`` in a ``forward`` stays on, which is told) and
+        BatchNorm by ``batch_norm``, never updated; ``"dropout"`` is the same with dropout on, where a batch drops the
+        same at every point.
     batch_size : into how many examples a batch a pair of tensors is cut. Small batches keep a CPU's memory warm; a GPU
         needs larger ones.
     max_batches : more batches than this are refused, never left out; by default the data's own length, and for data
@@ -127,6 +134,7 @@ class Objective:
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
         batch_norm_data: Any = None,
+        mode: Mode = "eval",
         batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -142,7 +150,7 @@ class Objective:
                 "nn.CrossEntropyLoss()."
             )
         self._max_batches = max_batches
-        function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device)
+        function = FunctionalModel(model, Supervised(loss, metrics), parameters, dtype, device, mode)
         self._build(function, data, batch_size, (weight, examples), (batch_norm, batch_norm_batches, batch_norm_data))
         self._check(model, check)
         self.name, self.network = name, network
@@ -162,6 +170,7 @@ class Objective:
         parameters: str | Sequence[str] | None = None,
         batch_norm: BatchNormPolicy = "frozen",
         batch_norm_batches: int | None = None,
+        mode: Mode = "eval",
         batch_size: int = 128,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -197,7 +206,7 @@ class Objective:
         """
         if batches is None:
             raise InputError("from_step was given no batches: give batches=, a list of them or a DataLoader.")
-        function = FunctionalModel(model, measure_of(step, outputs, loss, metrics), parameters, dtype, device)
+        function = FunctionalModel(model, measure_of(step, outputs, loss, metrics), parameters, dtype, device, mode)
         objective = cls.__new__(cls)
         objective._max_batches = max_batches
         objective._build(function, batches, batch_size, (weight, examples), (batch_norm, batch_norm_batches, None))
@@ -489,12 +498,14 @@ class Objective:
             label["batch_dependence"] = "kept as they are, since the loss of an example depends on its batch"
         if self.function.draws:
             label["random_numbers"] = "drawn by model or loss, from a fixed seed for each batch"
+        if mode := in_words(self.function.mode):
+            label["mode"] = mode
         failures = self.function.derivatives.failures(self.function) if self.function.derivatives else []
         if told := [*failures, *self._inexact]:
             label["derivatives"] = " ".join(told)
         return label | {
             "data": self.name,
-            "model": type(self.function.module).__name__,
+            "model": name_of(self.function.module),
             "n_parameters": self.n_parameters,
             "n_examples": self.n_examples,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -570,8 +581,10 @@ class Objective:
         """How points were last evaluated and why so, what the self-checks found, of what the loss is a mean, and what
         was taken of checkpoints.
         """
+        shared = ", ".join(self.function.shared)
+        told = [f"shared with the model that was given, since it cannot be copied: {shared}"] if shared else []
         read = [f"weights of {what}: {note}" for what, note in self.function.choices.items()]
-        return "\n".join([*self._explanation, *self._inexact, f"loss: {self.function.reduction}", *read])
+        return "\n".join([*self._explanation, *told, *self._inexact, f"loss: {self.function.reduction}", *read])
 
     @property
     def _inexact(self) -> list[str]:

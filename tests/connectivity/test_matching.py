@@ -190,3 +190,22 @@ def test_calls_of_the_solver_are_counted() -> None:
     assert solver.assign(torch.tensor([[0.0, 2.0], [3.0, 1.0]])).tolist() == [1, 0]
     solver.assign(torch.eye(3))
     assert solver.calls == 2
+
+
+def test_complex_units_are_found_back_in_another_order():
+    generator = torch.Generator().manual_seed(0)
+    a = {
+        "inward": torch.randn(6, 4, dtype=torch.complex64, generator=generator),
+        "out": torch.randn(2, 6, generator=generator),
+    }
+    order = torch.randperm(6, generator=generator)
+    # |b| is the same for all units: what tells them apart are the phases.
+    a["inward"] = a["inward"] / a["inward"].abs()
+    b = {"inward": a["inward"][order], "out": a["out"][:, order].sign()}
+    matching = WeightMatching(
+        a, b, Symmetries.parse({"inward": ("u", None), "out": (None, "u")}, {n: tuple(t.shape) for n, t in a.items()})
+    )
+    found = matching.improve(matching.of.identity(), seed=0)
+    assert found.permutations["u"].tolist() == order.argsort().tolist()
+    real = [torch.cat([t["inward"].real.flatten(), t["inward"].imag.flatten(), t["out"].flatten()]) for t in (a, b)]
+    assert matching.agreement(matching.of.identity()) == pytest.approx(float(real[0] @ real[1]), rel=1e-5)

@@ -14,11 +14,13 @@ from oracles.truth_losses import LOSSES
 from oracles.truth_models import KNOWN_NETWORKS, MODELS
 from oracles.truth_public import PUBLIC
 from oracles.truth_shapes import SHAPES
+from oracles.truth_wrapped import WRAPPED
 
 import lossatlas as la
 
 OF_LOSSES = [*LOSSES, *OF_BATCHES, *SHAPES, *PUBLIC]
-PROBLEMS = [*OF_LOSSES, *MODELS, *FAMILIES]
+EVERY_MODEL = [*MODELS, *WRAPPED, *FAMILIES]
+PROBLEMS = [*OF_LOSSES, *EVERY_MODEL]
 EVERY = [(dtype, size) for dtype in (torch.float64, torch.float32) for size in SIZES]
 QUICK = [(torch.float64, size) for size in SIZES] + [(torch.float32, SIZES[-1])]
 OF_MODELS = [
@@ -45,7 +47,7 @@ def test_value_gradient_and_hessian_are_those_of_all_the_data_or_refused(problem
     assert_true_or_refused(problem, QUICK)
 
 
-@each([*MODELS, *FAMILIES])
+@each(EVERY_MODEL)
 def test_so_they_are_for_models_of_every_kind(problem):
     assert_true_or_refused(problem, OF_MODELS)
 

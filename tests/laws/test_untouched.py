@@ -12,6 +12,7 @@ import pytest
 import torch
 from oracles import plain
 from oracles.members import BATCH, BY_NAME, MEMBERS, Member
+from oracles.truth_wrapped import ForScripts, OddlyPlaced, OfTraining, quietly
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -79,6 +80,38 @@ def test_the_model_and_the_generators_come_back_bit_for_bit(member, verb):
     model = in_use(member)
     before, seeds = plain.state_of(model), generators()
     VERBS[verb](model, objective(model, member))
+    assert plain.differences(before, plain.state_of(model)) == []
+    assert unchanged(seeds, generators())
+
+
+def _of_training() -> nn.Module:
+    model = OfTraining()
+    model(torch.randn(5, 4), torch.zeros(5, dtype=torch.long))["loss"].backward()
+    return model
+
+
+WRAPPED: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any]]] = {
+    "a script": (
+        lambda: quietly(torch.jit.script, ForScripts()),
+        lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]),
+        {},
+    ),
+    "complex weights": (OddlyPlaced, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), {"dtype": torch.float64}),
+    "training mode": (_of_training, lambda m, b: m(*b)["loss"], {"mode": "dropout", "batch_norm": "batch"}),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_so_do_scripts_complex_models_and_those_in_training_mode(name):
+    make, step, options = WRAPPED[name]
+    model, batches = (
+        make(),
+        [(torch.randn(5, 4, generator=torch.Generator().manual_seed(i)), torch.arange(5) % 3) for i in (0, 1)],
+    )
+    before, seeds = plain.state_of(model), generators()
+    o = Objective.from_step(model, step, batches, **options)
+    for verb in ("evaluate", "gradient", "hvp", "point_of", "state_dict", "surface", "robustness", "eigenpairs"):
+        VERBS[verb](model, o)
     assert plain.differences(before, plain.state_of(model)) == []
     assert unchanged(seeds, generators())
 

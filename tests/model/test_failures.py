@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections import OrderedDict
 
 import pytest
@@ -58,25 +56,46 @@ def attribute_of_output_object():
     return Objective(Returns(), lambda o, t: F.cross_entropy(o.float(), t), (X, Y))
 
 
-def lock_in_a_hook():
-    model, lock = nn.Sequential(nn.Linear(4, 3)), threading.Lock()
-    model[0].register_forward_hook(Logging(lock))
+def graph_in_a_hook():
+    model = nn.Sequential(nn.Linear(4, 3))
+    model[0].register_forward_hook(Keeping(model[0].weight * 2))
     return Objective(model, F.cross_entropy, (X, Y))
 
 
-class Logging:
-    def __init__(self, lock):
-        self.lock = lock
+class Keeping:
+    def __init__(self, tensor):
+        self.tensor = tensor
 
     def __call__(self, module, args, output):
         return None
 
 
-def scripted():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        model = torch.jit.trace(LINEAR, X)
-    return Objective(model, F.cross_entropy, (X, Y))
+class OfTraining(nn.Module):
+    """A loss in training mode, and classes otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, x, y):
+        return {"loss": F.cross_entropy(self.inner(x), y)} if self.training else self.inner(x).argmax(1)
+
+
+def loss_in_training_mode_only():
+    return Objective.from_step(OfTraining(), lambda model, batch: model(*batch)["loss"], [(X, Y)])
+
+
+def switched_to_training_mode():
+    return Objective.from_step(OfTraining(), lambda model, batch: model.train()(*batch)["loss"], [(X, Y)])
+
+
+def switched_to_evaluation_mode():
+    def step(model, batch):
+        loss = model(*batch)["loss"]
+        model.eval()
+        return loss
+
+    return Objective.from_step(OfTraining(), step, [(X, Y)], mode="train")
 
 
 class Complex(nn.Module):
@@ -91,12 +110,6 @@ class Complex(nn.Module):
 
 def complex_view_at_an_odd_place():
     return Objective(Complex(), F.mse_loss, (X, X)).value()
-
-
-def complex_parameter():
-    model = nn.Linear(4, 3)
-    model.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
-    return Objective(model, F.cross_entropy, (X, Y))
 
 
 def graph_cut_by_a_subset():
@@ -172,10 +185,11 @@ MESSAGES = [
     (norm_of_one_value, "BatchNorm cannot take its statistics from one example", "use larger batches"),
     (output_object, "output object", "Objective.from_step("),
     (attribute_of_output_object, "output object", "Objective.from_step("),
-    (lock_in_a_hook, "because of a hook of 0 (Linear)", "remove a hook"),
-    (scripted, "TorchScript", "give the Python module"),
+    (graph_in_a_hook, "because of a hook of 0 (Linear)", "remove a hook"),
+    (loss_in_training_mode_only, "works in training mode (IndexError", "give mode='train'"),
+    (switched_to_training_mode, "switches the model to train mode", "mode='train' is training mode"),
+    (switched_to_evaluation_mode, "switches the model to train mode or back", "leave model.train() and model.eval()"),
     (complex_view_at_an_odd_place, "one real vector", "torch.view_as_complex(weight.clone())"),
-    (complex_parameter, "complex64", "real numbers (..., 2)"),
     (graph_cut_by_a_subset, "cannot be cut anew, since", "with one row an example"),
     (without_a_graph, "no graph leads to", "torch.enable_grad()"),
     (first_derivative_without_create_graph, "does not depend on the parameters", "create_graph=True"),

@@ -71,13 +71,54 @@ def test_a_selection_of_nothing_is_refused_and_lists_the_names():
         ParameterSpace(nn.ReLU())
 
 
-def test_a_lazy_and_a_complex_parameter_are_refused():
+def test_a_lazy_and_a_sparse_parameter_are_refused():
     with pytest.raises(InputError, match="one batch"):
         ParameterSpace(nn.LazyLinear(2))
     model = nn.Module()
-    model.z = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
-    with pytest.raises(InputError, match="dense real"):
+    model.z = nn.Parameter(torch.eye(2).to_sparse())
+    with pytest.raises(InputError, match="to_dense"):
         ParameterSpace(model)
+
+
+def test_a_complex_parameter_is_its_real_and_imaginary_parts():
+    model = nn.Module()
+    model.a = nn.Parameter(torch.tensor([5.0]))  # so that no complex number begins at an even place
+    model.z = nn.Parameter(torch.tensor([[3 + 4j, 1j], [2 + 0j, 1 - 1j]]))
+    model.w = nn.Parameter(torch.tensor([1 + 2j]))
+    space = ParameterSpace(model)
+    theta = space.flatten(dict(model.named_parameters()))
+    assert theta.tolist() == [5, 3, 4, 0, 1, 2, 0, 1, -1, 1, 2]
+    assert all(torch.equal(space.unflatten(theta)[name], tensor) for name, tensor in model.named_parameters())
+    conjugate = space.flatten({"a": model.a, "z": model.z.conj(), "w": model.w})
+    assert conjugate[[2, 4, 8]].tolist() == [-4, -1, 1]
+    assert space.block_sum(theta**2, "filter").tolist() == [25, 26, 26, 26, 26, 6, 6, 6, 6, 5, 5]
+    assert space.one_dimensional().tolist() == [True] + 8 * [False] + 2 * [True]
+
+
+def test_derivatives_pass_through_complex_parameters():
+    model = nn.Module()
+    model.a, model.z = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2, dtype=torch.complex128))
+    model.a.data = model.a.data.double()
+    space, theta = ParameterSpace(model), torch.tensor([2.0, 3, 4, 1, 5], dtype=torch.float64)
+
+    def product(theta):
+        tensors = space.unflatten(theta)
+        return (tensors["a"] * tensors["z"].prod()).real.sum()  # a (x1 x2 - y1 y2)
+
+    a, x1, y1, x2, y2 = theta.tolist()
+    hessian = torch.zeros(5, 5, dtype=torch.float64)
+    hessian[0, 1:] = hessian[1:, 0] = torch.tensor([x2, -y2, x1, -y1])
+    hessian[1, 3] = hessian[3, 1] = a
+    hessian[2, 4] = hessian[4, 2] = -a
+    assert torch.autograd.functional.hessian(product, theta).allclose(hessian)
+    assert torch.func.jacrev(torch.func.grad(product))(theta).allclose(hessian)
+
+
+def test_a_complex_checkpoint_of_another_shape_is_named_by_its_own_shape():
+    model = nn.Module()
+    model.z = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(CheckpointError, match=r"z is \(3,\), not \(2,\)"):
+        ParameterSpace(model).flatten({"z": torch.zeros(3, dtype=torch.complex64)})
 
 
 def test_missing_and_misshapen_tensors_are_named():

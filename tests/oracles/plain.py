@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -36,13 +35,35 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def flat(model: nn.Module) -> Tensor:
-    return parameters_to_vector(parameter for _, parameter in trainable(model)).detach()
+    """The trainable parameters one after the other, a complex number as its real and imaginary part."""
+    return torch.cat([real(parameter).reshape(-1) for _, parameter in trainable(model)]).detach()
+
+
+def real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def tensors_at(model: nn.Module, theta: Tensor) -> dict[str, Tensor]:
+    """The trainable parameters of which ``flat`` is ``theta``, differentiable."""
+    named = trainable(model)
+    parts = theta.split([real(p).numel() for _, p in named])
+    pairs = [(name, p, part.clone().view(real(p).shape)) for (name, p), part in zip(named, parts, strict=True)]
+    return {name: part[..., 0] + 1j * part[..., 1] if p.is_complex() else part for name, p, part in pairs}
+
+
+def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model itself with its real numbers in ``dtype``, and complex ones in the complex type of that width."""
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        if tensor.is_floating_point() or tensor.is_complex():
+            tensor.data = tensor.data.to(dtype.to_complex() if tensor.is_complex() else dtype)
+    return model
 
 
 def at(model: nn.Module, theta: Tensor) -> nn.Module:
     """A copy of the model, in eval mode, whose trainable parameters are ``theta``."""
     moved = copy.deepcopy(model).eval()
-    vector_to_parameters(theta.clone(), [parameter for _, parameter in trainable(moved)])
+    for name, tensor in tensors_at(moved, theta).items():
+        moved.get_parameter(name).data = tensor
     return moved
 
 
@@ -59,13 +80,10 @@ def loss_at(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor], theta: Te
 def outputs(model: nn.Module, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     """theta -> f_theta(x) on all the inputs at once, differentiable, in eval mode."""
     own = copy.deepcopy(model).eval()
-    named = trainable(own)
 
     def evaluate(theta: Tensor) -> Tensor:
-        parts = theta.split([parameter.numel() for _, parameter in named])
-        tensors = {name: part.view_as(parameter) for (name, parameter), part in zip(named, parts, strict=True)}
         with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(own, tensors, (inputs,))
+            return functional_call(own, tensors_at(own, theta), (inputs,))
 
     return evaluate
 
@@ -73,7 +91,7 @@ def outputs(model: nn.Module, inputs: Tensor) -> Callable[[Tensor], Tensor]:
 def function(model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
     """L(theta) on all the data at once, differentiable, in float64 and in eval mode."""
     inputs, targets = (t.double() if t.is_floating_point() else t for t in data)
-    evaluate = outputs(copy.deepcopy(model).double(), inputs)
+    evaluate = outputs(in_type(copy.deepcopy(model), torch.float64), inputs)
     return lambda theta: loss(evaluate(theta), targets)
 
 

@@ -73,7 +73,7 @@ class Problem:
     def made(self, dtype: torch.dtype) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            return self.model().float().to(dtype)  # the same numbers in both
+            return plain.in_type(self.model().float(), dtype)  # the same numbers in both
 
     def objective(self, dtype: torch.dtype, size: int) -> la.Objective:
         loss = copy.deepcopy(self.loss).to(dtype) if isinstance(self.loss, nn.Module) else self.loss
@@ -83,18 +83,16 @@ class Problem:
 
     def oracle(self, size: int) -> Callable[[Tensor], Tensor]:
         """theta -> L in float64."""
-        model = copy.deepcopy(self.made(torch.float32)).double().eval()
+        model = plain.in_type(self.made(torch.float32), torch.float64).eval()
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
                 norm.train(self.options.get("batch_norm") == "batch")
-        data, named = cast(self.data(), torch.float64), plain.trainable(model)
+        data = cast(self.data(), torch.float64)
         batches = [data] if self.whole else self.split(data, size)
         counts = [len(pytree.tree_leaves(batch)[-1]) for batch in batches]
 
         def evaluate(theta: Tensor) -> Tensor:
-            parts = theta.split([p.numel() for _, p in named])
-            tensors = {name: part.view_as(p).clone() for (name, p), part in zip(named, parts, strict=True)}
-            f = Function(model, tensors)
+            f = Function(model, plain.tensors_at(model, theta))
             with sdpa_kernel(SDPBackend.MATH):
                 means = [self._criterion(f, batch) / self.divisor for batch in batches]
             return sum(n * mean for n, mean in zip(counts, means, strict=True)) / sum(counts)

@@ -17,6 +17,7 @@ from lossatlas.connectivity.symmetry.states import graph_batches, output_graph
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, permute, segments
 from lossatlas.evaluation.forward import Forward
 from lossatlas.model.data.batches import leading_size
+from lossatlas.model.parameters import real
 from lossatlas.objective import Objective
 
 
@@ -92,7 +93,7 @@ class _Moments:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Take in values ``(units, m)``."""
-        x, y = x.double(), y.double()
+        x, y = real(x).double(), real(y).double()
         self.count += x.shape[1]
         self.x, self.y = self.x + x.sum(1), self.y + y.sum(1)
         self.xx, self.yy = self.xx + (x * x).sum(1), self.yy + (y * y).sum(1)

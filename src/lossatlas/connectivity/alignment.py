@@ -22,6 +22,7 @@ from lossatlas.connectivity.symmetry.states import movable_tensors, network_stat
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, segments
 from lossatlas.connectivity.symmetry.verification import deviation, failing_groups
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
+from lossatlas.model.parameters import real
 from lossatlas.objective import Objective, Source
 from lossatlas.results.making import result
 
@@ -268,6 +269,6 @@ def unit_weights(state: State, name: str, of: Symmetries) -> Tensor:
         for dim, axis in enumerate(axes):
             for start, length, segment in segments(axis, of):
                 if name in segment and set(line) <= {f for a in axes for f in names_in(a)}:
-                    part = state[tensor].double().narrow(dim, start, length)
-                    columns.append(units_of(part, axes, dim, segment, line, of))
+                    part = state[tensor].narrow(dim, start, length)
+                    columns.append(real(units_of(part, axes, dim, segment, line, of)).double())
     return torch.cat(columns, dim=1)

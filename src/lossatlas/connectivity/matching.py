@@ -25,6 +25,7 @@ from lossatlas.connectivity.symmetry.symmetries import (
     sizes_of,
 )
 from lossatlas.errors import NumericalError
+from lossatlas.model.parameters import real
 
 Tensors = Mapping[str, Tensor]
 Found = dict[tuple[str, tuple[int, ...]], Tensor]  # group, units of the outer ones -> assignment
@@ -141,7 +142,7 @@ def add_agreement(
         if own:
             line = [group.name for group in of.line(own[-1])]
             sizes = [of.groups[name].size for name in line]
-            x, y = (units_of(t.narrow(dim, start, length), axes, dim, segment, line, of) for t in (a, b))
+            x, y = (real(units_of(t.narrow(dim, start, length), axes, dim, segment, line, of)) for t in (a, b))
             agreement = weight * (x @ y.T).double().reshape(*sizes, *sizes)
             tables[own[-1]] = tables[own[-1]] + agreement if own[-1] in tables else agreement
 
@@ -212,4 +213,4 @@ def _inner(a: Tensors, b: Tensors, of: Symmetries) -> float:
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    return float(a.double().flatten() @ b.double().flatten())
+    return float(real(a).double().flatten() @ real(b).double().flatten())

@@ -12,6 +12,7 @@ from lossatlas.connectivity.alignment import Given, align
 from lossatlas.connectivity.matching import WeightMatching
 from lossatlas.connectivity.symmetry.states import network_state
 from lossatlas.errors import InputError
+from lossatlas.model.data.containers import cast_floats
 from lossatlas.objective import Objective, Source
 
 State = dict[str, Tensor]
@@ -89,4 +90,5 @@ def merge_many(
 
 
 def _mean(states: Sequence[Mapping[str, Tensor]], names: Mapping[str, object]) -> State:
-    return {name: torch.stack([state[name].double() for state in states]).mean(0).to(states[0][name]) for name in names}
+    doubled = {name: [cast_floats(state[name], torch.float64) for state in states] for name in names}
+    return {name: torch.stack(tensors).mean(0).to(states[0][name]) for name, tensors in doubled.items()}

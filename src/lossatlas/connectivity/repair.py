@@ -160,6 +160,8 @@ def _statistics(
 
     def watch(node: fx.Node, value: Any) -> None:
         if node.name in dims:
+            if value.is_complex():
+                raise InputError("Repair is defined for real units, and this model has complex ones: use align alone.")
             units = value.double().movedim(dims[node.name], 0).flatten(1)
             own = sums[node.name]
             sums[node.name] = [own[0] + units.shape[1], own[1] + units.sum(1), own[2] + (units * units).sum(1)]

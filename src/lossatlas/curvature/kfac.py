@@ -154,6 +154,11 @@ def _factored(operator: Any, model: nn.Module, objective: Objective, pairs: Cota
 
 def _require_layers(model: nn.Module, objective: Objective) -> None:
     """``InputError`` where curvlinops would fail or be wrong without a word."""
+    if wrong := [entry.name for entry in objective.space if entry.is_complex]:
+        raise InputError(
+            f"KFAC is defined for real weights, and {wrong[0]!r} is complex: leave it out by parameters=[...] or "
+            "objective.restricted([...])."
+        )
     owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in (e.name for e in objective.space)}
     for name, owner in owners.items():
         if not isinstance(owner, LAYERS):

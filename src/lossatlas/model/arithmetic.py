@@ -10,6 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from lossatlas.model.scripted import is_one_of
+
+RECURRENT = (nn.RNNBase, nn.RNN, nn.LSTM, nn.GRU)
+
 Switch = tuple[Callable[[], Any], Callable[[Any], object], object]  # reads, sets, and the value without TF32
 
 
@@ -42,7 +46,7 @@ def one_path(module: nn.Module) -> Iterator[None]:
     """
     fast, cudnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.backends.cudnn.enabled = cudnn and not any(isinstance(m, nn.RNNBase) for m in module.modules())
+    torch.backends.cudnn.enabled = cudnn and not any(is_one_of(m, RECURRENT) for m in module.modules())
     try:
         yield
     finally:

@@ -70,9 +70,8 @@ _CAUSES = {
         "a tensor has another dtype than the rest: dtype= converts model and data, but not what a loss holds, such as "
         "class weights: convert it, as in nn.CrossEntropyLoss(weight=weight.double()), or leave dtype= out"
     ),
-    r"view_as_complex|storage_offset divisible|ComplexFloat|ComplexDouble|complex": (
-        "parameters are views into one real vector: keep a complex one as real numbers (..., 2) and use "
-        "torch.view_as_complex(weight.clone())"
+    r"view_as_complex|storage_offset divisible": (
+        "parameters are views into one real vector: use torch.view_as_complex(weight.clone())"
     ),
     r"[Ss]parse": (
         "PyTorch has no such operation for sparse tensors: convert them with .to_dense(), in the batch or in the "
@@ -111,6 +110,14 @@ def _is_scalar(value: object) -> bool:
 def _is_one_example(batch: Any) -> bool:
     pair = isinstance(batch, tuple | list) and len(batch) == 2 and not hasattr(batch, "_fields")
     return pair and isinstance(batch[0], Tensor) and (isinstance(batch[1], int) or _is_scalar(batch[1]))
+
+
+def in_training_mode_only(error: Exception) -> LossAtlasError:
+    """The same for what fails in evaluation mode and works in training mode."""
+    return InputError(
+        f"The model or the loss fails in evaluation mode and works in training mode ({shortened(error)}): give "
+        "mode='train' (BatchNorm frozen, dropout off), or mode='dropout' (the same numbers dropped at every point)."
+    )
 
 
 def explain_derivative(error: Exception) -> LossAtlasError:

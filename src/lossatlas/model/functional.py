@@ -15,15 +15,18 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from lossatlas.errors import InputError, LossAtlasError, NumericalError
 from lossatlas.model.arithmetic import full_precision, one_path
+from lossatlas.model.bags import make_differentiable
 from lossatlas.model.bound import Bound
 from lossatlas.model.data.batches import Batches, copied, digest, preserved_rng, seed_generators
-from lossatlas.model.failures import explain_failure, needs_gradients
+from lossatlas.model.failures import explain_failure, in_training_mode_only, needs_gradients
 from lossatlas.model.filters import Filters
 from lossatlas.model.gradients import called_with_gradients
 from lossatlas.model.loss.measures import Supervised
 from lossatlas.model.loss.steps import StepLoss
+from lossatlas.model.modes import Mode, is_batch_norm, put_into, require_mode
 from lossatlas.model.parameters import ParameterSpace
-from lossatlas.model.private import converted, private_copy
+from lossatlas.model.private import converted, private_copy, private_copy_and_shared
+from lossatlas.model.recomputation import without_recomputation
 from lossatlas.model.states import States
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
@@ -33,9 +36,9 @@ Route = Literal["exact", "differences"]
 class FunctionalModel(States):
     """``measure(tensors(theta), batch, index)``: what a batch yields with the parameters at theta, all else fixed.
 
-    It owns a copy of the model that was given, in eval mode. Buffers are fresh copies at each pass, random numbers a
-    function of the batch's index, and the BatchNorm policy decides which statistics are used (``Objective`` documents
-    it).
+    It owns a copy of the model that was given, in eval mode unless ``mode`` says otherwise. Buffers are fresh copies at
+    each pass, random numbers a function of the batch's index, and the BatchNorm policy decides which statistics are
+    used (``Objective`` documents it).
     """
 
     def __init__(
@@ -45,9 +48,12 @@ class FunctionalModel(States):
         parameters: str | Sequence[str] | None,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
+        mode: Mode = "eval",
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(f"The model is a {type(model).__name__}: give a torch.nn.Module.")
+        require_mode(mode)
+        self.mode = mode
         self._measure = measure
         self.moved: Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]] | None = None  # buffers at a theta
         self.differentiates = False  # whether model or loss differentiate while they are evaluated; probe() finds out
@@ -62,21 +68,25 @@ class FunctionalModel(States):
         # By the route that was asked for, what products with the Hessian are where they are not exact. Copies share it.
         self.inexact: dict[Route | None, str] = {}
         self._cast_to = dtype
-        self.module = converted(private_copy(model), device, dtype)
+        own, self.shared = private_copy_and_shared(model)  # what cannot be copied, in words
+        self.module = converted(own, device, dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
         self._remember_own()
-        if len({p.dtype for p in self.module.parameters() if p.is_floating_point()}) > 1:
+        types = {p.dtype.to_real() for p in self.module.parameters() if p.is_floating_point() or p.is_complex()}
+        if len(types) > 1:
             raise InputError("The model mixes floating-point types: give one with dtype=, e.g. dtype=torch.float32.")
         if isinstance(measure, Supervised):
             self._measure = measure.copied_to(self.point)
         self._wire()
 
     def _wire(self) -> None:
-        self.module.requires_grad_(False).eval()
+        put_into(self.module.requires_grad_(False), self.mode)
         for module in self.module.modules():
             if isinstance(module, nn.Embedding | nn.EmbeddingBag):
                 module.sparse = False  # of the gradient's layout, of which theta has one
+            if isinstance(module, nn.EmbeddingBag):
+                make_differentiable(module)
         self._bound = Bound(self.module, self._measure)
         self._outputs = Bound(self.module, self._measure.outputs) if isinstance(self._measure, Supervised) else None
         self.norms = [m for m in self.module.modules() if isinstance(m, BatchNorm)]
@@ -90,6 +100,11 @@ class FunctionalModel(States):
         self.policy, self.norm_count, self.norm_data = policy, count, data
         for norm in self.norms:
             norm.train(policy == "batch")
+        if policy != "frozen" and any(is_batch_norm(m) and m not in self.norms for m in self.module.modules()):
+            raise InputError(
+                f"batch_norm={policy!r}: the statistics of a TorchScript BatchNorm can only be frozen; give the Python "
+                "module that it was made from, with module.load_state_dict(scripted.state_dict())."
+            )
 
     @property
     def recomputes(self) -> bool:
@@ -165,32 +180,56 @@ class FunctionalModel(States):
         """Let the measure settle its form on the data, at the model's own point."""
         try:
             self._probe(batches)
-        except LossAtlasError:
-            raise
         except Exception as error:
             if not self.differentiates and needs_gradients(error):
                 self.differentiates = True
                 return self.probe(batches)
+            self._require_eval(error, batches)
+            if isinstance(error, LossAtlasError):
+                raise
             raise explain_failure(error, next(iter(batches))) from error
+
+    def _require_eval(self, error: Exception, batches: Batches) -> None:
+        """``InputError`` where what failed in evaluation mode works in training mode."""
+        if self.mode != "eval":
+            return
+        other = self.duplicate()
+        other.mode = "train"
+        other._wire()
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        try:
+            other._probe(batches)
+        except Exception:  # as it may in any mode
+            return
+        raise in_training_mode_only(error) from error
 
     def _probe(self, batches: Batches) -> None:
         probing = Bound(self.module, self._measure.probe)
         modes = [module.training for module in self.module.modules()]
         with torch.no_grad(), preserved_rng(self.point.device):
             at, buffers = self.point.clone(), self.own_buffers()
-            self._call(probing, self.named(at) | buffers, batches)
+            named, failure = self.named(at), None
+            try:
+                self._call(probing, named | buffers, batches)
+            except Exception as error:
+                failure = error
         if modes != [module.training for module in self.module.modules()]:
             raise InputError(
-                "The loss or step switches the model to train mode: leave model.train() out of it; batch_norm='batch' "
-                "normalises by each batch's own statistics."
-            )
-        self.written = self._written(at, buffers)
+                "The loss or step switches the model to train mode or back: leave model.train() and model.eval() out "
+                "of it; mode='train' is training mode with BatchNorm frozen and dropout off, mode='dropout' with "
+                "dropout on, and batch_norm='batch' normalises by each batch's own statistics."
+            ) from failure
+        if failure is not None:
+            raise failure
+        self.written = self._written(named, buffers)
 
-    def _written(self, at: Tensor, buffers: dict[str, Tensor]) -> frozenset[str]:
+    def _written(self, named: dict[str, Tensor], buffers: dict[str, Tensor]) -> frozenset[str]:
         """max_norm=, clipping by hand (which no version counts), queues and running means that are kept in eval too."""
         fixed = {f"model.{name}" for name in self.statistics}
         same = {name: digest(one) == digest(buffers[name]) for name, one in self.own_buffers().items()}
-        parameters = self.named(at) if at._version or not at.equal(self.point) else {}
+        before = self.named(self.point)
+        kept = all(not tensor._version and tensor.equal(before[name]) for name, tensor in named.items())
+        parameters = () if kept else named
         return frozenset([*parameters, *(name for name, equal in same.items() if not (equal or name in fixed))])
 
     def tensors(self, theta: Tensor) -> dict[str, Tensor]:
@@ -309,6 +348,10 @@ class FunctionalModel(States):
             raise explain_failure(error, batch) from error
 
     def _call(self, bound: Bound, tensors: dict[str, Tensor], batch: Any) -> Any:
+        with without_recomputation():
+            return self._called(bound, tensors, batch)
+
+    def _called(self, bound: Bound, tensors: dict[str, Tensor], batch: Any) -> Any:
         if not self.differentiates:
             return functional_call(bound, tensors, (batch,))
         own = batch if isinstance(batch, Batches) else copied(batch)  # inputs may be made leaves in place

@@ -26,4 +26,4 @@ def called_with_gradients(call: Callable[[Tensors], Any], tensors: Tensors, movi
 
 def _leaf(tensor: Tensor) -> Tensor:
     plain = tensor.clone() if tensor.is_inference() else tensor.detach()
-    return plain.requires_grad_() if plain.is_floating_point() else plain
+    return plain.requires_grad_() if plain.is_floating_point() or plain.is_complex() else plain

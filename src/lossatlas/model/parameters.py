@@ -16,15 +16,30 @@ from lossatlas.errors import CheckpointError, DirectionError, InputError
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor's place in theta: the slice ``[start, stop)``, and its shape."""
+    """One tensor's place in theta: the slice ``[start, stop)``, and its shape.
+
+    The numbers of a complex tensor are its real and imaginary parts: its shape in theta is ``(..., 2)``.
+    """
 
     name: str
     start: int
     shape: tuple[int, ...]
+    is_complex: bool = False
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """The tensor's shape in the model."""
+        return self.shape[:-1] if self.is_complex else self.shape
+
+    def tensor(self, numbers: Tensor) -> Tensor:
+        """The model's tensor with these numbers ``(size,)``: a view, but for a complex one."""
+        shaped = numbers.view(self.shape)
+        # No view: complex numbers begin at even places of their storage, as theta's and its gradient's pieces need not.
+        return torch.complex(shaped[..., 0], shaped[..., 1]) if self.is_complex else shaped
 
     @property
     def stop(self) -> int:
@@ -38,6 +53,8 @@ class Entry:
 
 class ParameterSpace:
     """theta in R^n: the selected parameters of ``module``, in the order of ``named_parameters``, flattened and joined.
+
+    A complex parameter is part of it by the real and the imaginary part of each number, side by side.
 
     Parameters
     ----------
@@ -61,7 +78,8 @@ class ParameterSpace:
         chosen = dict(_selected(module, select))
         entries, start = [], 0
         for name, parameter in chosen.items():
-            entries.append(Entry(name, start, tuple(parameter.shape)))
+            shape = tuple(parameter.shape) + (2,) * parameter.is_complex()
+            entries.append(Entry(name, start, shape, parameter.is_complex()))
             start = entries[-1].stop
         self.entries: tuple[Entry, ...] = tuple(entries)
         self.n: int = start
@@ -89,17 +107,17 @@ class ParameterSpace:
         missing = [entry.name for entry in self.entries if entry.name not in tensors]
         if missing:
             raise CheckpointError(f"{len(missing)} parameters are missing: {first_of(missing)}.")
-        wrong = [e for e in self.entries if tuple(tensors[e.name].shape) != e.shape]
+        wrong = [e for e in self.entries if tuple(tensors[e.name].shape) != e.own_shape]
         if wrong:
-            listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.shape}" for e in wrong[:5])
+            listed = "; ".join(f"{e.name} is {tuple(tensors[e.name].shape)}, not {e.own_shape}" for e in wrong[:5])
             raise CheckpointError(f"{len(wrong)} parameters have another shape: {listed}.")
-        return torch.cat([tensors[entry.name].detach().reshape(-1) for entry in self.entries])
+        return torch.cat([real(tensors[entry.name].detach()).reshape(-1) for entry in self.entries])
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """Named views into ``theta`` ``(n,)``: no copy is made, and gradients flow back into ``theta``."""
+        """Named views into ``theta`` ``(n,)``, copies where they are complex: gradients flow back into ``theta``."""
         # One split, not a slice for each: its backward joins the pieces instead of adding n numbers for every one.
         pieces = theta.split([entry.size for entry in self.entries])
-        return {entry.name: piece.view(entry.shape) for entry, piece in zip(self.entries, pieces, strict=True)}
+        return {entry.name: entry.tensor(piece) for entry, piece in zip(self.entries, pieces, strict=True)}
 
     def check(self, vector: Tensor, what: str = "point") -> Tensor:
         """``vector`` itself, or a ``DirectionError`` unless it is a finite floating tensor of shape ``(n,)``."""
@@ -124,6 +142,11 @@ class ParameterSpace:
         return iter(self.entries)
 
 
+def real(tensor: Tensor) -> Tensor:
+    """The tensor, or the real and imaginary parts of a complex one side by side along its last axis."""
+    return torch.view_as_real(tensor.resolve_conj()).flatten(-2) if tensor.is_complex() else tensor
+
+
 def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator[tuple[str, nn.Parameter]]:
     globs = ["*"] if select is None else [select] if isinstance(select, str) else list(select)
     named = list(module.named_parameters())
@@ -141,10 +164,10 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
         if parameter.requires_grad and any(fnmatch.fnmatchcase(name, pattern) for pattern in globs):
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise InputError(f"The parameter {name} has no shape yet: run one batch through the lazy model first.")
-            if parameter.layout != torch.strided or parameter.is_complex():
+            if parameter.layout != torch.strided:
                 raise InputError(
-                    f"The parameter {name} is {_kind(parameter)}: only dense real parameters are supported; keep a "
-                    "complex one as real numbers (..., 2) and use torch.view_as_complex(weight.clone()) in forward."
+                    f"The parameter {name} is {_kind(parameter)} in the layout {parameter.layout}: only dense "
+                    "parameters are supported; give it as parameter.to_dense()."
                 )
             yield name, parameter
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import InputError
+from lossatlas.model.copies import copied_in_parts
 from lossatlas.model.data.containers import cast_type
 from lossatlas.model.failures import explain_copy
+from lossatlas.model.scripted import Scripted
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
@@ -24,20 +26,43 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def private_copy(model: nn.Module) -> nn.Module:
-    """A copy that shares nothing with ``model``; ``InputError`` where there is none."""
-    model = unwrapped(model)
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise InputError(
-            "The model is a TorchScript module (torch.jit), whose parameters cannot be exchanged: "
-            "give the Python module that it was made from, with model.load_state_dict(scripted.state_dict())."
-        )
+    """A copy that shares no tensor and no module with ``model``; ``InputError`` where there is none."""
+    return private_copy_and_shared(model)[0]
+
+
+def private_copy_and_shared(model: nn.Module) -> tuple[nn.Module, list[str]]:
+    """The copy, and in words what it shares with ``model`` since that cannot be copied (locks, files, generators)."""
+    model, shared = unwrapped(model), list[str]()
     try:
-        own: nn.Module = copy.deepcopy(model, _with_shared_storage(model, _detached_attributes(model)))
+        own: nn.Module = copy.deepcopy(model, _memo(model))
     except Exception as error:
-        raise explain_copy(model, error) from error
+        try:
+            own, shared = copied_in_parts(model, _memo(model))
+        except Exception:
+            raise explain_copy(model, error) from error
     if {id(module) for module in own.modules()} & {id(module) for module in model.modules()}:
         raise InputError("The model's __deepcopy__ gives the model itself, or parts of it: leave it to copy.deepcopy.")
-    return own
+    _unwrap_parts(own)
+    return own, shared
+
+
+def _memo(model: nn.Module) -> dict[int, Any]:
+    """What ``deepcopy`` is to find already copied: what it would refuse, or would not copy as a model needs it."""
+    memo = _with_shared_storage(model, _detached_attributes(model))
+    inside = set[int]()  # of scripts, which are copied whole
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule) and id(module) not in inside:
+            inside.update(map(id, module.modules()))
+            memo[id(module)] = Scripted(copy.deepcopy(module), module, memo)
+    return memo
+
+
+def _unwrap_parts(model: nn.Module) -> None:
+    """Compiled parts as the modules that they were made from: the same function, with derivatives of every order."""
+    for module in list(model.modules()):
+        for name, part in module._modules.items():
+            if part is not None and "_orig_mod" in part._modules:
+                module._modules[name] = part._modules["_orig_mod"]
 
 
 def converted(module: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module:

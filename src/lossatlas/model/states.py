@@ -16,8 +16,10 @@ from lossatlas.model.belongings import Belongings, key_of, remember, remembered
 from lossatlas.model.candidates import chosen
 from lossatlas.model.checkpoints import contents_of
 from lossatlas.model.data.fingerprints import components, equal, tensor_bytes
+from lossatlas.model.modes import Mode, in_words
 from lossatlas.model.naming import Fit, Names, below
 from lossatlas.model.parameters import ParameterSpace
+from lossatlas.model.scripted import name_of
 
 Given = nn.Module | Mapping[str, Any] | str | Path
 
@@ -29,6 +31,7 @@ class States:
     space: ParameterSpace
     point: Tensor
     norms: list[BatchNorm]
+    mode: Mode
     choices: dict[str, str]  # what was taken of the checkpoints that were read, in words, by what they are called
 
     @property
@@ -77,7 +80,7 @@ class States:
         contents, what, found = contents_of(source)
         own = self._saved_tensors()
         shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-        names = Names(type(self.module).__name__, self._first_names(), shapes)
+        names = Names(name_of(self.module), self._first_names(), shapes)
         fit = chosen(names, contents, what, key or found)
         self.choices.pop(what, None)
         if fit.note:
@@ -120,8 +123,8 @@ class States:
         return {name: state[first.get(name, name)].detach().clone() for name in self.module.state_dict()}
 
     def fingerprint(self) -> str:
-        """Of the parameters' names and shapes, the point, and the full state dict."""
-        sha = hashlib.sha256(repr([(e.name, e.shape) for e in self.space]).encode())
+        """Of the parameters' names and shapes, the point, the full state dict, and a mode other than evaluation's."""
+        sha = hashlib.sha256((repr([(e.name, e.shape) for e in self.space]) + in_words(self.mode)).encode())
         for tensor in [self.point, *self.state_dict(self.point).values()]:
             for part in components(tensor):
                 sha.update(tensor_bytes(part))

@@ -22,6 +22,7 @@ PROVENANCE = {
     "data": "data",
     "dtype": "number format",
     "batch_norm": "batch normalisation",
+    "mode": "mode of the model",
     "lossatlas": "lossatlas",
     "torch": "PyTorch",
     "model_fingerprint": "fingerprint of the model",

@@ -23,8 +23,8 @@ OBJECTIVE = (
     "torch",
 )
 _NOT_OF_IT = ("id", "name", "evaluation", "evaluation_fallback")  # what it is called, how fast it was computed
-# What a Dataset of any kind may say besides.
-TOLD = ("batch_dependence", "random_numbers", "derivatives")  # of the objective, where there is something to be said
+# What a Dataset of any kind may say besides: of the objective, where there is something to be said.
+TOLD = ("batch_dependence", "random_numbers", "mode", "derivatives")
 COMMON = ("kind", "id", "name", "network", "split", "stderr_over", "seconds", "seed", "note", *TOLD)
 
 

@@ -89,7 +89,8 @@ def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
     """The graph is the model's at other weights too, and units may change places as it says: seen on a batch."""
     state, batch = network_state(objective), next(graph_batches(objective))
     movable = movable_tensors(objective)
-    other = {name: 1.1 * t if name in movable and t.is_floating_point() else t for name, t in state.items()}
+    numbers = {name for name, t in state.items() if name in movable and (t.is_floating_point() or t.is_complex())}
+    other = {name: 1.1 * t if name in numbers else t for name, t in state.items()}
     if not difference([(next(network_outputs(objective, other)), graph.run(other, batch))], 1) <= AGREES:
         raise InputError(
             "The model cannot be traced: it does something with its weights that no function of PyTorch shows (a "

@@ -27,7 +27,8 @@ def network_state(objective: Objective, source: Source | None = None) -> dict[st
     function = objective.function
     state = function.state_of(source)
     function.space.check(function.space.flatten(state), "checkpoint")
-    if bad := [n for n, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
+    numbers = {name: t for name, t in state.items() if t.is_floating_point() or t.is_complex()}
+    if bad := [name for name, tensor in numbers.items() if not bool(torch.isfinite(tensor).all())]:
         raise DirectionError(f"The checkpoint holds NaN or infinite numbers, in {', '.join(bad[:5])}: check the file.")
     return {name.removeprefix("model."): tensor for name, tensor in function.tensors_of(state).items()}
 

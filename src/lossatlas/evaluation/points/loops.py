@@ -98,7 +98,7 @@ class PreparedLoop:
 
     def _inputs(self, weights: Weights) -> list[Any]:
         theta = self.points.at(weights)
-        moving = [theta[e.start : e.stop].view(e.shape) for e in self._entries]
+        moving = [e.tensor(theta[e.start : e.stop]) for e in self._entries]
         return [*moving, *map(float, weights)]
 
     def _program(self, batch: Any, names: Sequence[str]) -> Program:
@@ -146,7 +146,5 @@ class OnThreads:
 def _frame(function: FunctionalModel, points: Points) -> tuple[rewrites.Frame, list[Entry]]:
     entries = [e for e in function.space if bool(points.directions[:, e.start : e.stop].any())]
     rows = [points.center, *points.directions]
-    moving = {
-        f"{POINT_PREFIX}{i}": [row[e.start : e.stop].view(e.shape) for row in rows] for i, e in enumerate(entries)
-    }
+    moving = {f"{POINT_PREFIX}{i}": [e.tensor(row[e.start : e.stop]) for row in rows] for i, e in enumerate(entries)}
     return rewrites.Frame(moving, tuple(f"{POINT_PREFIX}weight_{j}" for j in range(len(points.directions)))), entries

@@ -190,6 +190,8 @@ def batch_squares(function: FunctionalModel, theta: Tensor, batch: Any, index: i
 
 
 def _batch_squares(function: FunctionalModel, theta: Tensor, batch: Any, index: int, axes_of: Axes) -> Tensor:
+    if any(entry.is_complex for entry in function.space):
+        raise NoDiagonal("Complex parameters have no rule of backward passes.")
     with torch.enable_grad():
         tensors = function.tensors(theta)
         recorder = LayerRecorder({f"model.{e.name}": tensors[f"model.{e.name}"] for e in function.space})

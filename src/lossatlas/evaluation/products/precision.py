@@ -12,6 +12,7 @@ from lossatlas.errors import InputError
 from lossatlas.model.data.batches import copied
 from lossatlas.model.data.containers import cast_floats
 from lossatlas.model.functional import FunctionalModel
+from lossatlas.model.private import converted
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
 def _doubled(function: FunctionalModel) -> FunctionalModel:
     other = function.duplicate()
     other.set_batch_norm(function.policy, function.norm_count, function.norm_data)
-    other.module.double()
+    converted(other.module, None, torch.float64)
     other.point = function.point.double()
     return other
 
