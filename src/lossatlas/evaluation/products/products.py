@@ -16,6 +16,7 @@ from lossatlas.evaluation.products.allocated import Allocated, Use
 from lossatlas.evaluation.products.costs import UNKNOWN, Work, repaid_after
 from lossatlas.evaluation.products.differences import Errors
 from lossatlas.evaluation.products.finite import is_finite, what_is_not_finite
+from lossatlas.evaluation.products.hessian_routes import HessianRoutes
 from lossatlas.evaluation.products.kept import Kept
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
 from lossatlas.evaluation.products.pieces import Pieces, examples
@@ -50,8 +51,7 @@ class Products:
         stage: bool = True,
         period: int | None = None,
     ) -> None:
-        route = form.function.route if isinstance(form, Hessian) else "exact"
-        exact = isinstance(form, Hessian) and route != "differences"
+        exact = isinstance(form, Hessian) and form.function.route != "differences"
         (require_curvature if exact else require_differentiable)(form.function)
         if max_memory is not None and max_memory < 0:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
@@ -61,7 +61,7 @@ class Products:
         with torch.inference_mode(False):
             theta = theta.detach().clone()
         self._form, self._theta, self._stage = form, theta, stage
-        self._routes = Routes(form, theta, route)
+        self._routes = HessianRoutes(form, theta) if isinstance(form, Hessian) else Routes(form, theta)
         self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
         self._pieces = Pieces(batches, len(weights))
         self._kept = Kept(len(weights), self._budget)
