@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles.truth_wrapped import Complex
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -441,3 +442,14 @@ def test_noise_relative_to_filters_is_by_the_same_axes():
     error = float(rise.std()) / 20
     assert float(rise.mean()) == pytest.approx(expected, abs=4 * error)
     assert abs(by_rows - expected) > 10 * error
+
+
+def test_a_filter_of_complex_weights_holds_both_parts_of_its_numbers() -> None:
+    torch.manual_seed(0)
+    objective = la.Objective(Complex(), F.cross_entropy, (torch.randn(5, 4), torch.arange(5) % 3))
+    assert objective.filters()["inward"].axes == (1,)
+    inward = objective.space.unflatten(objective.point)["inward"]
+    (direction,) = la.random_directions(objective, 1, seed=0)
+    drawn = objective.space.unflatten(direction)["inward"]
+    assert drawn.is_complex()
+    torch.testing.assert_close(drawn.abs().square().sum(0), inward.abs().square().sum(0))

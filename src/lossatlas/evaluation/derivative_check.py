@@ -188,7 +188,7 @@ def _compared(
         if last is not None:
             among.append(float((found - last).norm()))
         last = found
-    steady = [each <= 0.05 * apart for each in among]
+    steady = [math.isfinite(apart) and each <= 0.05 * apart for each in among]  # NaN is the caller's to tell
     verdict: Literal["differs", "undecided"] = "differs" if any(map(all, itertools.pairwise(steady))) else "undecided"
     return verdict, difference(middle)
 

@@ -39,7 +39,7 @@ class Entry:
         """The model's tensor with these numbers ``(size,)``: a view, but for a complex one."""
         shaped = numbers.view(self.shape)
         # No view: complex numbers begin at even places of their storage, as theta's and its gradient's pieces need not.
-        return torch.complex(shaped[..., 0], shaped[..., 1]) if self.is_complex else shaped
+        return torch.view_as_complex(shaped.clone()) if self.is_complex else shaped
 
     @property
     def stop(self) -> int:
