@@ -39,7 +39,7 @@ class Entry:
         """The model's tensor with these numbers ``(size,)``: a view, but for a complex one."""
         shaped = numbers.view(self.shape)
         # No view: complex numbers begin at even places of their storage, as theta's and its gradient's pieces need not.
-        return torch.view_as_complex(shaped.clone()) if self.is_complex else shaped
+        return torch.complex(shaped[..., 0], shaped[..., 1]) if self.is_complex else shaped
 
     @property
     def stop(self) -> int:
@@ -48,7 +48,7 @@ class Entry:
     @property
     def has_one_dimension(self) -> bool:
         """Or none: biases, scales of norms, scalars."""
-        return len(self.shape) < 2
+        return len(self.shape) < 2 + self.is_complex
 
 
 class ParameterSpace:
