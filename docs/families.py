@@ -19,7 +19,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import lossatlas as la
 
 N = 24  # examples
-Step = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Family:
 def families() -> Iterator[Family]:
     """All of them."""
     yield Family("MLP", lambda: la.zoo.mlp(64, widths=(16,)), classified(normal(N, 1, 8, 8), classes(10)))
-    yield Family("CNN", lambda: la.zoo.lenet5((1, 28, 28)), classified(normal(N, 1, 28, 28), classes(10)))
+    yield Family("CNN", lambda: la.zoo.lenet5(1, 28), classified(normal(N, 1, 28, 28), classes(10)))
     yield Family("ResNet with BatchNorm", small_resnet, classified(normal(N, 3, 8, 8), classes(10)))
     yield Family("U-Net, ignored pixels", UNet, segmented)
     yield Family("vision transformer", small_vit, classified(normal(N, 3, 8, 8), classes(10)))
@@ -105,7 +104,7 @@ def small_resnet() -> nn.Module:
 
 
 def small_vit() -> nn.Module:
-    return la.zoo.vit((3, 8, 8))
+    return la.zoo.vit(3, 8, patch=4, width=16, depth=2, heads=2)
 
 
 class UNet(nn.Module):
@@ -227,14 +226,13 @@ class Speech(nn.Module):
 
 
 def spoken(model: nn.Module) -> la.Objective:
-    def step(model: Any, batch: Any) -> Tensor:
-        frames = model(batch["sound"]).transpose(0, 1)
-        lengths = torch.full((frames.shape[1],), frames.shape[0])
-        each = F.ctc_loss(frames, batch["text"], lengths, batch["length"], reduction="none")
+    def loss(frames: Tensor, batch: Any) -> Tensor:
+        lengths = torch.full((len(frames),), frames.shape[1])
+        each = F.ctc_loss(frames.transpose(0, 1), batch["text"], lengths, batch["length"], reduction="none")
         return each / batch["length"]
 
     data = {"sound": normal(N, 5, 12), "text": classes(5, N, 4) + 1, "length": classes(4, seed=3) + 1}
-    return la.Objective.from_step(model, step, cut(data))
+    return in_halves(model, lambda model, batch: model(batch["sound"]), loss, data)
 
 
 # Generative models, metrics, physics
@@ -269,20 +267,20 @@ def discriminated(model: nn.Module) -> la.Objective:
 
 
 def contrasted(model: nn.Module) -> la.Objective:
-    def step(model: Any, batch: Any) -> Tensor:
-        one, two = (F.normalize(model(view), dim=1) for view in batch)
+    def loss(pairs: Tensor, batch: Any) -> Tensor:
+        one, two = F.normalize(pairs, dim=-1).unbind(1)
         return F.cross_entropy(one @ two.T / 0.2, torch.arange(len(one), device=one.device))
 
     one = normal(N, 8)
-    return la.Objective.from_step(model, step, cut((one, one + 0.1 * normal(N, 8, seed=5))))
+    views = torch.stack([one, one + 0.1 * normal(N, 8, seed=5)], 1)
+    return in_halves(model, lambda model, batch: model(batch["views"]), loss, {"views": views})
 
 
 def compared(model: nn.Module) -> la.Objective:
-    def step(model: Any, batch: Any) -> Tensor:
-        anchor, same, other = (model(each) for each in batch)
-        return F.triplet_margin_loss(anchor, same, other, margin=1.0, reduction="none")
+    def loss(triples: Tensor, batch: Any) -> Tensor:
+        return F.triplet_margin_loss(*triples.unbind(1), margin=1.0, reduction="none")
 
-    return la.Objective.from_step(model, step, cut(tuple(normal(N, 8, seed=seed) for seed in (0, 5, 6))))
+    return in_halves(model, lambda model, batch: model(batch["triples"]), loss, {"triples": normal(N, 3, 8)})
 
 
 class Graph(nn.Module):
@@ -308,8 +306,8 @@ def of_graphs(model: nn.Module) -> la.Objective:
         nodes = normal(sum(sizes), 4, seed=first)
         return {"nodes": nodes, "edges": torch.cat(edges, 1), "graph": graph, "y": classes(3, 8, seed=first)}
 
-    step: Step = lambda model, batch: F.cross_entropy(model(batch), batch["y"], reduction="none")  # noqa: E731
-    return la.Objective.from_step(model, step, [batch(first) for first in range(0, N, 8)])
+    loss = lambda outputs, batch: F.cross_entropy(outputs, batch["y"], reduction="none")  # noqa: E731
+    return in_halves(model, lambda model, batch: model(batch), loss, [batch(first) for first in range(0, N, 8)])
 
 
 def physical(model: nn.Module) -> la.Objective:
@@ -379,13 +377,14 @@ def likely(model: nn.Module) -> la.Objective:
 def denoised(model: nn.Module) -> la.Objective:
     """The noise that was added is predicted; a time and a noise for each example, drawn once."""
 
-    def step(model: Any, batch: Any) -> Tensor:
+    def noise(model: Any, batch: Any) -> Tensor:
         kept = torch.cos(batch["time"] * math.pi / 2)
         noisy = kept * batch["x"] + (1 - kept.square()).sqrt() * batch["noise"]
-        return (model(torch.cat([noisy, batch["time"]], 1)) - batch["noise"]).square().mean(1)
+        return model(torch.cat([noisy, batch["time"]], 1))
 
+    loss = lambda noise, batch: (noise - batch["noise"]).square().mean(1)  # noqa: E731
     time = torch.rand(N, 1, generator=torch.Generator().manual_seed(7))
-    return la.Objective.from_step(model, step, cut({"x": normal(N, 4), "noise": normal(N, 4, seed=5), "time": time}))
+    return in_halves(model, noise, loss, {"x": normal(N, 4), "noise": normal(N, 4, seed=5), "time": time})
 
 
 class Experts(nn.Module):
@@ -407,6 +406,8 @@ class Adapted(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.base, self.head = nn.Linear(6, 12).requires_grad_(False), nn.Linear(12, 3).requires_grad_(False)
+        for frozen in (*self.base.parameters(), *self.head.parameters()):  # the same in every network of the family
+            frozen.data.copy_(0.5 * normal(*frozen.shape, seed=frozen.numel()))
         self.lora_a, self.lora_b = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.zeros(12, 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -425,8 +426,13 @@ class Quantised(nn.Module):
         return self.two(torch.tanh(F.linear(x, w + ((8 * w).round() / 8 - w).detach(), self.one.bias)))
 
 
-def cut(data: Any) -> list[Any]:
+def in_halves(model: nn.Module, outputs: Any, loss: Any, data: Any) -> la.Objective:
+    """Of a step that is taken apart into the model's outputs and the loss of these."""
+    return la.Objective.from_step(
+        model, batches=data if isinstance(data, list) else cut(data), outputs=outputs, loss=loss
+    )
+
+
+def cut(data: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """Batches of eight examples."""
-    if isinstance(data, dict):
-        return [{name: each[i : i + 8] for name, each in data.items()} for i in range(0, N, 8)]
-    return [tuple(each[i : i + 8] for each in data) for i in range(0, N, 8)]
+    return [{name: each[i : i + 8] for name, each in data.items()} for i in range(0, N, 8)]

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from lossatlas.geometry.directions import Directions as Directions
     from lossatlas.geometry.directions import between as between
     from lossatlas.geometry.directions import orthonormalise as orthonormalise
-    from lossatlas.geometry.directions import random_directions as random_directions
+    from lossatlas.geometry.draws import random_directions as random_directions
     from lossatlas.geometry.region import Region as Region
     from lossatlas.geometry.regions import line as line
     from lossatlas.geometry.regions import plane as plane
@@ -90,7 +90,7 @@ _HOME = {
     "Bezier": "geometry.curves",
     "PolygonalChain": "geometry.curves",
     "Directions": "geometry.directions",
-    "random_directions": "geometry.directions",
+    "random_directions": "geometry.draws",
     "between": "geometry.directions",
     "orthonormalise": "geometry.directions",
     "Recorder": "trajectory.recorder",

@@ -79,3 +79,7 @@ class BufferWarning(UserWarning):
 
 class ReductionWarning(UserWarning):
     """Of what a loss is a mean is open or unusual: shapes that broadcast, a mean that depends on the batch size."""
+
+
+class ZeroNormWarning(UserWarning):
+    """Directions on the scale of the weights leave a tensor where it is, since it is zero."""

@@ -22,6 +22,8 @@ from lossatlas.evaluation.products.products import Products
 from lossatlas.model.data.batches import Batches, describe
 from lossatlas.model.data.cuts import MIXED, CutCheck, reason_of_form
 from lossatlas.model.data.strata import Strata, stratified
+from lossatlas.model.filter_axes import filters_of
+from lossatlas.model.filters import Axes, Filters, overridden
 from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
 from lossatlas.model.likeness import other_attributes
 from lossatlas.model.loss.measures import Loss, Supervised
@@ -368,6 +370,16 @@ class Objective:
         other.batches = self._fixed(batches)
         other.batches.settle(size=self.batches.size, weigh=self.batches.weigh)
         return other
+
+    def filters(self, given: Mapping[str, Axes] | None = None) -> dict[str, Filters]:
+        """By tensor of theta, the slices of it that each feed one unit of what it computes.
+
+        Their axes are seen in one pass over the first batch: those that are not summed over where the tensor meets the
+        data. ``given`` overrides them, ``{name or glob: axis, axes or None}``; None makes the tensor one filter.
+        """
+        if any(entry.name not in self.function.filters for entry in self.space):
+            self.function.filters.update(filters_of(self.function, next(iter(self.batches))))
+        return overridden(self.space, self.function.filters, given or {})
 
     def provenance(self) -> dict[str, str | int]:
         """What a Dataset's ``attrs`` say about where its numbers come from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 from collections.abc import Mapping
@@ -313,10 +314,15 @@ def test_the_cosine_of_a_group_is_that_of_its_units_incoming_and_outgoing_weight
 
 
 def test_the_reasons_why_units_stay_are_in_the_summary() -> None:
-    model = BY_NAME["lstm-keeps-its-order"]
-    objective = model.objective()
-    summary = la.align(objective, objective.point, model.objective(seed=1).point).summary
-    assert "lstm" in summary.attrs["pinned"]
+    def objective(seed: int) -> la.Objective:
+        model = Written(
+            lambda m, x: m.fc3(torch.tanh(m.fc2(torch.tanh(m.fc1(x)).roll(1, 1)))),
+            fc1=nn.Linear(6, 4), fc2=nn.Linear(4, 5), fc3=nn.Linear(5, 2),
+        )  # fmt: skip
+        return objective_of(model, 6, seed=seed)
+
+    summary = la.align(objective(0), objective(0).point, objective(1).point).summary
+    assert summary.attrs["pinned"] == "fc1 (4 units): their order matters to roll outside of its modules"
 
 
 # Groups written by hand.
@@ -362,8 +368,12 @@ def test_a_model_that_cannot_be_traced_is_aligned_by_groups_by_hand() -> None:
 
 def test_a_model_that_cannot_be_traced_is_refused_without_them_and_the_module_named() -> None:
     objective = objective_of(untraceable(), 6)
-    with refused(InputError, match=r"'1\.1' \(Deciding\).*symmetries="):
+    with refused(InputError, match=r"'1\.1' \(Deciding\).*symmetries=") as caught:
         la.align(objective, objective.point, objective.point)
+    spec = ast.literal_eval(str(caught.value).partition("takes in the units of 0.weight, symmetries=")[2].rstrip("."))
+    assert la.align(objective, objective.point, objective.point, symmetries=spec).symmetries.spec == {
+        "0.weight": ("layer0", None), "0.bias": ("layer0",), "2.weight": (None, "layer0"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

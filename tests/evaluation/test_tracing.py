@@ -90,7 +90,22 @@ def pooled(x, w):
     return F.max_pool1d(F.linear(x, w)[None], 2) + F.dropout(x[:, :2], 0.5, training=False)
 
 
+def without_gradients(x, w):
+    with torch.no_grad():
+        scale = w.norm()
+    with torch.enable_grad():
+        return F.linear(x, w) / scale
+
+
+def converted_to_integers(x, w):
+    torch._assert(x.ndim == 2, "rows")
+    torch._assert(torch.isfinite(x).all(), "finite")
+    numbers = F.linear(x, w).argmax(1)
+    return w[numbers] + x[:, : int(x.shape[1])].long()
+
+
 WRITTEN = [
+    without_gradients, converted_to_integers,
     residual, arithmetic_in_place, relu_in_place, several_results, indices_of_all_kinds, constants, infinities,
     properties, reversed_operators, keywords, decided_by_shape, pooled,
 ]  # fmt: skip
@@ -111,12 +126,6 @@ def scaled_by_numpy(x, w):
 
 def a_generator_of_its_own(x, w):
     return F.linear(x, w) + torch.randn(5, generator=torch.Generator().manual_seed(0))
-
-
-def without_gradients(x, w):
-    with torch.no_grad():
-        scale = w.norm()
-    return F.linear(x, w) / scale
 
 
 def a_view_that_follows_its_base(x, w):
@@ -149,7 +158,7 @@ def an_example_at_a_time(x, w):
 @pytest.mark.parametrize(
     "function",
     [
-        scaled_by_numpy, a_generator_of_its_own, without_gradients, a_view_that_follows_its_base,
+        scaled_by_numpy, a_generator_of_its_own, a_view_that_follows_its_base,
         a_base_that_follows_its_view, the_number_of_active_units, the_positions_of_active_units, an_example_at_a_time,
     ],
     ids=lambda f: f.__name__,
@@ -179,7 +188,14 @@ def written_to_a_given_place(x, w):
     return out
 
 
+def packed(x, w):
+    lengths = 1 + (x > 0).sum(1).clamp(max=2)
+    steps = torch.nn.utils.rnn.pack_padded_sequence(F.linear(x, w)[..., None], lengths, True, False)
+    return torch.nn.utils.rnn.pad_packed_sequence(steps, batch_first=True)[0]
+
+
 REFUSED = {
+    "_pack_padded_sequence": packed,
     "__bool__": lambda x, w: x * 2 if w.sum() > 0 else x,
     "item": lambda x, w: x * w.sum().item(),
     "__float__": lambda x, w: x * float(w.sum()),
@@ -231,6 +247,33 @@ def test_every_result_has_its_name_and_numbers_are_inputs_that_nobody_uses():
     assert found.keys() == measured.keys()
     assert all(torch.equal(found[name], function()) for name, function in measured.items())
     assert [n.target for n in traced.graph.nodes if n.op == "placeholder"] == ["batch_0", "point_0", "point_weight_0"]
+
+
+HELD = {
+    "__int__": lambda x, w: F.linear(x, w)[: 1 + int((x[:, 0] > 0).sum())],
+    "nonzero": lambda x, w: F.linear(x[(x[:, 0] > 0).nonzero()[:, 0]], w),
+    "__getitem__": lambda x, w: F.linear(x, w)[x[:, 0] > 0],
+    "tolist": lambda x, w: F.linear(x, w) * max(x[0].tolist()),
+    "__bool__": lambda x, w: F.linear(x, w) if x.sum() > 0 else F.linear(x, -w),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_values_of_inputs_that_are_held_may_decide_and_the_trace_says_that_it_is_theirs(name):
+    (x, w), (_, other) = tensors(0), tensors(1)
+    with torch.no_grad():
+        traced = trace(lambda: {"loss": HELD[name](x, w)}, {"batch_0": x, "point_0": w}, held=["batch_0"])
+    assert traced.by_values
+    torch.testing.assert_close(replayed(traced, x, other), HELD[name](x, other), rtol=0, atol=0)
+    with refused(Untraceable, match=rf"depends on values \({name}\)"):
+        written(HELD[name], x, w)
+
+
+@pytest.mark.parametrize("name", REFUSED.keys() & {"__bool__", "item", "__float__", "tolist", "equal"})
+def test_values_that_depend_on_other_inputs_may_not(name):
+    x, w = tensors(0)
+    with refused(Untraceable, match=name), torch.no_grad():
+        trace(lambda: {"loss": REFUSED[name](x, w)}, {"batch_0": x, "point_0": w}, held=["batch_0"])
 
 
 def test_an_error_of_the_measure_passes_through():

@@ -525,7 +525,7 @@ HARD: dict[str, tuple[Callable[[Any, Tensor], Tensor], str | None]] = {
     "an attribute made at the first call": (made_once, None),
     "an attribute kept from a call": (kept_from_a_call, None),
     "a number of NumPy's": (lambda m, x: m.first(x) / np.sqrt(7.0), None),
-    "no_grad": (without_gradients, "_set_grad_enabled"),
+    "no_grad": (without_gradients, None),
     "a function of autograd's": (lambda m, x: Exponential.apply(m.first(x)), None),
     "the number of active units": (active_units, "depends on values"),
 }

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from oracles.members import MEMBERS
+from oracles.truth_wrapped import Complex
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lossatlas as la
 from lossatlas.errors import DirectionError, InputError
-from lossatlas.geometry.directions import Directions, cosine, normalisation
+from lossatlas.geometry.blocks import normalisation
+from lossatlas.geometry.directions import Directions, cosine
 from lossatlas.objective import Objective
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
@@ -61,7 +66,7 @@ def test_scaled_one_dimensional_tensors_are_blocks_of_their_own(member):
     o = member.objective()
     for direction in la.random_directions(o, 1, seed=3, one_d="scale"):
         for entry in o.space:
-            if entry.filter_axis is None:
+            if entry.has_one_dimension:
                 own, weights = (v[entry.start : entry.stop].double().norm() for v in (direction, o.point))
                 assert float(own) == pytest.approx(float(weights), rel=1e-6)
 
@@ -115,9 +120,12 @@ def test_the_first_direction_does_not_depend_on_how_many_are_asked_for():
 def test_what_was_made_is_recognised(member, norm, one_d):
     o = member.objective()
     for direction in la.random_directions(o, 2, seed=2, norm=norm, one_d=one_d):
-        varied = [entry for entry in o.space if one_d == "scale" or entry.filter_axis is not None]
+        varied = [entry for entry in o.space if one_d == "scale" or not entry.has_one_dimension]
         expected = "layer" if norm == "model" and len(varied) == 1 else norm  # one tensor is both
-        assert normalisation(o.space, o.point, direction) == (expected, "zero" if one_d == "zero" else "scaled")
+        assert normalisation(o.space, o.point, direction, o.filters()) == (
+            expected,
+            "zero" if one_d == "zero" else "scaled",
+        )
 
 
 @every_member
@@ -125,9 +133,9 @@ def test_what_was_not_made_is_not_recognised(member):
     o = member.objective()
     (free,) = la.random_directions(o, 1, seed=2, norm=None)
     (scaled,) = la.random_directions(o, 1, seed=2)
-    assert normalisation(o.space, o.point, free)[0] == "none"
-    assert normalisation(o.space, o.point, 1.01 * scaled)[0] == "none"
-    assert normalisation(o.space, o.point + 1, scaled)[0] == "none"
+    assert normalisation(o.space, o.point, free, o.filters())[0] == "none"
+    assert normalisation(o.space, o.point, 1.01 * scaled, o.filters())[0] == "none"
+    assert normalisation(o.space, o.point + 1, scaled, o.filters())[0] == "none"
 
 
 def test_a_plane_with_one_direction_of_another_kind_is_not_called_normalised():
@@ -161,6 +169,27 @@ def test_a_filter_with_one_entry_cannot_hold_a_right_angle_and_the_cosine_says_s
     expected = float(first[:6].double() @ second[:6].double()) / float(first.double().norm() * second.double().norm())
     assert cosine(first, second) == pytest.approx(expected, abs=1e-6)
     assert expected != 0
+
+
+@pytest.mark.parametrize("norm", ["filter", "layer"])
+def test_directions_are_made_tensor_by_tensor(norm):
+    class Largest(TorchDispatchMode):
+        """The sizes of what is made beside the directions themselves, in numbers."""
+
+        sizes: ClassVar[list[int]] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            given = {t.untyped_storage().data_ptr() for t in tree_leaves(args) if isinstance(t, Tensor)}
+            if isinstance(made, Tensor) and made.is_floating_point() and made.shape != (2, n):
+                self.sizes += [made.numel()] * (made.untyped_storage().data_ptr() not in given)
+            return made
+
+    o = of(nn.Sequential(*(nn.Linear(20, 20) for _ in range(9))))
+    n, _ = o.n_parameters, o.filters()
+    with Largest() as seen:
+        la.random_directions(o, 2, seed=0, norm=norm)
+    assert [size for size in seen.sizes if size > 400] == [n]  # where the point is looked through for NaN
 
 
 def test_without_a_norm_the_draws_are_standard_normal():
@@ -297,3 +326,13 @@ def test_directions_of_several_draws_give_all_their_seeds():
     half = la.plane(o.point, one, 2 * other).provenance()
     assert half["directions"] == "given"
     assert "seed" not in half
+
+
+@pytest.mark.parametrize("given", [None, {"inward": -1}], ids=["seen", "by hand"])
+def test_a_filter_of_a_complex_weight_holds_both_parts_of_its_numbers(given):
+    model = Complex()
+    o = la.Objective(model, torch.nn.functional.cross_entropy, (torch.randn(9, 4), torch.arange(9) % 3))
+    found = la.random_directions(o, 1, seed=0, **({} if given is None else {"filters": given}))
+    moved = o.space.unflatten(torch.as_tensor(found[0]))["inward"]
+    assert moved.norm(dim=0).allclose(model.inward.detach().norm(dim=0))
+    assert not moved.norm(dim=1).allclose(model.inward.detach().norm(dim=1))

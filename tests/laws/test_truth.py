@@ -9,6 +9,7 @@ from oracles.programs import Programmed, program
 from oracles.truth import SIZES, N, Problem, outcome
 from oracles.truth_batches import OF_BATCHES
 from oracles.truth_data import drawn
+from oracles.truth_families import FAMILIES
 from oracles.truth_losses import LOSSES
 from oracles.truth_models import KNOWN_NETWORKS, MODELS
 from oracles.truth_public import PUBLIC
@@ -18,7 +19,7 @@ from oracles.truth_wrapped import WRAPPED
 import lossatlas as la
 
 OF_LOSSES = [*LOSSES, *OF_BATCHES, *SHAPES, *PUBLIC]
-EVERY_MODEL = [*MODELS, *WRAPPED]
+EVERY_MODEL = [*MODELS, *FAMILIES, *WRAPPED]
 PROBLEMS = [*OF_LOSSES, *EVERY_MODEL]
 EVERY = [(dtype, size) for dtype in (torch.float64, torch.float32) for size in SIZES]
 QUICK = [(torch.float64, size) for size in SIZES] + [(torch.float32, SIZES[-1])]

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from lossatlas.curvature.operators import hessian
 from lossatlas.evaluation.products import products, routes
-from lossatlas.geometry.directions import random_directions
+from lossatlas.geometry.draws import random_directions
 from lossatlas.geometry.regions import plane
 from lossatlas.objective import Objective
 from lossatlas.surfaces.surface import surface

@@ -28,23 +28,6 @@ def test_unflatten_gives_views_also_of_a_strided_vector():
     assert torch.equal(torch.cat([t.reshape(-1) for t in space.unflatten(strided).values()]), strided)
 
 
-def test_a_block_sum_is_that_of_the_rows_the_tensor_or_the_model():
-    model = nn.Sequential(nn.Linear(3, 2), nn.ConvTranspose1d(2, 4, 3))
-    space = ParameterSpace(model)
-    theta = torch.randn(space.n, generator=torch.Generator().manual_seed(0))
-    parts = space.unflatten(theta)
-    by_filter = space.unflatten(space.block_sum(theta, "filter"))
-    for row in range(2):
-        torch.testing.assert_close(by_filter["0.weight"][row], parts["0.weight"][row].sum().expand(3))
-    for output in range(4):  # a transposed convolution's outputs are on axis 1
-        expected = parts["1.weight"][:, output].sum().expand(2, 3)
-        torch.testing.assert_close(by_filter["1.weight"][:, output], expected)
-    torch.testing.assert_close(by_filter["0.bias"], parts["0.bias"].sum().expand(2))
-    by_layer = space.unflatten(space.block_sum(theta, "layer"))
-    torch.testing.assert_close(by_layer["1.weight"], parts["1.weight"].sum().expand(2, 4, 3))
-    torch.testing.assert_close(space.block_sum(theta, "model"), theta.sum().expand(space.n))
-
-
 def test_one_dimensional_entries_are_biases_norms_and_scalars():
     class Net(nn.Module):
         def __init__(self):
@@ -53,8 +36,7 @@ def test_one_dimensional_entries_are_biases_norms_and_scalars():
             self.scale = nn.Parameter(torch.tensor(1.0))
 
     space = ParameterSpace(Net())
-    flags = space.unflatten(space.one_dimensional())
-    assert {name: bool(flag.all()) for name, flag in flags.items()} == {
+    assert {entry.name: entry.has_one_dimension for entry in space} == {
         "scale": True,
         "linear.weight": False,
         "linear.bias": True,
@@ -109,8 +91,7 @@ def test_a_complex_parameter_is_its_real_and_imaginary_parts():
     assert all(torch.equal(space.unflatten(theta)[name], tensor) for name, tensor in model.named_parameters())
     conjugate = space.flatten({"a": model.a, "z": model.z.conj(), "w": model.w})
     assert conjugate[[2, 4, 8]].tolist() == [-4, -1, 1]
-    assert space.block_sum(theta**2, "filter").tolist() == [25, 26, 26, 26, 26, 6, 6, 6, 6, 5, 5]
-    assert space.one_dimensional().tolist() == [True] + 8 * [False] + 2 * [True]
+    assert [entry.has_one_dimension for entry in space] == [True, False, True]
 
 
 def test_derivatives_pass_through_complex_parameters():

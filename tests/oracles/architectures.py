@@ -312,6 +312,37 @@ def _recurrent(m: Any, x: Tensor) -> Tensor:
     return m.fc2(torch.relu(m.fc1(m.cells(torch.tanh(m.before(x)))[0][:, -1])))
 
 
+def _cell(rows: str, entering: str, own: str, suffix: str = "l0") -> str:
+    """The tensors of one cell: rows are a block for each gate."""
+    weights = f"cells.weight_ih_{suffix} {rows}, {entering}\ncells.weight_hh_{suffix} {rows}, {own}"
+    return f"{weights}\ncells.bias_ih_{suffix} {rows}\ncells.bias_hh_{suffix} {rows}"
+
+
+def _packed(m: Any, x: Tensor) -> Tensor:
+    """Sequences of lengths that the data decide, packed: the states at their ends, and the mean over their steps."""
+    lengths = 1 + (x[:, 1:, 0] > 0).sum(1)
+    given = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    out, last = m.cells(given)
+    steps, lengths = nn.utils.rnn.pad_packed_sequence(out, batch_first=True)
+    return m.head(steps.sum(1) / lengths[:, None]) + m.ends(torch.cat([last[-2], last[-1]], 1))
+
+
+def _decoder(m: Any, x: Tensor) -> Tensor:
+    """The first states are made by a layer."""
+    first = torch.tanh(m.start(x[:, 0]))[None]
+    out, (hidden, inner) = m.cells(x[:, 1:].transpose(0, 1), (first, torch.zeros_like(first)))
+    return m.head(out[-1] + hidden.squeeze(0) * inner[0])
+
+
+def _steps(m: Any, x: Tensor) -> Tensor:
+    one = two = three = None
+    for step in x.unbind(1):
+        one = m.one(step, one)
+        two = m.two(one[0], two)
+        three = m.three(two, three)
+    return m.head(three)
+
+
 _MLP = """
 fc1.weight  a, .
 fc1.bias    a
@@ -791,7 +822,7 @@ ARCHITECTURES = [
         "inward.weight r, .\ninward.bias r\nagain.weight r, r\nagain.bias r\nhead.weight ., r",
     ),
     Architecture(
-        "lstm-keeps-its-order",
+        "lstm",
         lambda: Written(
             _recurrent,
             before=nn.Linear(3, 4),
@@ -800,7 +831,102 @@ ARCHITECTURES = [
             fc2=nn.Linear(5, 2),
         ),
         (3, 3),
-        _MLP,
+        "before.weight b, .\nbefore.bias b\n"
+        + _cell("4 h", "b", "h")
+        + "\nfc1.weight f, h\nfc1.bias f\nfc2.weight ., f",
+    ),
+    Architecture(
+        "gru-both-ways-packed",
+        lambda: Written(
+            _packed,
+            cells=nn.GRU(3, 4, num_layers=2, bidirectional=True, batch_first=True),
+            head=nn.Linear(8, 2),
+            ends=nn.Linear(8, 2),
+        ),
+        (4, 3),
+        "\n".join(
+            _cell(f"3 {own}", into, own, f"l{k // 2}{'_reverse' * (k % 2)}")
+            for k, (own, into) in enumerate((("a", "."), ("b", "."), ("c", "a + b"), ("d", "a + b")))
+        )
+        + "\nhead.weight ., c + d\nends.weight ., c + d",
+    ),
+    Architecture(
+        "lstm-projected",
+        lambda: Written(
+            lambda m, x: m.head(m.cells(x.transpose(0, 1))[0].mean(0)),
+            cells=nn.LSTM(3, 4, proj_size=2, num_layers=2, bias=False),
+            head=nn.Linear(2, 2),
+        ),
+        (4, 3),
+        """
+        cells.weight_ih_l0 4 h, .
+        cells.weight_hh_l0 4 h, p
+        cells.weight_hr_l0 p, h
+        cells.weight_ih_l1 4 k, p
+        cells.weight_hh_l1 4 k, q
+        cells.weight_hr_l1 q, k
+        head.weight        ., q
+        """,
+    ),
+    Architecture(
+        "rnn-states-of-all-layers",
+        lambda: Written(
+            lambda m, x: m.head(m.cells(x)[1].transpose(0, 1).flatten(1)),
+            cells=nn.RNN(3, 4, num_layers=2, batch_first=True, nonlinearity="relu"),
+            head=nn.Linear(8, 2),
+        ),
+        (4, 3),
+        _cell("a", ".", "a") + "\n" + _cell("b", "a", "b", "l1") + "\nhead.weight ., a + b",
+    ),
+    Architecture(
+        "gru-states-by-layer-and-direction",
+        lambda: Written(
+            lambda m, x: m.head(m.cells(x)[1].view(2, 2, len(x), 3)[-1].transpose(0, 1).flatten(1)),
+            cells=nn.GRU(3, 3, num_layers=2, bidirectional=True, batch_first=True, bias=False),
+            head=nn.Linear(6, 2),
+        ),
+        (4, 3),
+        """
+        cells.weight_ih_l0         3 a, .
+        cells.weight_hh_l0         3 a, a
+        cells.weight_ih_l0_reverse 3 b, .
+        cells.weight_hh_l0_reverse 3 b, b
+        cells.weight_ih_l1         3 c, a + b
+        cells.weight_hh_l1         3 c, c
+        cells.weight_ih_l1_reverse 3 d, a + b
+        cells.weight_hh_l1_reverse 3 d, d
+        head.weight                ., c + d
+        """,
+    ),
+    Architecture(
+        "lstm-states-from-a-layer",
+        lambda: Written(_decoder, start=nn.Linear(3, 4), cells=nn.LSTM(3, 4), head=nn.Linear(4, 2)),
+        (4, 3),
+        "start.weight h, .\nstart.bias h\n" + _cell("4 h", ".", "h") + "\nhead.weight ., h",
+    ),
+    Architecture(
+        "cells-one-step-at-a-time",
+        lambda: Written(
+            _steps,
+            one=nn.LSTMCell(3, 4),
+            two=nn.GRUCell(4, 3, bias=False),
+            three=nn.RNNCell(3, 2),
+            head=nn.Linear(2, 2),
+        ),
+        (3, 3),
+        """
+        one.weight_ih 4 a, .
+        one.weight_hh 4 a, a
+        one.bias_ih   4 a
+        one.bias_hh   4 a
+        two.weight_ih 3 b, a
+        two.weight_hh 3 b, b
+        three.weight_ih c, b
+        three.weight_hh c, c
+        three.bias_ih c
+        three.bias_hh c
+        head.weight   ., c
+        """,
     ),
     Architecture(
         "weight-norm",

@@ -75,9 +75,57 @@ OPERATIONS: dict[str, Callable[[Seen], Tensor]] = {
 }
 
 
-def program(seed: int) -> list[Operation]:
-    """One to six steps."""
+def _numbers(s: Seen, size: int) -> Tensor:
+    """Places in a given order, with repetitions."""
+    return torch.arange(size) * s.number // 7 % size
+
+
+def _far(s: Seen) -> Tensor:
+    """Numbers of places along an axis of the grid, the same for all others."""
+    shape = [1] * s.grid.ndim
+    shape[s.dim] = s.grid.shape[s.dim]
+    return _numbers(s, shape[s.dim]).view(shape).expand_as(s.grid)
+
+
+# Recurrent layers, look-ups and messages; apart, so that each seed of the others stays the network that it was.
+FURTHER: dict[str, Callable[[Seen], Tensor]] = {
+    "lstm": lambda s: s.own(s.h.view(-1, 2, 4))[0].flatten(1),
+    "started": lambda s: s.own(s.h.view(-1, 2, 4), s.other[None, :, 4:].contiguous())[0].flatten(1),
+    "both_ways": lambda s: s.own(s.h.view(-1, 2, 4).mT.contiguous().view(-1, 2, 4))[0].flatten(1),
+    "states": lambda s: s.own(s.h.view(-1, 2, 4))[1].transpose(0, 1).flatten(1),
+    "states_by_direction": lambda s: s.own(s.h.view(-1, 2, 4))[1].view(2, 2, -1, 4)[s.number % 2]
+        .transpose(0, 1).flatten(1),
+    "later_states": lambda s: torch.cat(s.own(s.h.view(-1, 2, 4))[1][1:3].unbind(0), 1),
+    "cell": lambda s: s.own(s.h, s.other),
+    "index_select": lambda s: s.grid.index_select(s.dim, _numbers(s, s.grid.shape[s.dim])).flatten(1),
+    "by_numbers": lambda s: s.grid[:, _numbers(s, s.grid.shape[1])].flatten(1),
+    "gather": lambda s: s.grid.gather(s.dim, _far(s)).flatten(1),
+    "scatter_add": lambda s: s.grid.scatter_add(s.dim, _far(s), s.other.view_as(s.grid)).flatten(1),
+    "index_add": lambda s: s.grid.index_add(s.dim, _numbers(s, s.grid.shape[s.dim]), s.other.view_as(s.grid))
+        .flatten(1),
+    "rolled": lambda s: s.grid.roll(s.number, s.dim).flatten(1) + s.grid.flip(s.dim).flatten(1),
+    "messages": lambda s: torch.zeros_like(s.h).index_add_(0, _numbers(s, len(s.h)), s.other[_numbers(s, len(s.h))]),
+}  # fmt: skip
+
+
+RECURRENT: dict[str, Callable[[], nn.Module]] = {
+    "lstm": lambda: nn.LSTM(4, 4, batch_first=True),
+    "started": lambda: nn.GRU(4, 4, batch_first=True),
+    "both_ways": lambda: nn.LSTM(4, 4, bidirectional=True, batch_first=True, proj_size=2),
+    "states": lambda: nn.RNN(4, 4, num_layers=2, batch_first=True),
+    "states_by_direction": lambda: nn.GRU(4, 4, num_layers=2, bidirectional=True, batch_first=True),
+    "later_states": lambda: nn.GRU(4, 4, num_layers=2, bidirectional=True, batch_first=True),
+    "cell": lambda: nn.GRUCell(8, 8),
+}
+
+
+def program(seed: int, further: bool = False) -> list[Operation]:
+    """One to six steps; every second one of ``further`` operations, where they are asked for."""
     rng = random.Random(seed)
+    if further:
+        steps = program(seed)
+        names = [rng.choice(list(FURTHER)) if i % 2 == 0 else step.operation for i, step in enumerate(steps)]
+        return [step._replace(operation=name) for name, step in zip(names, steps, strict=True)]
     names, shapes = list(OPERATIONS), [(2, 4), (4, 2), (2, 2, 2)]
     return [Operation(rng.choice(names), rng.choice(shapes), rng.randrange(1 << 30)) for _ in range(1 + seed % 6)]
 
@@ -97,7 +145,7 @@ def _own(step: Operation) -> nn.Module | nn.Parameter | None:
             return parameter(*[size if step.number >> axis & 1 else 1 for axis, size in enumerate(step.shape)])
         case "matmul":
             return parameter(step.shape[-1], step.shape[-1])
-    return None
+    return RECURRENT[step.operation]() if step.operation in RECURRENT else None
 
 
 class Programmed(nn.Module):
@@ -116,5 +164,5 @@ class Programmed(nn.Module):
             h, own = past[-1], getattr(self, f"own{i}")
             dim, cut = 1 + number % len(shape), 1 + number % 7
             seen = Seen(h, h.view(-1, *shape), past[number % len(past)], own, dim, cut, number, self.shared)
-            past.append(torch.tanh(OPERATIONS[operation](seen)))
+            past.append(torch.tanh((OPERATIONS | FURTHER)[operation](seen)))
         return self.last(past[-1])

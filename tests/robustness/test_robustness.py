@@ -32,6 +32,16 @@ def test_no_noise_is_the_plain_loss(member):
     assert np.ptp(found["loss_draws"].values[1]) > 0
 
 
+def test_a_loss_that_is_infinite_under_noise_has_an_error_that_is_not_known():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    o = Objective(model, lambda out, _: 1 / (out * (out > 0)).flatten(), (torch.ones(4, 1), torch.zeros(4)))
+    found = noisy(o, [0.0, 3.0], draws=6)
+    assert np.isinf(found["loss"].values[1])
+    assert np.isnan(found["loss_stderr"].values[1])
+    assert np.isfinite(found["loss_stderr"].values[0])
+
+
 def test_the_mean_loss_of_a_quadratic_rises_by_half_sigma_squared_times_the_trace():
     matrix, _ = symmetric(torch.linspace(-1, 5, 20))
     centers = torch.randn(40, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

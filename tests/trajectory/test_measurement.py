@@ -51,7 +51,7 @@ def test_the_sharpness_along_a_trajectory_is_that_of_the_dense_hessian_at_the_sn
         vector_to_parameters(record.trajectory.points[k], model.parameters())
         exact = float(torch.linalg.eigvalsh(plain.hessian(model, member.loss, member.data()))[-1])
         here = found.isel(snapshot=k)
-        assert float(here["lambda_max_residual"]) <= 1e-2 * exact
+        assert float(here["lambda_max_residual"]) <= 5e-2 * exact
         assert float(here["lambda_max"]) == pytest.approx(exact, abs=float(here["lambda_max_residual"]) + 1e-6)
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, fx
 from lossatlas.connectivity.matching import Solver, Tables, assigned, units_of
 from lossatlas.connectivity.symmetry.discovery import Discovered
 from lossatlas.connectivity.symmetry.notation import Axis, Segment, names_in
-from lossatlas.connectivity.symmetry.states import graph_batches
+from lossatlas.connectivity.symmetry.states import graph_batches, output_graph
 from lossatlas.connectivity.symmetry.symmetries import Permutations, Symmetries, permute, segments
+from lossatlas.evaluation.forward import Forward
 from lossatlas.model.data.batches import leading_size
 from lossatlas.model.parameters import real
 from lossatlas.objective import Objective
@@ -30,7 +31,8 @@ def match_activations(
 ) -> tuple[Permutations, list[str]]:
     """For each group the permutation with the largest sum of correlations between matched units of a and b.
 
-    And the groups whose units no layer gives out (heads inside of nn.MultiheadAttention), which are left as they are.
+    And the groups whose units no layer gives out (heads inside of nn.MultiheadAttention, inner layers of an nn.LSTM),
+    which are left as they are.
 
     Over the outputs of layers, norms and residual sums, on about ``examples`` examples (and all positions). Units that
     never change have correlation 0. Li et al. 2016; Ainsworth et al. 2023, section 3.1, with correlations.
@@ -41,10 +43,10 @@ def match_activations(
     # order for it: found once, they are compared again.
     for _ in range(2 if any(len(_families(axes, of)) > 1 for axes in found.layers.values()) else 1):
         moments: dict[tuple[str, int, int], _Moments] = {}
-        for batch in some_batches(objective, examples):
+        for graph, batch in graphs(objective, found, examples):
             seen: dict[str, Tensor] = {}
-            found.graph.run(a, batch, partial(_keep, found, seen))
-            found.graph.run(b, batch, partial(_compare, found, permutations, seen, moments))
+            graph.run(a, batch, partial(_keep, found, seen))
+            graph.run(b, batch, partial(_compare, found, permutations, seen, moments))
         tables: Tables = {}
         for one in moments.values():
             tables[one.line[-1]] = tables.get(one.line[-1], 0) + one.correlation().reshape(*one.sizes, *one.sizes)
@@ -66,6 +68,14 @@ def some_batches(objective: Objective, examples: int) -> Iterator[Any]:
             return
         yield batch
         count += leading_size(batch)
+
+
+def graphs(objective: Objective, found: Discovered, examples: int) -> Iterator[tuple[Forward, Any]]:
+    """Batches with their graphs: where values decide, each has one of its own, and those that differ are left out."""
+    for batch in some_batches(objective, examples):
+        graph = output_graph(objective, batch) if found.graph.trace.by_values else found.graph
+        if graph.names == found.graph.names:
+            yield graph, batch
 
 
 @dataclass

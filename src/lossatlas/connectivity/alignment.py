@@ -67,8 +67,8 @@ def align(
     ``restarts`` random permutations. The best is kept; of those whose <a, P(b)> is within 1 % of the best, which says
     little by itself, the one with the lowest loss half-way to a, on the objective's data. A start that reaches |a| |b|,
     which nothing exceeds, ends the search. ``"activations"`` takes the permutation under which the units' activations
-    correlate best, on about ``examples`` examples; heads, whose activations nn.MultiheadAttention does not show, are
-    matched by weights.
+    correlate best, on about ``examples`` examples; units that no function gives out (heads inside of
+    nn.MultiheadAttention, all but the last layer of an nn.LSTM) are matched by weights.
 
     Parameters
     ----------

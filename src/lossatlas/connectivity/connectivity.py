@@ -22,7 +22,7 @@ from lossatlas.connectivity.plane import connectivity_plane
 from lossatlas.connectivity.refinement import first_places
 from lossatlas.errors import ConfigError, InputError
 from lossatlas.geometry.curves import Bezier, Curve, ParametricCurve, PolygonalChain, Segment
-from lossatlas.geometry.directions import random_directions
+from lossatlas.geometry.draws import random_directions
 from lossatlas.model.checkpoints import read_state, write_state
 from lossatlas.model.functional import BatchNormPolicy
 from lossatlas.objective import Objective, Source

@@ -11,10 +11,11 @@ import torch
 import xarray as xr
 from torch import Tensor, fx
 
-from lossatlas.connectivity.activations import some_batches
-from lossatlas.connectivity.symmetry.discovery import Discovered, base_name, discover
+from lossatlas.connectivity.activations import graphs
+from lossatlas.connectivity.symmetry.discovery import Discovered, discover
 from lossatlas.connectivity.symmetry.notation import names_in
 from lossatlas.connectivity.symmetry.states import network_state
+from lossatlas.connectivity.symmetry.walk import base_name
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective, Source
 from lossatlas.results.making import result
@@ -167,9 +168,9 @@ def _statistics(
             if node.name == layers[-1].node:
                 raise _FarEnough
 
-    for batch in some_batches(objective, examples):
+    for graph, batch in graphs(objective, found, examples):
         with contextlib.suppress(_FarEnough):
-            found.graph.run(state, batch, watch)
+            graph.run(state, batch, watch)
     return {node: _moments(*own) for node, own in sums.items()}
 
 

@@ -19,8 +19,9 @@ Watch = Callable[[fx.Node, Any], None]
 class Forward:
     """f(tensors, batch) as a graph: a placeholder for each parameter and buffer (``tensors``: node name -> its name).
 
-    Of a step, which holds model and loss together, it is the loss. Raises ``Untraceable``, with the module where it
-    happened, for a model that is no fixed sequence of functions of tensors.
+    Of a step, which holds model and loss together, it is the loss. What depends on the batch alone, or on buffers that
+    theta does not decide, may depend on values: the graph then holds for this batch alone (``by_values``). Raises
+    ``Untraceable``, with the module where it happened, for a model that is no fixed sequence of functions of tensors.
     """
 
     def __init__(self, function: FunctionalModel, batch: Any) -> None:
@@ -30,11 +31,32 @@ class Forward:
         batch = copied(batch)  # a model may write into its inputs
         inputs = {f"tensor_{i}": tensor for i, tensor in enumerate(named.values())}
         self.tensors = {node: name.removeprefix("model.") for node, name in zip(inputs, named, strict=True)}
-        inputs |= {f"batch_{i}": tensor for i, tensor in enumerate(tensors_in(batch))}
+        moving = {entry.name for entry in function.space} | function.statistics
+        held = {node for node, name in self.tensors.items() if name not in moving}
+        examples = {f"batch_{i}": tensor for i, tensor in enumerate(tensors_in(batch))}
         run = function.outputs if function.supervised else lambda *given: function.measure(*given)["loss"]
-        with torch.no_grad(), preserved_rng(function.point.device), _naming_the_module(function.module):
-            self.trace: Trace = trace(lambda: {"outputs": run(named, batch, 0)}, inputs)
+        self._model = function.module
+        fixed = (*function.module.named_parameters(), *function.module.named_buffers())
+        self._fixed = {tensor.data_ptr(): name for name, tensor in fixed if tensor.numel()}
+        with torch.no_grad(), preserved_rng(function.point.device), _running_module(function.module) as running:
+            measured = lambda: {"outputs": run(named, batch, 0)}  # noqa: E731 - it is called inside of trace
+            self.trace: Trace = trace(measured, inputs | examples, held=held | examples.keys(), module=running)
         self._graph = fx.GraphModule(dict(self.trace.constants), self.trace.graph)
+
+    @property
+    def names(self) -> list[str]:
+        """Of its nodes, in order: the same for batches for which it does the same."""
+        return [node.name for node in self.trace.graph.nodes]
+
+    def name_of(self, node: fx.Node) -> str | None:
+        """The parameter or buffer that a node is."""
+        if node.op == "get_attr":  # a parameter that is no part of theta
+            return self._fixed.get(self.trace.constants[str(node.target)].data_ptr())
+        return self.tensors.get(str(node.target)) if node.op == "placeholder" else None
+
+    def place(self, node: fx.Node) -> str:
+        """The module in which a function was called, as text."""
+        return _place(self._model, node.meta.get("module", ""))
 
     def run(self, tensors: Mapping[str, Tensor], batch: Any, watch: Watch | None = None) -> Tensor:
         """The outputs on a batch of the form that was traced; ``watch(node, value)`` sees every intermediate value."""
@@ -58,9 +80,9 @@ class _Watched(fx.Interpreter):
 
 
 @contextmanager
-def _naming_the_module(model: nn.Module) -> Iterator[None]:
-    """An ``Untraceable`` from inside says in which module it happened."""
-    inside: list[str] = []
+def _running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
+    """The name of the module that is running; an ``Untraceable`` from inside says in which it happened."""
+    inside: list[str] = [""]
 
     def leave(*_: Any) -> None:
         inside.pop()
@@ -70,11 +92,13 @@ def _naming_the_module(model: nn.Module) -> Iterator[None]:
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
         handles.append(module.register_forward_hook(leave))
     try:
-        yield
+        yield lambda: inside[-1]
     except Untraceable as error:
-        where = inside[-1] if inside else ""
-        place = f"in {where!r} ({type(model.get_submodule(where)).__name__})" if where else "outside of its modules"
-        raise Untraceable(f"{place}: {error}") from error
+        raise Untraceable(f"{_place(model, inside[-1])}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _place(model: nn.Module, name: str) -> str:
+    return f"in {name!r} ({type(model.get_submodule(name)).__name__})" if name else "outside of its modules"

@@ -1,19 +1,15 @@
-"""Directions of a region: random ones on the scale of the weights, differences, orthonormal bases."""
+"""Directions of a region: what they know of their origin, differences, orthonormal bases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from lossatlas.errors import DirectionError, InputError
-from lossatlas.geometry.blocks import orthogonal_in_blocks, scaled
-from lossatlas.model.parameters import Blocks, ParameterSpace
-
-if TYPE_CHECKING:
-    from lossatlas.objective import Objective
+from lossatlas.errors import DirectionError
+from lossatlas.model.filters import Filters
 
 OneD = Literal["zero", "scale"]
 Normalisation = Literal["filter", "layer", "model", "none"]
@@ -36,6 +32,7 @@ class Directions(Tensor):
     one_d : ``"zero"`` where tensors with fewer than two dimensions are held fixed, or ``"scale"``.
     seed : of the random draws.
     source : what they are, ``"random"``.
+    filters : the filters of each tensor, where these are the blocks.
 
     Raises
     ------
@@ -56,14 +53,23 @@ class Directions(Tensor):
     one_d: OneD
     seed: int
     source: str
+    filters: Mapping[str, Filters]
 
     def __new__(
-        cls, data: Tensor, *, normalisation: Normalisation, one_d: OneD, seed: int, source: str = "random"
+        cls,
+        data: Tensor,
+        *,
+        normalisation: Normalisation,
+        one_d: OneD,
+        seed: int,
+        source: str = "random",
+        filters: Mapping[str, Filters] | None = None,
     ) -> Self:
         if data.ndim not in (1, 2):
             raise DirectionError(f"The directions have shape {tuple(data.shape)}: give rows (k, n), or one (n,).")
         self = data.detach().as_subclass(cls)
         self.normalisation, self.one_d, self.seed, self.source = normalisation, one_d, seed, source
+        self.filters = dict(filters or {})
         return self
 
     def __init__(self, *args: Any, **made: Any) -> None:
@@ -91,7 +97,7 @@ class Directions(Tensor):
         return _restored, (type(self), self.as_subclass(Tensor), self._made())
 
     def _made(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("normalisation", "one_d", "seed", "source")}
+        return {name: getattr(self, name) for name in ("normalisation", "one_d", "seed", "source", "filters")}
 
 
 def _restored(cls: type[Directions], data: Tensor, made: dict[str, Any]) -> Directions:
@@ -115,73 +121,10 @@ def origin(rows: Sequence[Tensor]) -> dict[str, object]:
     }
 
 
-def random_directions(
-    objective: Objective, k: int = 2, *, seed: int, norm: Blocks | None = "filter", one_d: OneD | None = None
-) -> Directions:
-    """d_f <- d_f |w_f| / |d_f| for each block f of k Gaussian draws: ``(k, n)``, at the objective's own point.
-
-    Later directions are made orthogonal to earlier ones *inside every block*, before they are scaled: two random
-    directions are nearly orthogonal anyway, but an exact right angle makes distances on the picture distances in
-    parameter space, and doing it block by block keeps every block's norm exact as well. A block with fewer than k
-    entries cannot hold k orthogonal vectors; it keeps its draw, and ``cosines`` shows what that costs.
-
-    Parameters
-    ----------
-    norm : names the block: ``"filter"`` (one output unit of a weight), ``"layer"`` (one tensor) or ``"model"``;
-        ``None`` leaves their lengths as drawn, N(0, 1) in each entry.
-    one_d : what becomes of tensors with fewer than two dimensions (biases, scales of norms), whose entries can be far
-        larger than their effect: ``"zero"``, the default for filters and layers, holds them fixed, as ``biasbn`` does
-        in the authors' code; ``"scale"``, the default otherwise, treats each as one block.
-
-    Returns
-    -------
-    Directions ``(k, n)`` : a tensor that a region made from it remembers: its normalisation and its seed.
-
-    Raises
-    ------
-    InputError : an unknown block, k < 1, or nothing is left to vary (all weights zero, only 1-D tensors).
-
-    Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 4 (filter normalisation).
-
-    Examples
-    --------
-    >>> import lossatlas as la
-    >>> model = torch.nn.Linear(3, 2, bias=False)
-    >>> objective = la.Objective(model, torch.nn.functional.mse_loss, (torch.ones(4, 3), torch.zeros(4, 2)))
-    >>> directions = random_directions(objective, 2, seed=0)
-    >>> tuple(directions.shape), directions.normalisation, directions.seed
-    ((2, 6), 'filter', 0)
-    >>> bool(torch.allclose(directions[0].view(2, 3).norm(dim=1), model.weight.norm(dim=1)))
-    True
-    """
-    if norm not in ("filter", "layer", "model", None) or one_d not in ("zero", "scale", None):
-        raise InputError(
-            f"norm={norm!r}, one_d={one_d!r}: choose norm 'filter', 'layer', 'model' or None; one_d 'zero' or 'scale'."
-        )
-    if k < 1:
-        raise InputError(f"k={k}: ask for at least one direction.")
-    objective.space.check(objective.point, "model's point")
-    one_d = one_d or ("zero" if norm in ("filter", "layer") else "scale")
-    rows = _normalised(_draws(objective, k, seed), objective, norm, one_d)
-    if not bool(rows.any(dim=1).all()):
-        raise InputError(
-            "Nothing is left to vary: the selected parameters are zero or one-dimensional. "
-            "Select weights too, or pass one_d='scale' or norm=None."
-        )
-    return Directions(rows, normalisation=norm or "none", one_d=one_d, seed=seed)
-
-
-def _draws(objective: Objective, k: int, seed: int) -> Tensor:
-    return torch.randn(k, objective.space.n, generator=torch.Generator().manual_seed(seed)).to(objective.point)
-
-
-def _normalised(draws: Tensor, objective: Objective, norm: Blocks | None, one_d: OneD) -> Tensor:
-    space = objective.space
-    keep = torch.ones(space.n, dtype=torch.bool, device=objective.device)
-    if one_d == "zero":
-        keep = ~space.one_dimensional().to(objective.device)
-    rows = orthogonal_in_blocks(draws * keep, space, norm or "model")
-    return rows if norm is None else torch.stack([scaled(d, objective.point * keep, space, norm) for d in rows])
+def filters_of_rows(rows: Sequence[Tensor]) -> Mapping[str, Filters]:
+    """The filters by which all of the rows were scaled; none where they are not known to be scaled alike."""
+    known = [row.filters if isinstance(row, Directions) else {} for row in rows]
+    return known[0] if all(one == known[0] for one in known) else {}
 
 
 def between(a: Tensor, b: Tensor) -> Tensor:
@@ -235,22 +178,3 @@ def orthonormalise(directions: Tensor) -> Tensor:
 def cosine(first: Tensor, second: Tensor) -> float:
     """<d_1, d_2> / (|d_1| |d_2|), in float64."""
     return float(torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=0))
-
-
-def normalisation(space: ParameterSpace, point: Tensor, direction: Tensor) -> tuple[str, str]:
-    """(blocks, 1-D tensors) of ``direction``, *measured*: how they are scaled against ``point``.
-
-    The first word is ``"filter"``, ``"layer"``, ``"model"`` or ``"none"``, the second ``"zero"`` or ``"scaled"``.
-
-    A direction is filter-normalised when each of its filters has the norm of the filter of ``point`` to 1e-3; the
-    second word says whether the entries of 1-D tensors are all zero.
-    """
-    one_d = space.one_dimensional().to(direction.device)
-    fixed = bool(one_d.any()) and not bool(direction[one_d].any())
-    keep = ~one_d if fixed else torch.ones_like(one_d)
-    blocks: tuple[Blocks, ...] = ("filter", "layer", "model")
-    for by in blocks:
-        own, weights = (space.block_sum((v * keep).double() ** 2, by)[keep].sqrt() for v in (direction, point))
-        if torch.allclose(own, weights, rtol=1e-3, atol=0):
-            return by, "zero" if fixed else "scaled"
-    return "none", "zero" if fixed else "scaled"

@@ -17,6 +17,7 @@ from lossatlas.errors import DirectionError, InputError
 from lossatlas.geometry.axes import Axis, grid_axes, interval_about, one_per_axis, snapped
 from lossatlas.geometry.bases import FLAT
 from lossatlas.model.data.batches import tensor_bytes
+from lossatlas.model.filters import Filters, described
 from lossatlas.model.points import Points
 
 Chart = Literal["flat", "polar"]
@@ -37,6 +38,7 @@ class Region:
     chart : ``"flat"`` or ``"polar"``.
     slopes, curvatures : d_k' grad L and d_k' H d_k at the center, where they are known (``eigen_plane``).
     origin : what is known of the directions, for ``provenance()``; no part of the fingerprint.
+    filters : by which the directions were scaled, where they are known to be; no part of it either.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Region:
     slopes: tuple[float, ...] | None = None
     curvatures: tuple[float, ...] | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
+    filters: Mapping[str, Filters] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -160,6 +163,8 @@ class Region:
 
         ``directions`` is ``"random"`` (then with the ``seed`` and the ``directions_normalisation`` asked for),
         ``"principal components"`` (``trajectory``, its fingerprint, and ``center``), ``"Hessian axes"`` (``spectrum``
-        and ``network``, where the Dataset names them), ``"through three points"``, or ``"given"``.
+        and ``network``, where the Dataset names them), ``"through three points"``, or ``"given"``. ``filters`` lists
+        the axes by which random directions were scaled, and ``filters_assumed`` those that could not be seen.
         """
-        return {"region": self.name, "region_fingerprint": self.fingerprint(), "directions": "given", **self.origin}
+        own = {"region": self.name, "region_fingerprint": self.fingerprint(), "directions": "given", **self.origin}
+        return own | described(self.filters)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lossatlas.errors import DirectionError, InputError
 from lossatlas.geometry.axes import Axis, Spacing, Span, grid_axes, one_per_axis
 from lossatlas.geometry.bases import basis, check_points, rows_of
-from lossatlas.geometry.directions import origin
+from lossatlas.geometry.directions import filters_of_rows, origin
 from lossatlas.geometry.region import Chart
 from lossatlas.geometry.region import Region as Region
 
@@ -209,4 +209,4 @@ def _region(name: str, center: Tensor, directions: Sequence[Tensor], axes: tuple
     """The region with what its directions know of their origin."""
     rows = rows_of(directions, name)
     chart: Chart = "polar" if name == "polar" else "flat"
-    return Region(*basis(center, rows), axes, chart, origin=origin(rows))
+    return Region(*basis(center, rows), axes, chart, origin=origin(rows), filters=filters_of_rows(rows))

@@ -19,6 +19,7 @@ from lossatlas.model.bags import make_differentiable
 from lossatlas.model.bound import Bound
 from lossatlas.model.data.batches import Batches, copied, digest, preserved_rng, seed_generators
 from lossatlas.model.failures import explain_failure, in_training_mode_only, needs_gradients
+from lossatlas.model.filters import Filters
 from lossatlas.model.gradients import called_with_gradients
 from lossatlas.model.loss.measures import Supervised
 from lossatlas.model.loss.steps import StepLoss
@@ -60,6 +61,7 @@ class FunctionalModel(States):
         self.rows_depend = False  # whether the model's outputs on an example depend on the others of its batch
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
         self.choices = {}
+        self.filters: dict[str, Filters] = {}  # of the tensors whose use was looked at, for all copies of this one
         self._cast_to = dtype
         own, self.shared = private_copy_and_shared(model)  # what cannot be copied, in words
         self.module = converted(own, device, dtype)

@@ -1,4 +1,4 @@
-"""The map between a flat point theta in R^n and the named tensors of a module, and the blocks of its entries."""
+"""The map between a flat point theta in R^n and the named tensors of a module."""
 
 from __future__ import annotations
 
@@ -7,31 +7,23 @@ import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lossatlas.errors import CheckpointError, DirectionError, InputError
 
-Blocks = Literal["filter", "layer", "model"]
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor's place in theta: the slice ``[start, stop)``, its shape, and the axis that counts its filters.
+    """One tensor's place in theta: the slice ``[start, stop)``, and its shape.
 
     The numbers of a complex tensor are its real and imaginary parts: its shape in theta is ``(..., 2)``.
-    ``filter_axis`` is 0 for linear and convolution weights, 1 for transposed convolutions, and ``None`` for
-    tensors with fewer than two dimensions: biases, scales of norms, scalars.
     """
 
     name: str
     start: int
     shape: tuple[int, ...]
-    filter_axis: int | None
     is_complex: bool = False
 
     @property
@@ -52,6 +44,11 @@ class Entry:
     @property
     def stop(self) -> int:
         return self.start + self.size
+
+    @property
+    def has_one_dimension(self) -> bool:
+        """Or none: biases, scales of norms, scalars."""
+        return len(self.own_shape) < 2
 
 
 class ParameterSpace:
@@ -79,12 +76,10 @@ class ParameterSpace:
 
     def __init__(self, module: nn.Module, select: str | Sequence[str] | None = None) -> None:
         chosen = dict(_selected(module, select))
-        transposed = _transposed_weights(module)
         entries, start = [], 0
         for name, parameter in chosen.items():
-            axis = None if parameter.ndim < 2 else (1 if id(parameter) in transposed else 0)
             shape = tuple(parameter.shape) + (2,) * parameter.is_complex()
-            entries.append(Entry(name, start, shape, axis, parameter.is_complex()))
+            entries.append(Entry(name, start, shape, parameter.is_complex()))
             start = entries[-1].stop
         self.entries: tuple[Entry, ...] = tuple(entries)
         self.n: int = start
@@ -143,20 +138,6 @@ class ParameterSpace:
             )
         return vector
 
-    def block_sum(self, vector: Tensor, by: Blocks) -> Tensor:
-        """``(n,)``: at each entry the sum of ``vector`` over the entry's block.
-
-        A block is a filter (one output unit of a weight; a tensor with fewer than two dimensions is one block),
-        a layer (one tensor) or the whole model.
-        """
-        if by == "model":
-            return vector.sum().expand(self.n)
-        return torch.cat([_sums(vector[e.start : e.stop], e, by).reshape(-1) for e in self.entries])
-
-    def one_dimensional(self) -> Tensor:
-        """``(n,)`` bool: the entries of tensors with fewer than two dimensions (biases, scales of norms)."""
-        return torch.cat([torch.full((e.size,), e.filter_axis is None) for e in self.entries])
-
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 
@@ -164,14 +145,6 @@ class ParameterSpace:
 def real(tensor: Tensor) -> Tensor:
     """The tensor, or the real and imaginary parts of a complex one side by side along its last axis."""
     return torch.view_as_real(tensor.resolve_conj()).flatten(-2) if tensor.is_complex() else tensor
-
-
-def _sums(flat: Tensor, entry: Entry, by: Blocks) -> Tensor:
-    whole = flat.view(entry.shape)
-    if by == "layer" or entry.filter_axis is None:
-        return whole.sum().expand(entry.shape)
-    others = [axis for axis in range(whole.ndim) if axis != entry.filter_axis]
-    return whole.sum(dim=others, keepdim=True).expand(entry.shape)
 
 
 def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator[tuple[str, nn.Parameter]]:
@@ -197,10 +170,6 @@ def _selected(module: nn.Module, select: str | Sequence[str] | None) -> Iterator
                     "parameters are supported; give it as parameter.to_dense()."
                 )
             yield name, parameter
-
-
-def _transposed_weights(module: nn.Module) -> set[int]:
-    return {id(m.weight) for m in module.modules() if isinstance(m, _TRANSPOSED)}
 
 
 def first_of(names: Sequence[str], k: int = 5) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lossatlas.errors import InputError
+from lossatlas.geometry.blocks import cuts
+from lossatlas.model.filters import Axes, Filters, described
 from lossatlas.model.loss.samples import Sample
 from lossatlas.objective import Objective
 from lossatlas.results.making import result
@@ -26,6 +28,7 @@ def robustness(
     sigmas: Sequence[float] = (0.0, 0.01, 0.02, 0.05, 0.1),
     *,
     relative: Relative = "none",
+    filters: Mapping[str, Axes] | None = None,
     draws: int = 10,
     seed: int = 0,
     progress: bool = True,
@@ -41,6 +44,7 @@ def robustness(
     Parameters
     ----------
     sigmas : standard deviations of the noise, in the units of the weights or of the filters' norms.
+    filters : the axes of the filters, as in ``random_directions``, whose filters these are; ``attrs`` lists them.
     draws : how many u, at least 2. ``seed`` is theirs.
 
     Returns
@@ -51,7 +55,7 @@ def robustness(
 
     Raises
     ------
-    InputError : a negative or non-finite sigma, a negative seed, or fewer than two draws.
+    InputError : a negative or non-finite sigma, a negative seed, fewer than two draws, ``filters`` of no tensor.
     NonFiniteLoss : the loss is NaN or infinite at the model's own point.
 
     Source: the expectation is the average-case sharpness of Andriushchenko et al. 2023, section 2, plus L(w), with
@@ -74,9 +78,12 @@ def robustness(
         raise InputError(f"seed={seed}: give a whole number that is not negative.")
     if relative not in ("none", "filter"):
         raise InputError(f"relative={relative!r}: choose 'none' or 'filter'.")
+    if filters and relative != "filter":
+        raise InputError("filters= is for relative='filter': leave it out, or ask for noise relative to the filters.")
     objective.require_finite()
     started = time.perf_counter()
-    scale = _scale(objective, relative)
+    known = objective.filters(filters) if relative == "filter" else {}
+    scale = _scale(objective, known)
     per_sigma: list[list[dict[str, Sample]]] = [[] for _ in values]
     for draw in tqdm(range(draws), desc="robustness", disable=not progress, leave=False):
         noise = scale * _normal(objective, seed, draw)
@@ -86,6 +93,7 @@ def robustness(
         "robustness",
         _dataset(per_sigma, values),
         objective.provenance(),
+        described(known),
         relative=relative,
         draws=draws,
         seed=seed,
@@ -94,15 +102,13 @@ def robustness(
     )
 
 
-def _scale(objective: Objective, relative: Relative) -> Tensor:
-    point, space = objective.point, objective.space
-    if relative == "none":
-        return torch.ones_like(point)
-    squares, counts = (
-        space.block_sum(point.double() ** 2, "filter"),
-        space.block_sum(torch.ones_like(point), "filter"),
-    )
-    return (squares / counts).sqrt().to(point.dtype)
+def _scale(objective: Objective, filters: Mapping[str, Filters]) -> Tensor:
+    """s ``(n,)``: the root mean square of each entry's filter; 1 without filters."""
+    point = objective.function.point
+    scale = torch.ones_like(point)
+    for cut in cuts(objective.space, "filter", filters) if filters else ():
+        cut.of(scale).copy_(cut.norms(point) / math.sqrt(cut.size))
+    return scale
 
 
 def _normal(objective: Objective, seed: int, draw: int) -> Tensor:
@@ -123,6 +129,7 @@ def _dataset(per_sigma: list[list[dict[str, Sample]]], sigmas: np.ndarray) -> xr
 
 
 def _stderr(draws: list[Sample]) -> float:
-    over_draws = float(np.std([sample.mean for sample in draws], ddof=1)) / math.sqrt(len(draws))
+    with np.errstate(invalid="ignore"):  # of an infinite loss the error is unknown: NaN
+        over_draws = float(np.std([sample.mean for sample in draws], ddof=1)) / math.sqrt(len(draws))
     averaged = Sample(torch.stack([s.values for s in draws]).mean(0), draws[0].weights, draws[0].over)
     return math.hypot(over_draws, averaged.stderr)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import xarray as xr
 
@@ -12,10 +12,12 @@ from lossatlas.curvature.axes import eigen_plane
 from lossatlas.curvature.spectrum import spectrum
 from lossatlas.errors import InputError
 from lossatlas.geometry.axes import Spacing
-from lossatlas.geometry.directions import OneD, random_directions
+from lossatlas.geometry.blocks import Blocks
+from lossatlas.geometry.directions import OneD
+from lossatlas.geometry.draws import random_directions
 from lossatlas.geometry.region import Region
 from lossatlas.geometry.regions import line, plane, volume
-from lossatlas.model.parameters import Blocks
+from lossatlas.model.filters import Axes as FilterAxes
 from lossatlas.objective import Objective
 from lossatlas.surfaces.surface import surface
 
@@ -35,6 +37,7 @@ def slices(
     axes: Axes = "random",
     norm: Blocks | None = "filter",
     one_d: OneD | None = None,
+    filters: Mapping[str, FilterAxes] | None = None,
     spacing: Spacing = "linear",
     seed: int = 0,
     planes: int = 1,
@@ -55,7 +58,7 @@ def slices(
     span : half-width of each axis, in lengths of the direction. By default 1 for random directions; a Hessian axis
         reaches to where the curvature alone changes the loss by 1.
     axes : ``"random"`` directions, or ``"hessian"``: unit eigenvectors of the two extreme eigenvalues.
-    norm, one_d : how random directions are scaled, as in ``random_directions``.
+    norm, one_d, filters : how random directions are scaled, as in ``random_directions``.
     spacing : of the points along random directions, ``"linear"`` or ``"log"``.
     seed : of the random directions, or of the eigenvectors' starting vectors.
     planes : so many draws of the directions, with seeds ``seed``, ``seed + 1``, ..; more than one add ``loss_mean``
@@ -88,7 +91,8 @@ def slices(
         ends = spectrum(objective, 1, vectors=True, seed=seed, progress=progress)
         regions = [eigen_plane(ends, span=span, steps=steps)]
     else:
-        draws = (random_directions(objective, dims, seed=seed + i, norm=norm, one_d=one_d) for i in range(planes))
+        scaling: dict[str, Any] = {"norm": norm, "one_d": one_d, "filters": filters}
+        draws = (random_directions(objective, dims, seed=seed + i, **scaling) for i in range(planes))
         width = 1.0 if span is None else span
         regions = [_REGIONS[dims](objective.point, *draw, span=width, steps=steps, spacing=spacing) for draw in draws]
     where = regions if len(regions) > 1 else regions[0]

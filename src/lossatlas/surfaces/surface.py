@@ -14,8 +14,10 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from lossatlas.errors import InputError
-from lossatlas.geometry.directions import cosine, normalisation
+from lossatlas.geometry.blocks import at_rest, normalisation
+from lossatlas.geometry.directions import cosine
 from lossatlas.geometry.region import Region
+from lossatlas.model.filters import Filters, described
 from lossatlas.objective import Objective
 from lossatlas.results.making import result
 from lossatlas.surfaces.adaptive import AdaptiveSurface, adaptive_surface
@@ -75,9 +77,10 @@ def surface(
     which the relative interpolation error of 95 % of the pixels is expected (0 where evaluated), and the evaluated
     points with their exact values (``evaluation_*``). ``attrs``: what the objective and the region say of themselves
     (network, data, directions with their seed, the trajectory of a principal plane), how the directions are scaled
-    (measured, not asserted), what was asked and what was shown, how many evaluations it took, by which plan
-    (``evaluation``), and why by the plain loop where a faster one was asked for (``evaluation_fallback``). A cell whose
-    loss is not finite holds that NaN or infinity, and ``n_nonfinite`` counts them.
+    (measured, not asserted; ``filters`` lists the axes of filters, ``at_rest`` the filters that do not vary), what was
+    asked and what was shown, how many evaluations it took, by which plan (``evaluation``), and why by the plain loop
+    where a faster one was asked for (``evaluation_fallback``). A cell whose loss is not finite holds that NaN or
+    infinity, and ``n_nonfinite`` counts them.
 
     Raises
     ------
@@ -205,10 +208,11 @@ def _evaluation(ready: OpenSweep, objective: Objective) -> dict[str, object]:
 
 def _geometry(objective: Objective, region: Region) -> dict[str, object]:
     """What is measured of the directions, for ``attrs``."""
-    center, point = region.center.to(objective.point), objective.point
-    norms = torch.linalg.vector_norm(region.directions.double(), dim=1)
-    length = torch.linalg.vector_norm(center.double())
-    scaling, one_d = _normalisation(objective, region)
+    center, point = region.center.to(objective.point), objective.function.point
+    norms = torch.linalg.vector_norm(region.directions, dim=1, dtype=torch.float64)
+    length = torch.linalg.vector_norm(center, dtype=torch.float64)
+    filters = region.filters or objective.filters()
+    scaling, one_d = _normalisation(objective, region, filters)
     found: dict[str, object] = {
         "normalisation": scaling,
         "one_d": one_d,
@@ -216,11 +220,14 @@ def _geometry(objective: Objective, region: Region) -> dict[str, object]:
         "relative_norms": (norms / length.to(norms)).tolist(),
         "center_is_model": int(torch.equal(center, point)),
     }
+    found |= described(filters) if scaling == "filter" else {}
+    if still := at_rest(objective.space, region.directions, filters):
+        found["at_rest"] = still
     return found | ({"cosine": cosine(*region.directions)} if len(norms) == 2 else {})
 
 
-def _normalisation(objective: Objective, region: Region) -> tuple[str, str]:
+def _normalisation(objective: Objective, region: Region, filters: Mapping[str, Filters]) -> tuple[str, str]:
     """How the directions are scaled against the center, where all of them are scaled alike."""
-    center, point = region.center.to(objective.point), objective.point
-    measured = {normalisation(objective.space, center, direction.to(point)) for direction in region.directions}
+    center, space = region.center.to(objective.function.point), objective.space
+    measured = {normalisation(space, center, direction.to(center), filters) for direction in region.directions}
     return measured.pop() if len(measured) == 1 else ("none", "scaled")

@@ -34,7 +34,7 @@ def trajectory_measurement(
     objective : for the loss at the snapshots and on their principal plane.
     steps : points on each axis of the plane.
     components : how many are listed.
-    sharpness : the number of snapshots at which lambda_max of the Hessian is measured, to a relative residual of 1e-2.
+    sharpness : the number of snapshots at which lambda_max of the Hessian is measured, to a relative residual of 5e-2.
     seed : of the null model's random signs.
     keep : ``keep(name, compute)`` returns ``compute()``, or the result of that name from an earlier call, so that a
         measurement that was interrupted goes on.

@@ -12,7 +12,7 @@ from lossatlas.curvature.operators import hessian
 from lossatlas.curvature.progress import counted, product_bar
 from lossatlas.objective import Objective
 
-TOLERANCE = 1e-2  # relative residual: far below how much the sharpness of a training changes
+TOLERANCE = 5e-2  # relative residual: the value is surer by far, and the sharpness of a training changes by far more
 
 Variables = dict[str, tuple[str, list[float]]]
 

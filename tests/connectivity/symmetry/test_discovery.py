@@ -123,6 +123,7 @@ FREE: dict[str, Callable[[Tensor], Tensor]] = {
     "an axis more": lambda h: h[:, None, :][:, 0][None].squeeze(0).T.T,
     "units as tokens": lambda h: F.scaled_dot_product_attention(*[h[:, :, None]] * 3)[:, :, 0],
     "an example alone": lambda h: h - h[0],
+    "examples turned": lambda h: h.roll(1, 0) + h.flip(0) + h.flip([0]) + torch.roll(h, (1,), dims=(0,)),
     "bits": lambda h: h.view(torch.int64).view(torch.float64),
     "as_tensor": torch.as_tensor,
     "where by value": lambda h: torch.where(h > 0, h, torch.zeros(())),
@@ -162,6 +163,8 @@ ORDERED: dict[str, Callable[[Tensor], Tensor]] = {
     "flip by name": lambda h: h.flip(dims=(0, 1)),
     "fliplr": lambda h: h.fliplr(),
     "roll": lambda h: h.roll(1, 1),
+    "roll of two axes": lambda h: torch.roll(h, shifts=(1, 1), dims=(0, 1)),
+    "roll of all": lambda h: h.roll(1),
     "indices": lambda h: h[:, [1, 0, 3, 2]],
     "a tensor of indices": lambda h: h[:, torch.tensor([3, 2, 1, 0])],
     "index_select": lambda h: h.index_select(1, torch.tensor([3, 2, 1, 0])),
@@ -307,7 +310,7 @@ IMAGES: dict[str, tuple[Callable[[Tensor], Tensor], list[int]]] = {
     "flattened, mixed": (lambda h: h.flatten(1).view(-1, 2, 8, 4).transpose(1, 2).reshape(-1, 4, 4, 4), [2]),
     "gram matrix of channels": (lambda h: torch.einsum("bihw,bjhw->bij", h, h)[..., None], []),
     "flipped channels": (lambda h: h.flip(2, 1), []),
-    "flipped pixels": (lambda h: h.flip(2, 3), []),  # no rule: nothing is claimed
+    "flipped pixels": (lambda h: h.flip(2, 3), [4]),
     "coordinates": (lambda h: h + torch.linspace(-1, 1, 4, dtype=h.dtype)[None, None, :, None], [4]),
     "a channel of coordinates": (lambda h: torch.cat([h, RAMP.expand(len(h), 1, 4, 4)], 1)[:, 1:], [3]),
     "neighbouring channels": (
@@ -514,6 +517,25 @@ WITH_PARAMETERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[
         (3, 4),
         [2, 2, 4],
     ),
+    "queries share keys inside of attention": (
+        lambda: Written(
+            lambda m, x: (
+                F.scaled_dot_product_attention(
+                    *(layer(x).unflatten(-1, (n, 2)).transpose(1, 2) for layer, n in ((m.q, 6), (m.k, 2), (m.v, 2))),
+                    enable_gqa=True,
+                )
+                .transpose(1, 2)
+                .flatten(2)
+                @ m.out
+            ),
+            q=nn.Linear(4, 12),
+            k=nn.Linear(4, 4),
+            v=nn.Linear(4, 4),
+            out=parameter(12, 2),
+        ),
+        (3, 4),
+        [2, 2, 2, 3],
+    ),
     "scalars": (
         lambda: Written(_scalars, fc1=nn.Linear(3, 4), scale=parameter(), shift=parameter(1), fc2=nn.Linear(4, 2)),
         (3,),
@@ -528,6 +550,13 @@ WITH_PARAMETERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[
         ),
         (3,),
         [4],
+    ),
+    "a bag of rows": (
+        lambda: Written(
+            lambda m, x: m.out(m.bag((4 + 2 * x).long().clamp(0, 7))), bag=nn.EmbeddingBag(8, 5), out=nn.Linear(5, 2)
+        ),
+        (3,),
+        [5],
     ),
     "experts": (
         lambda: Written(
@@ -742,9 +771,88 @@ def test_units_of_a_layer_that_is_not_used_stay() -> None:
 
 
 def test_an_unknown_function_is_named_as_the_reason_for_units_that_stay() -> None:
-    found = la.symmetries(objective_of(between(lambda h: h.roll(1, 1)), 6))
+    found = la.symmetries(objective_of(between(lambda h: torch.fft.fft(h).real), 6))
     assert not found.groups
-    assert any(reason.startswith("roll") for reason in found.pinned)
+    assert found.pinned == ("fc1 (4 units): no rule for such a call of fft_fft outside of its modules",)
+
+
+class Halved(nn.Module):
+    """The first half of what it is given is counted up."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        first, second = h.chunk(2, -1)
+        return torch.cat([first.cumsum(-1), second], -1)
+
+
+class Scaled(nn.Module):
+    """A scale for each unit, which is no parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.arange(1.0, 5.0))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h * self.scale
+
+
+def _dropping(m: Any, x: Tensor) -> Tensor:
+    weights = [getattr(m.cells, name) for names in m.cells._all_weights for name in names]
+    start = torch.zeros(2, len(x), 4, dtype=x.dtype)
+    return m.head(torch.rnn_tanh(x, start, weights, True, 2, 0.5, True, False, True)[0][:, -1])
+
+
+def _frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    model[0].requires_grad_(False)
+    return model
+
+
+STAY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]]] = {
+    "half of the units are counted up": (
+        lambda: nn.Sequential(nn.Linear(6, 4), Halved(), nn.Linear(4, 2)),
+        (6,),
+        ("layer0 (2 of 4 units): their order matters to cumsum in '1' (Halved)",),
+    ),
+    "a buffer by unit": (
+        lambda: nn.Sequential(nn.Linear(6, 4), Scaled(), nn.Linear(4, 2)),
+        (6,),
+        ("layer0 (4 units): they meet 1.scale, which does not vary, in mul in '1' (Scaled)",),
+    ),
+    "frozen": (_frozen, (6,), ("layer0 (4 units): not among the parameters that vary",)),
+    "added to the inputs": (
+        lambda: Written(lambda m, x: m.fc2(x + torch.tanh(m.fc1(x))), fc1=nn.Linear(4, 4), fc2=nn.Linear(4, 2)),
+        (4,),
+        ("fc1 (4 units): their order matters to add outside of its modules",),
+    ),
+    "two inputs of a bilinear layer": (
+        lambda: Written(lambda m, x: m.mix(m.one(x), m.two(x)), one=nn.Linear(4, 3), two=nn.Linear(4, 5),
+                        mix=nn.Bilinear(3, 5, 2)),
+        (4,),
+        ("one (3 units), two (5 units), mix (2 units): no rule for such a call of bilinear in 'mix' (Bilinear)",),
+    ),
+    "rotary positions hold the dimensions of queries and keys": (
+        lambda: Written(
+            lambda m, x: m.o((_rotary(m.q(x)) @ _rotary(m.k(x)).mT).softmax(-1) @ m.v(x)),
+            q=nn.Linear(3, 4), k=nn.Linear(3, 4), v=nn.Linear(3, 5), o=nn.Linear(5, 2),
+        ),
+        (4, 3),
+        ("q (4 units), k (4 units): their order matters to mul outside of its modules",),
+    ),
+    "states that are dropped at random between two layers": (
+        lambda: Written(_dropping, cells=nn.RNN(3, 4, num_layers=2), head=nn.Linear(4, 2)),
+        (4, 3),
+        ("cells (4 units): no rule for such a call of rnn_tanh outside of its modules",),
+    ),
+    "all move": (lambda: la.zoo.lenet5(), (1, 28, 28), ()),
+    "query, key and value keep their places": (lambda: la.zoo.vit(1, 4, 3, patch=2, width=6, depth=1, heads=2),
+                                               (1, 4, 4), ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STAY)
+def test_what_stays_is_named_by_its_layer_with_the_reason(name: str) -> None:
+    build, shape, expected = STAY[name]
+    assert la.symmetries(objective_of(build(), *shape)).pinned == expected
 
 
 def test_a_linear_model_has_no_symmetries() -> None:
@@ -777,6 +885,17 @@ def test_a_model_that_cannot_be_traced_is_refused_and_the_module_named() -> None
     with refused(InputError, match=r"in '1\.1' \(Deciding\)") as caught:
         la.symmetries(objective_of(model, 6))
     assert "symmetries=" in str(caught.value)
+
+
+def test_the_message_for_a_model_that_cannot_be_traced_is_written_with_its_own_tensors() -> None:
+    two = nn.Sequential(nn.Conv2d(1, 4, 1), Deciding(), nn.Conv2d(4, 2, 1))
+    axes = "{'0.weight': ('layer0', None, None, None), '0.bias': ('layer0',), '2.weight': (None, 'layer0', None, None)}"
+    with refused(InputError) as caught:
+        la.symmetries(objective_of(two, 1, 3, 3))
+    assert str(caught.value).endswith(f"if 2.weight takes in the units of 0.weight, symmetries={axes}.")
+    with refused(InputError) as caught:
+        la.symmetries(objective_of(nn.Sequential(nn.Linear(4, 2), Deciding()), 4))
+    assert str(caught.value).endswith("one entry an axis (see Symmetries.parse).")
 
 
 class Hidden(torch.autograd.Function):

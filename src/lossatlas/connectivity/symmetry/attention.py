@@ -20,9 +20,7 @@ def attention(call: Call) -> Found:
     if call.get(5, "is_causal", False):
         for extent in (query[-2], key[-2]):
             extent.pin()
-    if query[-3:-2] and key[-3].size != query[-3].size:  # grouped queries share keys
-        return None
-    outer = broadcast(query[:-2], key[:-2], value[:-2])
+    outer = [*broadcast(query[:-3], key[:-3], value[:-3]), *_shared(query[-3:-2], key[-3:-2], value[-3:-2])]
     unify(query[-1], key[-1])
     unify(key[-2], value[-2])
     mask = call.axes(call.get(3, "attn_mask"))
@@ -31,6 +29,17 @@ def attention(call: Call) -> Found:
     found = [*outer, query[-2], value[-1]]
     agree([_labelled(query, "le"), _labelled(key, "se"), _labelled(value, "sd"), _labelled(found, "ld")])
     return found
+
+
+def _shared(query: Axes, key: Axes, value: Axes) -> Axes:
+    """The heads of queries; where several of them share a key and a value, they are blocks."""
+    if not query or query[0].size == key[0].size:
+        return broadcast(query, key, value)
+    unify(key[0], value[0])
+    blocks = query[0].split(factors(key[0].size, query[0].size // key[0].size))
+    if key[0].size > 1:
+        unify(blocks[0], key[0])
+    return [query[0].root]
 
 
 def _labelled(axes: Axes, last: str) -> dict[Any, Extent]:

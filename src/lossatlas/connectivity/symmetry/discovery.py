@@ -6,19 +6,10 @@ al. 2023 write these groups by hand for each architecture); what no rule knows k
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from torch import Tensor, fx
-
-from lossatlas.connectivity.symmetry import calls
-from lossatlas.connectivity.symmetry.calls import Axes, Call
-from lossatlas.connectivity.symmetry.extents import Extent
-from lossatlas.connectivity.symmetry.groups import moves, symmetries_of
+from lossatlas.connectivity.symmetry.groups import layer_of, moves, symmetries_of
 from lossatlas.connectivity.symmetry.notation import Axis
-from lossatlas.connectivity.symmetry.rules import LAYERS, RULES
 from lossatlas.connectivity.symmetry.states import (
     graph_batches,
     movable_tensors,
@@ -28,6 +19,7 @@ from lossatlas.connectivity.symmetry.states import (
 )
 from lossatlas.connectivity.symmetry.symmetries import Symmetries
 from lossatlas.connectivity.symmetry.verification import deviation, difference, failing_groups
+from lossatlas.connectivity.symmetry.walk import Walk
 from lossatlas.errors import InputError, NumericalError
 from lossatlas.evaluation.forward import Forward
 from lossatlas.evaluation.points.tracing import Untraceable
@@ -40,9 +32,10 @@ def symmetries(objective: Objective) -> Symmetries:
     """The permutations of hidden units under which f stays as it is, found in the traced graph of the model.
 
     Linear and convolution layers (grouped and depthwise ones by blocks), norms, embeddings, residual additions (one
-    permutation for all that is added), concatenation and splitting, flattening (a channel is a block of pixels), and
-    attention (heads, and the dimensions of each head) are understood; what else is met keeps its order, and
-    ``pinned`` says so. Parameters that are not part of theta stay as they are. Print it to see the groups.
+    permutation for all that is added), concatenation and splitting, flattening (a channel is a block of pixels),
+    attention (heads, and the dimensions of each head), recurrent layers (one order in all gates; padded and packed
+    sequences) and message passing are understood; what else is met keeps its order, and ``pinned`` names the layers and
+    the reasons. Parameters and buffers that are not part of theta stay as they are. Print it to see the groups.
 
     Raises
     ------
@@ -79,15 +72,14 @@ class Discovered:
 def discover(objective: Objective) -> Discovered:
     """``symmetries``, with the graph."""
     try:
-        graph = output_graph(objective)
+        graph = output_graph(objective, next(graph_batches(objective)))
     except Untraceable as reason:
-        raise InputError(
-            f"The model cannot be traced {reason}: write its groups by hand, symmetries={{'fc1.weight': ('fc1', None), "
-            "'fc1.bias': ('fc1',), 'fc2.weight': (None, 'fc1')}, one entry an axis (see Symmetries.parse)."
-        ) from None
-    walk = _Discovery(graph, movable_tensors(objective))
+        raise InputError(f"The model cannot be traced {reason}. {_by_hand(objective)}") from None
+    walk = Walk(graph, movable_tensors(objective))
     graph.run(network_state(objective), next(graph_batches(objective)), walk.see)
-    found, written = symmetries_of(walk.of, tuple(walk.reasons))
+    found, written = symmetries_of(walk.of)
+    walk.pinned.look("their order cannot be written as products and sums of groups")
+    found = replace(found, pinned=walk.pinned.reasons)
     _check(objective, graph, found)
     named = {name: written(extents) for name, extents in walk.layers.items()}
     return Discovered(found, graph, {name: axes for name, axes in named.items() if moves(axes)})
@@ -102,7 +94,7 @@ def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
     if not difference([(next(network_outputs(objective, other)), graph.run(other, batch))], 1) <= AGREES:
         raise InputError(
             "The model cannot be traced: it does something with its weights that no function of PyTorch shows (a "
-            "script, NumPy). Write its groups by hand, symmetries={...} (see Symmetries.parse)."
+            f"script, NumPy). {_by_hand(objective)}"
         )
     # Several orders: one that changes nothing comes by luck where groups are of two.
     if not all(
@@ -115,116 +107,17 @@ def _check(objective: Objective, graph: Forward, found: Symmetries) -> None:
         )
 
 
-def _base(name: str) -> str:
-    """The name of a function without the marks of its variants: ``__radd__`` and ``add_`` are ``add``."""
-    bare = name.strip("_") if name.startswith("__") else name
-    if name.startswith("__") and bare[:1] in "ri" and bare[1:] in RULES and bare not in RULES:
-        bare = bare[1:]
-    return bare.removesuffix("_") if bare not in RULES else bare
-
-
-class _Discovery:
-    """One walk over the graph with the values of a batch."""
-
-    def __init__(self, graph: Forward, movable: Iterable[str]) -> None:
-        self._graph = graph
-        self._movable = set(movable)
-        self._extents: dict[fx.Node, Any] = {}
-        self._values: dict[fx.Node, Any] = {}
-        self.reasons: Counter[str] = Counter()
-        self.of: dict[str, Axes] = {}
-        self.layers: dict[str, Axes] = {}
-
-    def see(self, node: fx.Node, value: Any) -> None:
-        """Take in one node and its value."""
-        self._values[node] = value
-        self._extents[node] = self._found(node, value)
-        for axes in _tensors(self._extents[node], value):
-            _settle(axes)
-        if isinstance(value, Tensor) and base_name(node) in LAYERS:
-            self.layers[node.name] = self._extents[node]
-
-    def _found(self, node: fx.Node, value: Any) -> Any:
-        if node.op == "placeholder":
-            return self._placeholder(node, value)
-        if node.op == "get_attr":
-            return calls.constant(value)
-        if node.op == "output":
-            for source in node.all_input_nodes:
-                _pin(self._extents[source])
-            return None
-        name = _name(node)
-        call = Call(node, name, self._extents, self._values)
-        rule = RULES.get(base_name(node))
-        try:
-            found = rule(call) if rule is not None else None
-        except (TypeError, ValueError, LookupError):  # a call in a form that the rule was not written for
-            found = None
-        if found is None or not _fits(found, value):
-            self._unknown(name, call)
-            return _pinned(value)
-        return found
-
-    def _placeholder(self, node: fx.Node, value: Any) -> Any:
-        name = self._graph.tensors.get(str(node.target))
-        if name is None:
-            return calls.fresh(value.shape)
-        fixed = name not in self._movable or not node.users
-        self.of[name] = [Extent(size, pinned=size == 1 or fixed) for size in value.shape]
-        return self.of[name]
-
-    def _unknown(self, name: str, call: Call) -> None:
-        free = [leaf for axes in call.tensors() for e in axes for leaf in e.leaves() if not leaf.root.pinned]
-        if free:
-            self.reasons[f"{name} has no rule for such a call, so the units that meet there stay in order"] += 1
-        for axes in call.tensors():
-            _pin(axes)
-
-
-def base_name(node: fx.Node) -> str:
-    """The name of the function that a node applies, without the marks of its variants."""
-    return _base(_name(node))
-
-
-def _name(node: fx.Node) -> str:
-    if node.target is getattr:
-        return str(node.args[1])
-    return str(getattr(node.target, "__name__", node.target))
-
-
-def _fits(found: Any, value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return isinstance(found, list) and [e.size for e in found] == list(value.shape)
-    return len(found) == len(value) and all(
-        not isinstance(v, Tensor) or (f is not None and _fits(f, v)) for f, v in zip(found, value, strict=True)
-    )
-
-
-def _pinned(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return calls.fresh(value.shape)
-    return [_pinned(v) for v in value] if isinstance(value, tuple | list) else None
-
-
-def _tensors(found: Any, value: Any) -> list[Axes]:
-    if isinstance(value, Tensor):
-        return [found]
-    return [axes for f, v in zip(found, value, strict=True) for axes in _tensors(f, v)] if found else []
-
-
-def _pin(axes: Any) -> None:
-    for entry in axes or ():
-        if isinstance(entry, Extent):
-            entry.pin()
-        else:
-            _pin(entry)
-
-
-def _settle(axes: Axes) -> None:
-    """An inner extent that stands without an outer one, or with several, is in one order in all of that one's units."""
-    for extent in axes:
-        own = extent.leaves()
-        for leaf in own:
-            for outer in leaf.outer:
-                if outer not in own and sum(outer in other.leaves() for other in axes) != 1:
-                    leaf.collapse(outer)
+def _by_hand(objective: Objective) -> str:
+    """How groups are written by hand, for two of the model's own tensors."""
+    shapes = {entry.name: entry.shape for entry in objective.space}
+    weights = [name for name, shape in shapes.items() if len(shape) > 1]
+    after = {name: weights[i + 1 :] for i, name in enumerate(weights)}
+    pairs = ((one, two) for one in weights for two in after[one] if shapes[one][0] == shapes[two][1] > 1)
+    text = "Write its groups by hand, symmetries={tensor: axes} with one entry an axis (see Symmetries.parse)"
+    if (pair := next(pairs, None)) is None:
+        return f"{text}."
+    (one, two), units = pair, layer_of(pair[0])
+    made = [name for name in shapes if name == one or (layer_of(name) == units and shapes[name] == shapes[one][:1])]
+    axes = {name: (units, *[None] * (len(shapes[name]) - 1)) for name in made}
+    axes |= {two: (None, units, *[None] * (len(shapes[two]) - 2))}
+    return f"{text}: if {two} takes in the units of {one}, symmetries={axes}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from lossatlas.connectivity.symmetry.calls import Axes, Call, Found, Rule, broadcast, constant, fresh, together
@@ -62,6 +64,20 @@ def ordered(place: int = 1, default: int | None = None) -> Rule:
     return rule
 
 
+def turned(place: int) -> Rule:
+    """Flips and rolls along the axes that the arguments from ``place`` on name: the others are as they were."""
+
+    def rule(call: Call) -> Found:
+        dims: Any = call.get(place, "dims")
+        dims = dims if isinstance(dims, list | tuple) else [dims, *call.node.args[place + 1 :]]
+        x = together(call.first(), dims)
+        for dim in dims:
+            x[dim].pin()
+        return x
+
+    return rule
+
+
 def dropped(place: int) -> Rule:
     """Dropout and its kin: nothing in evaluation, else a mask by place. ``place``: of the argument ``training``."""
     return lambda call: None if call.get(place, "training", True) else call.first()
@@ -76,9 +92,21 @@ def gated(call: Call) -> Found:
     return [*x[:dim], halves[0], *x[dim + 1 :]]
 
 
+def pointwise_loss(call: Call) -> Found:
+    """A loss place by place, or the sum or mean of all of them."""
+    return broadcast(*call.tensors())[: call.result.ndim]
+
+
+def by_place(call: Call) -> Found:
+    """Losses by class: every axis is in its order."""
+    for extent in (e for axes in call.tensors() for e in axes):
+        extent.pin()
+    return fresh(call.result.shape)
+
+
 def factory(call: Call) -> Found:
-    """A tensor made of nothing: along an axis where all is the same number, entries may change places."""
-    return None if call.tensors() else constant(call.result)
+    """A tensor made of no more than numbers: along an axis where all is the same, entries may change places."""
+    return None if any(call.tensors()) else constant(call.result)
 
 
 def made_like(call: Call) -> Found:

@@ -86,7 +86,7 @@ class Extent:
     def at(self, outer: Extent, index: int) -> Extent:
         """What it is in one unit of an outer extent; itself where it is the same in all of them."""
         root, outer = self.root, outer.root
-        if outer not in root.outer:
+        if outer not in root.outer or (root.pinned and not (root.factors or root.parts or root.slots)):
             return root
         if root.factors:
             return merged([factor.at(outer, index) for factor in root.factors])
@@ -98,10 +98,20 @@ class Extent:
                 outer,
                 [Extent(root.size, root.pinned, [s.at(outer, i) for s in rest]) for i in range(outer.size)],
             )
-        if root.over.root is not outer:  # told apart by two outer extents at once: not worth a rule
-            root.pin()
-            return Extent(root.size, pinned=True)
-        return root.slots[index].root
+        return root.slots[index].root if root.over.root is outer else root._in_part(outer, index)
+
+    def _in_part(self, outer: Extent, index: int) -> Extent:
+        """``at`` for a factor of the extent in whose units it is told apart: (layer, direction) in one layer."""
+        over = self.over.leaves() if self.over is not None else []
+        if outer not in over:  # told apart by two outer extents at once: not worth a rule
+            self.pin()
+            return Extent(self.size, pinned=True)
+        place = over.index(outer)
+        inner = math.prod(leaf.size for leaf in over[place + 1 :])
+        found = Extent(self.size, self.pinned, [s for s in self.outer if s is not outer])
+        found.over = merged([leaf for leaf in over if leaf is not outer])
+        found.slots = [slot for i, slot in enumerate(self.slots) if i // inner % outer.size == index]
+        return found
 
     def collapse(self, outer: Extent) -> None:
         """It is in the same order in every unit of ``outer``: they were added up, or it stands without them."""

@@ -14,7 +14,7 @@ Product = list[Extent]
 
 
 def symmetries_of(
-    tensors: Mapping[str, list[Extent]], reasons: tuple[str, ...]
+    tensors: Mapping[str, list[Extent]],
 ) -> tuple[Symmetries, Callable[[list[Extent]], tuple[Axis, ...]]]:
     """The groups of what is still free along the axes of these tensors, and how other axes are written in them."""
     axes = [extent for extents in tensors.values() for extent in extents]
@@ -23,7 +23,7 @@ def symmetries_of(
     groups = {name: Group(name, leaf.size, _within(leaf, names)) for leaf, name in names.items()}
     written = {tensor: tuple(_axis(e, names) for e in extents) for tensor, extents in tensors.items()}
     moved = {tensor: found for tensor, found in written.items() if moves(found)}
-    return Symmetries(groups, moved, reasons), lambda extents: tuple(_axis(e, names) for e in extents)
+    return Symmetries(groups, moved), lambda extents: tuple(_axis(e, names) for e in extents)
 
 
 def _until_stable(axes: list[Extent]) -> None:
@@ -86,11 +86,11 @@ def _names(tensors: Mapping[str, list[Extent]]) -> dict[Extent, str]:
         for tensor, extents in tensors.items():
             for leaf in (leaf for e in extents[place : place + 1] for product in products(e) for leaf in product):
                 if leaf.size > 1 and not leaf.pinned and leaf not in names:
-                    names[leaf] = _name(leaf, _base(tensor), names)
+                    names[leaf] = _name(leaf, layer_of(tensor), names)
     return names
 
 
-def _base(tensor: str) -> str:
+def layer_of(tensor: str) -> str:
     """The layer that a tensor belongs to; a number, as nn.Sequential gives, is no name."""
     layer = tensor.rpartition(".")[0] or tensor
     return f"layer{layer}" if layer.isdigit() else layer

@@ -145,6 +145,14 @@ def einsum(call: Call) -> Found:
     return [letters[letter].root for letter in right]
 
 
+def embedding_bag(call: Call) -> Found:
+    """Sums, means or maxima of rows of a table."""
+    table = call.tensor(1, "weight")
+    for axis in (table[0], *call.first()):
+        axis.pin()
+    return [*fresh(call.result.shape[:1]), table[1]]
+
+
 def embedding(call: Call) -> Found:
     numbers, table = call.first(), call.tensor(1, "weight")
     table[0].pin()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossatlas.connectivity.symmetry import attention, elementwise, layers, shapes
+from lossatlas.connectivity.symmetry import attention, elementwise, indexing, layers, recurrent, shapes
 from lossatlas.connectivity.symmetry.calls import Rule
 
 
@@ -22,13 +22,20 @@ to type type_as float double half bfloat16 long int bool contiguous clone detach
 alias"""
 _MADE = """
 zeros ones full arange eye linspace"""
+_LOSSES = """
+mse_loss l1_loss smooth_l1_loss huber_loss kl_div gaussian_nll_loss poisson_nll_loss binary_cross_entropy
+binary_cross_entropy_with_logits"""
 _POOLS = ("max", "avg", "lp", "adaptive_avg", "adaptive_max")
+
+LOSSES = ("cross_entropy", "nll_loss", "ctc_loss")  # whose targets are places in the order of the outputs
 
 RULES: dict[str, Rule] = {
     **_named(elementwise.elementwise, _ELEMENTWISE),
     **_named(elementwise.same, _SAME),
     **_named(elementwise.factory, _MADE),
     **_named(elementwise.made_like, "zeros_like ones_like full_like new_zeros new_ones new_full"),
+    **_named(elementwise.pointwise_loss, _LOSSES),
+    **dict.fromkeys(LOSSES, elementwise.by_place),
     **_named(elementwise.converted, "tensor as_tensor"),
     **_named(elementwise.dropped(2), "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     "rrelu": elementwise.dropped(3),
@@ -49,6 +56,8 @@ RULES: dict[str, Rule] = {
     **_named(elementwise.ordered(), "cumsum cumprod argmax argmin max min median"),
     **_named(elementwise.ordered(1, -1), "sort argsort"),
     "topk": elementwise.ordered(2, -1),
+    "flip": elementwise.turned(1),
+    "roll": elementwise.turned(2),
     **_named(shapes.reshape, "reshape view flatten unflatten squeeze unsqueeze view_as reshape_as ravel"),
     **_named(shapes.rearrange, "permute transpose t T mT H mH movedim moveaxis swapaxes swapdims adjoint"),
     **_named(shapes.expand, "expand expand_as broadcast_to"),
@@ -60,14 +69,27 @@ RULES: dict[str, Rule] = {
     "narrow": shapes.narrow,
     "getitem": shapes.item,
     "pad": shapes.pad,
+    "index_select": indexing.index_select,
+    "gather": indexing.gather,
+    **_named(indexing.scatter(sums=True), "scatter_add scatter_reduce"),
+    "scatter": indexing.scatter(sums=False),
+    **_named(indexing.index_add, "index_add index_reduce"),
     **_named(layers.matmul, "matmul mm bmm mv dot"),
     **_named(layers.added_product, "addmm baddbmm"),
     "einsum": layers.einsum,
     "scaled_dot_product_attention": attention.attention,
     "embedding": layers.embedding,
+    "embedding_bag": layers.embedding_bag,
     "multi_head_attention_forward": attention.packed_attention,
+    **{name: recurrent.recurrent(gates) for name, gates in recurrent.GATES.items()},
+    **{f"{name}_cell": recurrent.cell(gates) for name, gates in recurrent.GATES.items()},
+    "_pack_padded_sequence": recurrent.packed,
+    "_pad_packed_sequence": recurrent.padded,
 }
 
-# Whose outputs activation matching compares: what holds weights, and the sums of residual streams.
-LAYERS = {"linear", "embedding", "batch_norm", "layer_norm", "group_norm", "instance_norm", "add", "einsum", "matmul"}
-LAYERS |= {name for name in RULES if name.startswith("conv")} | {"scaled_dot_product_attention"}
+CELLS = {*recurrent.GATES, *(f"{name}_cell" for name in recurrent.GATES)}
+# Which hold weights, and make the units that are named after them.
+MAKERS = {"linear", "embedding", "embedding_bag", "einsum", "matmul", "mm", "bmm", "addmm", "baddbmm", *CELLS}
+MAKERS |= {name for name in RULES if name.startswith("conv")}
+# Whose outputs activation matching compares: these, norms, heads, and the sums of residual streams.
+LAYERS = MAKERS | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "add", "scaled_dot_product_attention"}

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from lossatlas.connectivity.symmetry.calls import Axes, Call, Found, broadcast, factors, fresh
 from lossatlas.connectivity.symmetry.extents import Extent, joined, merged
+from lossatlas.connectivity.symmetry.indexing import by_tensors
 
 
 def reshape(call: Call) -> Found:
@@ -91,7 +92,7 @@ def select(call: Call) -> Found:
 def narrow(call: Call) -> Found:
     x = call.first()
     dim, start = call.get(1, "dim") % len(x), call.get(2, "start")
-    return [*x[:dim], _part(x[dim], start % x[dim].size, call.result.shape[dim]), *x[dim + 1 :]]
+    return _cut(x, dim, start % x[dim].size, call.result.shape[dim])
 
 
 def selected(x: Axes, dim: int, index: int) -> Axes:
@@ -116,7 +117,7 @@ def item(call: Call) -> Found:
         return cast(Axes, call.several(source)[cast(int, index)])
     x, entries = list(call.first()), list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(e, fx.Node | list) for e in entries):
-        return _looked_up(call, x, entries)
+        return by_tensors(call, x, entries)
     named = sum(e is not None and e is not Ellipsis for e in entries)
     if Ellipsis not in entries:
         entries.append(Ellipsis)
@@ -140,9 +141,23 @@ def _indexed(x: Axes, entries: list[Any]) -> Axes:
             x = selected(x, dim, entry % x[dim].size)
         else:
             start, stop, _ = entry.indices(x[dim].size)
-            x = [*x[:dim], _part(x[dim], start, max(stop - start, 0)), *x[dim + 1 :]]
+            x = _cut(x, dim, start, max(stop - start, 0))
             dim += 1
     return x
+
+
+def _cut(x: Axes, dim: int, start: int, length: int) -> Axes:
+    """A slice of an axis; what is something else in each of its units (the states of layers) is so in those left."""
+    whole = x[dim].root
+    apart = [e.root.over is not None and e.root.over.root is whole and length < whole.size for e in x]
+    part = _part(whole, start, length)
+    found = [*x[:dim], part, *x[dim + 1 :]]
+    for place in (i for i, is_apart in enumerate(apart) if is_apart):
+        own = x[place].root
+        found[place] = Extent(own.size, own.pinned, outer=[part]) if length > 1 else own.slots[start].root
+        if length > 1:
+            found[place].over, found[place].slots = part, own.slots[start : start + length]
+    return found
 
 
 def _strided(call: Call, x: Axes, entries: list[Any]) -> Found:
@@ -157,15 +172,6 @@ def _strided(call: Call, x: Axes, entries: list[Any]) -> Found:
             extent.pin()
             found += fresh([size])
     return found
-
-
-def _looked_up(call: Call, x: Axes, entries: list[Any]) -> Found:
-    """Rows of a table by number: the order of its rows matters."""
-    indices = call.axes(entries[0]) if len(entries) == 1 else None
-    if indices is None:
-        return None
-    x[0].pin()
-    return [*indices, *x[1:]]
 
 
 def pad(call: Call) -> Found:

@@ -58,16 +58,16 @@ def network_outputs(objective: Objective, state: Mapping[str, Tensor]) -> Iterat
         yield found if isinstance(found, Tensor) else found["loss"]
 
 
-def output_graph(objective: Objective) -> Forward:
-    """The model's outputs as a graph of functions of its tensors, BatchNorm statistics as they are given.
+def output_graph(objective: Objective, batch: Any) -> Forward:
+    """The model's outputs on a batch as a graph of functions of its tensors, BatchNorm statistics as they are given.
 
     Raises ``Untraceable`` for a model that is no fixed sequence of functions.
     """
-    return Forward(_with_given_statistics(objective), next(iter(objective.batches)))
+    return Forward(_with_given_statistics(objective), batch)
 
 
 def graph_batches(objective: Objective) -> Iterator[Any]:
-    """The batches of the first one's form: those that ``output_graph`` can be run on."""
+    """The batches of the first one's form: those that its ``output_graph`` can be run on."""
     first = None
     for batch in objective.batches:
         first = form(batch) if first is None else first

@@ -35,6 +35,7 @@ class Symmetries:
     ``axes`` maps a tensor's name to one ``Axis`` a dimension; tensors that no group moves are absent. It is found by
     ``symmetries(objective)``, or written by hand with ``Symmetries.parse``. A permutation p of a group puts unit
     p[i] in place i; of a group within another it is a row ``p[j]`` for each unit j of the outer one, in its new order.
+    ``pinned``: a line a reason, which layers' units stay in order and at which function of which module that was seen.
     Raises ``InputError`` where it is written by hand and does not fit (see ``parse``).
 
     Source: Ainsworth et al. 2023, "Git Re-Basin: Merging Models modulo Permutation Symmetries", section 3 and A.1.

@@ -34,7 +34,7 @@ ROBUSTNESS = Kind(
         variables={"sigma": ("sigma",), "loss": ("sigma",), "loss_stderr": ("sigma",)},
         optional={"draw": ("draw",), "*_draws": ("sigma", "draw"), "*": ("sigma",)},
         attrs=(*OBJECTIVE, "relative", "draws", "seed", "stderr_over"),
-        optional_attrs=COMMON,
+        optional_attrs=(*COMMON, "filters", "filters_assumed"),
     ),
     figures=function_at("lossatlas.robustness.show.figures:figures"),
     numbers=function_at("lossatlas.robustness.show.figures:numbers"),

@@ -64,9 +64,11 @@ def how(datasets: Sequence[xr.Dataset]) -> str:
 
 
 def method(datasets: Sequence[xr.Dataset]) -> tuple[str, ...]:
-    """Seed, errors and batch normalisation."""
+    """Filters, seed, errors and batch normalisation."""
     used = [dataset for dataset in datasets if dataset.attrs["batch_norm"] != "none"]
     found = (
+        sentence(datasets, "filters", "Filters: {}."),
+        sentence(datasets, "filters_assumed", "Assumed, not seen in the model: {}."),
         sentence(datasets, "seed", "Seed of the noise: {}."),
         sentence(datasets, "stderr_over", "Standard errors join those over the draws and those over {}."),
         sentence(used, "batch_norm", "Batch normalisation: {}."),

@@ -64,6 +64,7 @@ SURFACE_ATTRS = (
     "n_nonfinite",
 )
 _ORIGIN = ("directions_normalisation", "trajectory_fingerprint", "center", "spectrum_id", "cosine", "n_planes")
+_FILTERS = ("filters", "filters_assumed", "at_rest")
 _MAKING = ("evaluation", "evaluation_fallback", "preparation_seconds", "subset", "n_examples_all")
 _ACCURACY = (
     "method",
@@ -77,7 +78,7 @@ _ACCURACY = (
     "error_estimate",
     "data_error",
 )
-SURFACE_OPTIONAL_ATTRS = (*COMMON, *_ORIGIN, *_MAKING, *_ACCURACY)
+SURFACE_OPTIONAL_ATTRS = (*COMMON, *_ORIGIN, *_FILTERS, *_MAKING, *_ACCURACY)
 SURFACE_SCHEMA = Schema(SURFACE_VARIABLES, SURFACE_OPTIONAL, SURFACE_ATTRS, SURFACE_OPTIONAL_ATTRS)
 
 SURFACE = Kind(

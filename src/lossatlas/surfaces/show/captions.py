@@ -148,6 +148,16 @@ def _one_d(datasets: Sequence[xr.Dataset]) -> str:
     return sentence(normalised, "one_d", "{}", lambda value: ONE_D[str(value)])
 
 
+def _filters(datasets: Sequence[xr.Dataset]) -> str:
+    """The axes that count the filters, and which of them are assumed; what the directions leave as it is."""
+    found = (
+        sentence(datasets, "filters", "Filters: {}."),
+        sentence(datasets, "filters_assumed", "Assumed, not seen in the model: {}."),
+        sentence(datasets, "at_rest", "The directions do not vary: {}."),
+    )
+    return joined(*found)
+
+
 def _norms(datasets: Sequence[xr.Dataset]) -> str:
     return sentence(datasets, "relative_norms", "Norms of the directions over that of the parameters: {}.", _each)
 
@@ -199,6 +209,7 @@ METHOD: tuple[Callable[[Sequence[xr.Dataset]], str], ...] = (
     _polar,
     _scales,
     _one_d,
+    _filters,
     _norms,
     _angle,
     _seed,
