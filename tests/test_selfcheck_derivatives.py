@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import lossatlas as la
 from lossatlas.errors import ConvergenceWarning, DerivativeWarning, InputError
+from lossatlas.evaluation import derivative_check, looked
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
@@ -82,6 +83,18 @@ def test_activation_checkpointing_is_off_while_the_model_is_evaluated_and_on_aga
     assert len(calls) == 2  # forward, and again in the backward pass
 
 
+def test_activation_checkpointing_has_the_gradient_of_training() -> None:
+    model = Checkpointed(reentrant=False)
+    o = la.Objective(model, F.cross_entropy, (X, Y))
+    F.cross_entropy(model(X), Y).backward()
+    expected = nn.utils.parameters_to_vector([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(o.gradient(), expected)
+    moved = o.point + 0.1  # where the parameters that it is called again with are not the model's own
+    nn.utils.vector_to_parameters(moved.clone(), model.parameters())
+    again = torch.autograd.grad(F.cross_entropy(model(X), Y), list(model.parameters()))
+    torch.testing.assert_close(o.gradient(moved), nn.utils.parameters_to_vector(again))
+
+
 def test_a_network_with_kinks_passes_and_what_was_done_is_told() -> None:
     torch.manual_seed(0)
     o = la.Objective(nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 3)), F.cross_entropy, (X, Y))
@@ -144,3 +157,28 @@ def test_a_spectrum_within_a_memory_has_its_derivatives_checked_within_it(limit:
         la.spectrum(o, 1, max_products=4, trace=False, density=False, trend=False, max_memory=limit, progress=False)
     said = [line for line in o.explain().splitlines() if line.startswith("self-check of the ")]
     assert [told in line for line in said] == [True, True], said
+
+
+@pytest.mark.parametrize(
+    ("bytes_each", "told"),
+    [(2 * 80, "in float64"), (2 * 79, r"in float32, since float64 takes about"), (2 * 59, "not tried, it takes about")],
+)
+def test_by_default_the_check_takes_half_of_the_memory_that_is_free(
+    bytes_each: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    o = la.Objective(nn.Linear(4, 3), F.cross_entropy, (X, Y))
+    monkeypatch.setattr(derivative_check, "free_bytes", lambda device: bytes_each * o.n_parameters)
+    o.hvp(torch.ones(o.n_parameters))
+    said = [line for line in o.explain().splitlines() if line.startswith("self-check of the ")]
+    assert [told in line for line in said] == [True, True], said
+
+
+def test_numbers_of_many_parameters_stay_in_their_type_and_decide_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looked, "EXACT", 1)
+    monkeypatch.setattr(derivative_check, "free_bytes", lambda device: 2 * 70 * 51)
+    torch.manual_seed(0)
+    o = la.Objective(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), F.cross_entropy, (X, Y))
+    o.hvp(torch.ones(o.n_parameters))
+    assert "self-check of the curvature: agrees" in o.explain()
+    assert "in float32" in o.explain()

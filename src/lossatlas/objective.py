@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,16 @@ from lossatlas.evaluation.products.products import Products
 from lossatlas.model.data.batches import Batches, describe
 from lossatlas.model.data.cuts import MIXED, CutCheck, reason_of_form
 from lossatlas.model.data.strata import Strata, stratified
+from lossatlas.model.data.tokenised import Pairs, Texts
 from lossatlas.model.filter_axes import filters_of
 from lossatlas.model.filters import Axes, Filters, overridden
-from lossatlas.model.functional import BatchNormPolicy, FunctionalModel
+from lossatlas.model.functional import BatchNormPolicy, FunctionalModel, Route
 from lossatlas.model.likeness import other_attributes
+from lossatlas.model.loss.halves import measure_of
+from lossatlas.model.loss.heads import Head, call_of, kind_of_loss, pairing
 from lossatlas.model.loss.measures import Loss, Supervised
 from lossatlas.model.loss.metrics import Metric
 from lossatlas.model.loss.samples import Sample, samples_of
-from lossatlas.model.loss.steps import StepLoss
 from lossatlas.model.modes import Mode, in_words
 from lossatlas.model.naming import Fit
 from lossatlas.model.parameters import ParameterSpace
@@ -157,9 +159,12 @@ class Objective:
     def from_step(
         cls,
         model: nn.Module,
-        step: Callable[[Any, Any], Tensor],
-        batches: Any,
+        step: Callable[[Any, Any], Tensor] | None = None,
+        batches: Any = None,
         *,
+        outputs: Callable[[Any, Any], Any] | None = None,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Metric] | Literal["auto"] | None = "auto",
         weight: Callable[[Any], float] | None = None,
         examples: Callable[[Any], int] | None = None,
         parameters: str | Sequence[str] | None = None,
@@ -177,8 +182,11 @@ class Objective:
         """L(theta) = sum_b w_b step(model, b) / sum_b w_b over batches of any kind (dicts, models with a loss inside).
 
         ``step(model, batch)`` returns the mean loss of the batch, or one value an example, computed with the model
-        that it is handed. ``weight(batch)`` is the batch's weight: by default the number of values that are returned,
-        what the criterion of PyTorch's that is returned divides by, or its number of examples, ``examples(batch)``.
+        that it is handed. Its two halves are ``outputs(model, batch)``, which returns a tensor, and ``loss(outputs,
+        batch)``: what needs the outputs (Gauss-Newton and Fisher matrices, exact diagonals, metrics, alignment) needs
+        these in place of the step. ``metrics`` are ``metric(outputs, batch)``, of halves only. ``weight(batch)`` is
+        the batch's weight: by default the number of values that are returned, what the criterion of PyTorch's that is
+        returned divides by, or its number of examples, ``examples(batch)``.
 
         Examples
         --------
@@ -188,12 +196,89 @@ class Objective:
         >>> objective = Objective.from_step(nn.Linear(1, 1, bias=False), step, batches)
         >>> objective.value(torch.tensor([2.0]))
         4.0
+        >>> def outputs(model, batch):
+        ...     return model(batch["x"])
+        >>> def loss(outputs, batch):
+        ...     return nn.functional.mse_loss(outputs, batch["y"])
+        >>> halves = Objective.from_step(nn.Linear(1, 1, bias=False), batches=batches, outputs=outputs, loss=loss)
+        >>> halves.value(torch.tensor([2.0]))
+        4.0
         """
+        if batches is None:
+            raise InputError("from_step was given no batches: give batches=, a list of them or a DataLoader.")
+        function = FunctionalModel(model, measure_of(step, outputs, loss, metrics), parameters, dtype, device, mode)
         objective = cls.__new__(cls)
         objective._max_batches = max_batches
-        function = FunctionalModel(model, StepLoss(step), parameters, dtype, device, mode)
         objective._build(function, batches, batch_size, (weight, examples), (batch_norm, batch_norm_batches, None))
         objective._check(model, check)
+        objective.name, objective.network = name, network
+        return objective
+
+    @classmethod
+    def from_hf(
+        cls,
+        model: nn.Module,
+        data: Any,
+        *,
+        metrics: Mapping[str, Metric] | Literal["auto"] | None = "auto",
+        parameters: str | Sequence[str] | None = None,
+        batch_size: int = 8,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        max_batches: int | None = None,
+        check: bool | Literal["warn"] = True,
+        name: str = "data",
+        network: str | None = None,
+    ) -> Objective:
+        """L(theta) of a Hugging Face model: the mean over all targets that count, over all data.
+
+        For causal, masked and sequence-to-sequence language models and for classifiers: any model that takes tensors
+        by name and returns ``.loss`` and ``.logits`` where it is given ``labels``. L is computed from the logits; which
+        loss it is, and whether a label is that of the next position, is found by the model's own value on the first
+        batch. Labels of -100 do not count: L does not depend on how texts are batched or padded.
+
+        Parameters
+        ----------
+        data : tokenised texts, in any of these forms: batches ``{name: tensor}`` (a list, a ``DataLoader`` with
+            ``shuffle=False``), columns (what a tokenizer returns), or rows (a ``datasets.Dataset``, a list of dicts),
+            which are cut into batches of ``batch_size`` and padded. Names that the model does not take are left out,
+            which ``explain`` tells. Without labels the loss is that of the next token, at all places with attention.
+        metrics : as for ``Objective``, on logits and targets; of a language model the targets are the next tokens.
+
+        The others are as for ``Objective``.
+
+        Raises
+        ------
+        InputError : a model without labels, loss or logits, or whose loss is another function of these.
+        DataError : as for ``Objective``.
+
+        Examples
+        --------
+        >>> from types import SimpleNamespace
+        >>> class Bigrams(nn.Module):  # transformers.GPT2LMHeadModel(...) in its place
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.table = nn.Embedding(3, 3)
+        ...
+        ...     def forward(self, input_ids, attention_mask=None, labels=None):
+        ...         logits, loss = self.table(input_ids), None
+        ...         if labels is not None:
+        ...             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        ...         return SimpleNamespace(loss=loss, logits=logits)
+        >>> objective = Objective.from_hf(Bigrams(), [{"input_ids": [0, 1, 2]}, {"input_ids": [0, 2]}])
+        >>> objective.value(torch.zeros(9))  # log 3, over three tokens that follow another one
+        1.0986...
+        """
+        call = call_of(model)
+        texts = Texts(data, batch_size, call.names)
+        kind = kind_of_loss(model, call, next(iter(texts)))
+        function = FunctionalModel(model, Head(kind.loss, call, metrics), parameters, dtype, device)
+        objective = cls.__new__(cls)
+        objective._max_batches = max_batches
+        objective._build(function, Pairs(texts, pairing(kind, call)), batch_size, (None, None), ("frozen", None, None))
+        objective._check(model, check)
+        left = f"; {', '.join(sorted(texts.left_out))} left out, which it does not take" if texts.left_out else ""
+        objective._explanation.append(f"the model's loss is {kind.name}{left}")
         objective.name, objective.network = name, network
         return objective
 
@@ -306,6 +391,31 @@ class Objective:
         )
         return other
 
+    def with_route(self, route: Route | None) -> Objective:
+        """The same objective, with another route of the products with its Hessian, in whatever is measured of it.
+
+        ``"exact"`` differentiates the gradient, and refuses what has no second derivative. ``"differences"`` takes
+        H v = (g(theta + h v) - g(theta - h v)) / 2h + O(h^2), two gradients a product, in float64 where model and loss
+        work in it, with h = sqrt(eps) |theta| / |v|; the error is estimated by what the two one-sided differences are
+        apart. None takes the exact route where there is one, else differences, with a ``DerivativeWarning``.
+
+        Raises ``InputError`` for another route.
+
+        Source: Nocedal & Wright 2006, "Numerical Optimization", section 8.1 (differences of the gradient, steps).
+
+        Examples
+        --------
+        >>> data = torch.ones(4, 1), torch.zeros(4, 1)
+        >>> objective = Objective(nn.Linear(1, 1, bias=False), nn.functional.mse_loss, data).with_route("differences")
+        >>> objective.hvp(torch.tensor([3.0]))
+        tensor([6.])
+        """
+        if route not in (None, *get_args(Route)):
+            raise InputError(f"route={route!r}: choose 'exact', 'differences', or None.")
+        other = copy.copy(self)
+        other.function = self.function.routed(route)
+        return other
+
     def at(self, point: Tensor) -> Objective:
         """The same function seen from ``point`` ``(n,)``: what defaults to the model's own point takes this one.
 
@@ -390,8 +500,9 @@ class Objective:
             label["random_numbers"] = "drawn by model or loss, from a fixed seed for each batch"
         if mode := in_words(self.function.mode):
             label["mode"] = mode
-        if self.function.derivatives and (failures := self.function.derivatives.failures(self.function)):
-            label["derivatives"] = " ".join(failures)
+        failures = self.function.derivatives.failures(self.function) if self.function.derivatives else []
+        if told := [*failures, *self._inexact]:
+            label["derivatives"] = " ".join(told)
         return label | {
             "data": self.name,
             "model": name_of(self.function.module),
@@ -473,7 +584,12 @@ class Objective:
         shared = ", ".join(self.function.shared)
         told = [f"shared with the model that was given, since it cannot be copied: {shared}"] if shared else []
         read = [f"weights of {what}: {note}" for what, note in self.function.choices.items()]
-        return "\n".join([*self._explanation, *told, f"loss: {self.function.reduction}", *read])
+        return "\n".join([*self._explanation, *told, *self._inexact, f"loss: {self.function.reduction}", *read])
+
+    @property
+    def _inexact(self) -> list[str]:
+        """A sentence on products with the Hessian that are not exact, by the objective's route, if there were any."""
+        return [told for route, told in self.function.inexact.items() if route == self.function.route]
 
     # Derivatives
 
@@ -497,7 +613,8 @@ class Objective:
 
         Exact, by differentiating the gradient's graph along v (double backward; Pearlmutter 1994), which is computed
         anew at each call: ``hessian`` is the operator for many products. For ReLU networks it is the Hessian almost
-        everywhere, which does not see the kinks.
+        everywhere, which does not see the kinks. ``with_route`` chooses another route, and what has no second
+        derivative is told by a ``DerivativeWarning``.
         """
         form, weights = Hessian(self.function), self.batches.weights
         products = Products(form, self.batches, weights, self._at(point), max_memory=0, stage=False)

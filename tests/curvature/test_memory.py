@@ -95,6 +95,7 @@ def test_a_batch_that_cannot_be_cut_is_told():
     o = activations(64)
     x, y = next(iter(o.batches))
     model = Deep()
+    model.load_state_dict(o.state_dict())
     whole = la.Objective.from_step(model, step, [{"x": x, "y": y}])
     found = la.spectrum(whole, **NUMBERS, max_memory=400_000)
     assert "give smaller batches" in found.attrs["note"]

@@ -135,10 +135,10 @@ def test_the_mean_over_all_targets_that_can_be_drawn_is_the_gauss_newton_matrix(
     loss, shape, targets = MANY_TERMS[problem]
     model = _shaped(*shape)
     objective = Objective(model, loss, (normal(2, 2), targets))
-    ((x, drawn),) = drawn_batches(objective)
+    (drawn,) = drawn_batches(objective)
     eye, total, mass = torch.eye(objective.n_parameters).double(), 0.0, 0.0
-    for y, chance in _all_targets(model(x).detach(), targets, binary=targets is BITS or targets is SOFT):
-        batch = (x, drawn._replace(targets=y))
+    for y, chance in _all_targets(model(drawn.batch[0]).detach(), targets, binary=targets is BITS or targets is SOFT):
+        batch = drawn._replace(batch=(drawn.batch[0], y))
         total = total + chance * matrix_products(objective, "sampled_fisher", data=[batch])(eye)
         mass += chance
     assert mass == pytest.approx(1)
@@ -170,7 +170,7 @@ def _all_targets(logits: Tensor, targets: Tensor, *, binary: bool):
 
 def test_drawn_targets_have_the_form_of_the_data_and_keep_what_is_ignored():
     for loss, shape, targets in MANY_TERMS.values():
-        y = drawn_batches(Objective(_shaped(*shape), loss, (normal(2, 2), targets)), draws=3)[2][1].targets
+        y = drawn_batches(Objective(_shaped(*shape), loss, (normal(2, 2), targets)), draws=3)[2].batch[1]
         assert y.shape == targets.shape
         assert y.dtype == targets.dtype
         assert torch.equal(y < 0, targets < 0)
@@ -193,7 +193,7 @@ def test_a_seed_fixes_the_draws_and_another_changes_them():
     loss, outputs, targets = PROBLEMS["cross-entropy"]
     objective = Objective(perceptron(outputs), loss, (normal(24, 5), targets), batch_size=10)
     first, again, other = (
-        torch.cat([y.targets for _, y in drawn_batches(objective, draws=3, seed=s)]) for s in (0, 0, 1)
+        torch.cat([y.batch[1] for y in drawn_batches(objective, draws=3, seed=s)]) for s in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -204,7 +204,7 @@ def test_draws_are_taken_at_the_point_that_is_given():
     model = nn.Linear(2, 2, bias=False).double()
     objective = Objective(model, F.cross_entropy, (torch.eye(2).double(), torch.tensor([0, 1])))
     certain = 1000 * torch.tensor([0.0, 1.0, 1.0, 0.0]).double()  # example i is of class 1 - i
-    assert drawn_batches(objective.at(certain))[0][1].targets.tolist() == [1, 0]
+    assert drawn_batches(objective.at(certain))[0].batch[1].tolist() == [1, 0]
 
 
 def _focal(losses: Tensor) -> Tensor:
@@ -288,4 +288,4 @@ class Scaling(nn.Module):
 def test_a_model_that_writes_into_its_inputs_does_not_change_the_drawn_batches():
     objective = Objective(Scaling().double(), F.cross_entropy, (normal(24, 5), torch.arange(24) % 3), batch_size=10)
     drawn = drawn_batches(objective)
-    assert torch.equal(torch.cat([x for x, _ in drawn]), normal(24, 5))
+    assert torch.equal(torch.cat([one.batch[0] for one in drawn]), normal(24, 5))

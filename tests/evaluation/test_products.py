@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import plain
+from oracles import language, plain
 from oracles.members import BATCH, BY_NAME, MEMBERS
 from oracles.plain import normal, relative_error
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ import lossatlas as la
 from lossatlas.curvature.operators import Operator, matrix_products
 from lossatlas.errors import InputError, NumericalError
 from lossatlas.evaluation.products import costs, kept, pieces, products, routes
+from lossatlas.evaluation.products.allocated import Allocated
 from lossatlas.objective import Objective
 
 MATRICES: dict[str, Callable[..., Operator]] = {
@@ -699,3 +700,21 @@ def test_a_batch_stays_whole_where_a_piece_would_have_ignored_targets_only():
     operator, v = la.hessian(o), normal(o.n_parameters)
     for _ in range(3):
         assert relative_error(operator @ v, o.hvp(v)) < 1e-12
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
+def test_a_large_models_batch_that_takes_more_than_the_budget_is_cut_before_its_first_product(matrix, monkeypatch):
+    """Of 12 texts with tokens that do not count, so that pieces weigh otherwise than by their numbers."""
+    monkeypatch.setattr(products, "LARGE", 0)
+    rows = language.texts(12)
+    torch.manual_seed(0)
+    o = Objective.from_hf(language.Causal(width=16, layers=2).double(), rows, batch_size=12)
+    v = normal(o.n_parameters)
+    whole = matrix_products(o, matrix, max_memory=10**9)
+    with Allocated() as of_whole:
+        expected = whole(v[None])
+    found = matrix_products(o, matrix, max_memory=of_whole.peak // 8)
+    with Allocated() as of_pieces:
+        torch.testing.assert_close(found(v[None]), expected, rtol=1e-10, atol=1e-14)
+    assert whole.pieces == 1 < found.pieces
+    assert of_pieces.peak < 0.7 * of_whole.peak

@@ -80,7 +80,7 @@ def test_each_matrix_is_its_definition(member, matrix):
 def test_the_sampled_fisher_matrix_is_that_of_the_targets_that_were_drawn(member):
     o = member.objective(torch.float64)
     drawn = drawn_batches(o, draws=2, seed=5)
-    each = [gradients(member, torch.cat([y.targets for _, y in drawn[start : start + 3]])) for start in (0, 3)]
+    each = [gradients(member, torch.cat([y.batch[1] for y in drawn[start : start + 3]])) for start in (0, 3)]
     truth = sum(g.T @ g for g in each) / (2 * N)
     assert relative_error(columns(la.fisher(o, draws=2, seed=5)), truth) < 1e-11
 

@@ -19,7 +19,7 @@ from oracles.truth_wrapped import WRAPPED
 import lossatlas as la
 
 OF_LOSSES = [*LOSSES, *OF_BATCHES, *SHAPES, *PUBLIC]
-EVERY_MODEL = [*MODELS, *FAMILIES, *WRAPPED]
+EVERY_MODEL = [*MODELS, *WRAPPED, *FAMILIES]
 PROBLEMS = [*OF_LOSSES, *EVERY_MODEL]
 EVERY = [(dtype, size) for dtype in (torch.float64, torch.float32) for size in SIZES]
 QUICK = [(torch.float64, size) for size in SIZES] + [(torch.float32, SIZES[-1])]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lossatlas.curvature.operators import Operator
 from lossatlas.errors import InputError, NumericalError
+from lossatlas.evaluation.memory import free_bytes
 from lossatlas.evaluation.products.linearised import Hessian, Map, require_curvature
-from lossatlas.evaluation.products.products import free_bytes
 from lossatlas.evaluation.products.routes import Routes, guarded
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import copied, describe, preserved_rng

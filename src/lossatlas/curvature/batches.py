@@ -142,6 +142,9 @@ class _OfBatch(Hessian):
     def losses(self, theta: Tensor, batch: Any, index: int) -> Tensor:
         return super().losses(theta, batch, self._index)
 
+    def gradient(self, theta: Tensor, batch: Any, index: int) -> Tensor:
+        return super().gradient(theta, batch, self._index)
+
 
 def _parts(
     objective: Objective, batch_size: int | None, batches: int | None, settings: _Settings

@@ -52,11 +52,14 @@ class Cotangents:
         outputs, scales = self._evaluated(batch, index)
         size = (share / len(scales)) ** 0.5
         if self._kind == "type-2":
-            yield from (column * size for column in _roots(self._function.losses, outputs, batch[1]))
+            yield from (
+                column * size for column in _roots(self._function.losses, outputs, self._function.targets(batch))
+            )
         elif self._kind == "empirical":
-            yield self._slope(outputs, batch[1], scales * size)
-        for _, (targets, counts) in drawn:
-            yield self._slope(outputs, targets, scales * counts.sqrt() * size / len(drawn) ** 0.5)
+            yield self._slope(outputs, self._function.targets(batch), scales * size)
+        for one in drawn:
+            targets, root = self._function.targets(one.batch), one.counts.sqrt()
+            yield self._slope(outputs, targets, scales * root * size / len(drawn) ** 0.5)
 
     def _slope(self, outputs: Tensor, targets: Any, scales: Tensor) -> Tensor:
         with _surroundings(outputs.device):

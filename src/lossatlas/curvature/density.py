@@ -19,6 +19,8 @@ from lossatlas.curvature.operators import Operator, require_operator
 from lossatlas.curvature.progress import Budget, product_bar
 from lossatlas.curvature.quadrature import Rule, mean_and_stderr, sampling_distance, share_interval
 from lossatlas.errors import InputError
+from lossatlas.evaluation.products.differences import NONE as NO_ERRORS
+from lossatlas.evaluation.products.differences import Errors
 from lossatlas.results.making import result
 
 STEPS = 10  # at least of a probe, and between two looks at its error
@@ -30,12 +32,14 @@ WHOLE = 4096  # up to this size all eigenvalues may be computed, where that take
 class Beyond:
     """What a density is made from: the ``atoms``, eigenvalues that are known one by one, and rules for the others.
 
-    ``n`` is the size of the matrix. Without rules the atoms are all that there are.
+    ``n`` is the size of the matrix. Without rules the atoms are all that there are. No eigenvalue is off by more than
+    ``off.norm`` by the errors of the products.
     """
 
     n: int
     atoms: Floats
     rules: Sequence[Rule]
+    off: Errors = NO_ERRORS
 
     @property
     def rest(self) -> int:
@@ -50,10 +54,10 @@ class Beyond:
 
     @property
     def error(self) -> float:
-        """Of int |F - F_n| dx, for the cumulative spectrum F, as a share of the width: quadrature and probes."""
-        if not self.rules or not self.extent:
+        """Of int |F - F_n| dx, for the cumulative spectrum F, as a share of the width: quadrature, probes, products."""
+        if not self.extent:
             return 0.0
-        return (self.quadrature + self.sampling) / self.extent
+        return (self.off.norm + (self.quadrature + self.sampling if self.rules else 0.0)) / self.extent
 
     @property
     def quadrature(self) -> float:
@@ -130,7 +134,8 @@ def spectral_density(
         counted = Budget(bar).counted(operator)
         prober = Prober(counted, locked, float(np.abs(atoms).max(initial=0)))
         seeds = np.random.SeedSequence(seed).generate_state(probes)  # adjacent seeds share no probe
-        found = Beyond(operator.n, atoms, [prober.rule(int(each), rest, rest, lambda _: False) for each in seeds])
+        rules = [prober.rule(int(each), rest, rest, lambda _: False) for each in seeds]
+        found = Beyond(operator.n, atoms, rules, operator.errors)
     return result(
         "spectral_density",
         density_dataset(found).assign(moments(found)),
@@ -172,7 +177,7 @@ def _rule(space: KrylovSpace) -> Rule:
     """Of the vector that a space grew from."""
     diagonal, off_diagonal = space.tridiagonal()
     ended = space.exhausted or space.size == space.dimension
-    return Rule(diagonal, off_diagonal, 0.0 if ended else space.beyond, space.rounding)
+    return Rule(diagonal, off_diagonal, 0.0 if ended else space.beyond, space.resolution)
 
 
 def search_rule(found: Found) -> Rule | None:
@@ -183,7 +188,7 @@ def search_rule(found: Found) -> Rule | None:
     run, space = found.run, found.space
     if run is None:
         return None
-    rule = Rule(run.diagonal, run.off_diagonal, run.beyond, space.rounding, np.unique(run.chosen))
+    rule = Rule(run.diagonal, run.off_diagonal, run.beyond, space.resolution, np.unique(run.chosen))
     # A simple eigenvector takes 1/n of a random vector; one of many equal ones takes all that it has in their span.
     alone = float(rule.taken_masses.max()) <= 16 / space.dimension
     return rule if rule.taken.size < len(run.diagonal) - 1 and alone else None
@@ -276,9 +281,10 @@ def density_dataset(found: Beyond) -> xr.Dataset:
 
 def _negative(found: Beyond) -> dict[str, xr.Variable]:
     """The share below 0 by the bounds of the quadrature and the law of the probes; what is near 0 counts half."""
-    rounding = max((rule.rounding for rule in found.rules), default=_resolution(found.atoms))
+    rounding = max((rule.rounding for rule in found.rules), default=_resolution(found.atoms) + found.off.norm)
     known, share = float((found.atoms < -rounding).sum()) / found.n, found.rest / found.n
-    undecided = float((np.abs(found.atoms) <= rounding).sum()) / found.n if not found.rules else 0.0
+    near = float((np.abs(found.atoms) <= rounding).sum()) / found.n
+    undecided = near if not found.rules else 0.0
     low = high = value = np.zeros(1)
     if found.rules:
         low, high = (np.mean([[rule.below_zero[i]] for rule in found.rules], axis=0) for i in (0, 1))
@@ -287,7 +293,7 @@ def _negative(found: Beyond) -> dict[str, xr.Variable]:
     return numbers(
         negative_mass=known + share * float(value[0]),
         negative_mass_low=known + share * float(min(low, value)[0]),
-        negative_mass_high=known + share * float(max(high, value)[0]),
+        negative_mass_high=known + share * float(max(high, value)[0]) + (near if found.off.norm else 0.0),
         undecided_mass=undecided,
     )
 
@@ -307,13 +313,14 @@ def moments(found: Beyond) -> dict[str, xr.Variable]:
     # The error of s^2 / q to first order is that of (2 s |lambda| - (s^2 / q) lambda^2) / q.
     spread = _total(found, lambda x: 2 * size[0] * np.abs(x) - rank * x**2)[1] / max(square[0], tiny)
     frobenius = math.sqrt(square[0])
+    norm_stderr = square[1] / (2 * frobenius) if frobenius else 0.0
     return numbers(
         negative_share=share,
         negative_share_stderr=ratio,
         trace=trace[0],
-        trace_stderr=trace[1],
+        trace_stderr=math.hypot(trace[1], found.n * found.off.form),
         frobenius_norm=frobenius,
-        frobenius_norm_stderr=square[1] / (2 * frobenius) if frobenius else 0.0,
+        frobenius_norm_stderr=math.hypot(norm_stderr, math.sqrt(found.n) * found.off.norm),
         effective_rank=rank,
         effective_rank_stderr=spread,
     )

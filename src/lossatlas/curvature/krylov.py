@@ -85,6 +85,11 @@ class KrylovSpace:
         return 16 * (1 + self._restarts) * eps * max(self.norm, self._scale)
 
     @property
+    def resolution(self) -> float:
+        """The residual that errors of the products can leave: their rounding, and what is estimated of others."""
+        return self.rounding + self._operator.errors.norm
+
+    @property
     def norm(self) -> float:
         """|T|, by its largest row sum."""
         return float(np.linalg.norm(self._T[: self.size, : self.size], ord=np.inf)) if self.size else 0.0

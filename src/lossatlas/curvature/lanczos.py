@@ -18,11 +18,12 @@ from lossatlas.curvature.krylov import Floats, KrylovSpace, norms
 from lossatlas.curvature.operators import Operator, require_operator
 from lossatlas.curvature.progress import Budget
 from lossatlas.errors import ConvergenceWarning, DirectionError, InputError
-from lossatlas.evaluation.products.products import free_bytes
+from lossatlas.evaluation.memory import free_bytes
 
 Which = Literal["largest", "smallest", "magnitude", "both"]
 RESTARTED = 10  # times the products, at most, where the vectors that memory holds are given
 SECOND_LOOK = 8  # products from a fresh vector, at most, that look for what the first ones cannot see
+_BY_DIFFERENCES = "the products are differences of the gradient, whose estimated error is larger, and no more help"
 FAINT = 0.004  # of a random vector's mean squared component along an eigenvector: it has less with a chance of 5 %
 
 # Of ascending values, the indices of the k (of each end) that are asked for, the outermost first.
@@ -40,9 +41,10 @@ class Eigenpairs:
     """``values`` (k,) float64 = v' A v, unit ``vectors`` (k, n) as rows, ``residuals`` (k,) = |A v - lambda v|.
 
     Both are measured by a product with each v, and no residual is smaller than the ``asymmetry`` of the products,
-    |u' A z - z' A u|, an error that a residual may not show: some true eigenvalue lies within ``residuals[i]`` of
-    ``values[i]``. ``stderrs`` (k,) are the data-sampling errors of v' A v, NaN where there are no batches. ``products``
-    counts matrix-vector products; ``converged`` says which residuals met the tolerance.
+    |u' A z - z' A u|, or than their estimated error (``Operator.errors``), which a residual may not show: some true
+    eigenvalue lies within ``residuals[i]`` of ``values[i]``. ``stderrs`` (k,) are the data-sampling errors of v' A v,
+    NaN where there are no batches. ``products`` counts matrix-vector products; ``converged`` says which residuals met
+    the tolerance.
     """
 
     values: Tensor
@@ -270,7 +272,7 @@ class _PairSearch:
         order = self._order(measured.values.numpy())
         values = measured.values[order]
         vectors = self._ordered(vectors, order, within)
-        residuals = (measured.residuals[order] + self.space.rounding).clamp(min=asymmetry)
+        residuals = (measured.residuals[order] + self.space.resolution).clamp(min=asymmetry)
         allowed = torch.from_numpy(self._allowed(values.numpy()))
         found = Eigenpairs(
             values,
@@ -356,7 +358,9 @@ class _PairSearch:
             f"after {found.products} products (largest relative residual {worst:.1e})"
         )
         remedy = "allow more with max_products, or ask for less"
-        if expected:
+        if expected and self.operator.errors.norm > found.asymmetry:
+            remedy = _BY_DIFFERENCES
+        elif expected:
             kind = str(self.operator.dtype).removeprefix("torch.")
             remedy = (
                 f"in {kind} the products are symmetric to {found.asymmetry:.1e} only, and no more of them help"

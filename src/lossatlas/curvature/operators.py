@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError
 from lossatlas.evaluation.products.diagonal import ExactDiagonal, exact_diagonal
+from lossatlas.evaluation.products.differences import Errors
 from lossatlas.evaluation.products.likelihood import Sampled, SampledFisher, draw
 from lossatlas.evaluation.products.linearised import (
     EmpiricalFisher,
@@ -23,6 +24,7 @@ from lossatlas.evaluation.products.linearised import (
 )
 from lossatlas.evaluation.products.products import Products
 from lossatlas.model.data.batches import copied, preserved_rng
+from lossatlas.model.functional import Route
 from lossatlas.objective import Objective
 
 if TYPE_CHECKING:
@@ -102,6 +104,11 @@ class Operator:
         kind = torch.empty(0, dtype=self.dtype).numpy().dtype
         return LinearOperator(self.shape, matvec=multiply, rmatvec=multiply, matmat=multiply, dtype=kind)
 
+    @property
+    def errors(self) -> Errors:
+        """|e| and |v' e| of the products A v + e with unit vectors so far, by estimate; 0 where they are exact."""
+        return Errors() if self.products is None else self.products.errors
+
     def explain(self) -> str:
         """How products are computed: by which route, and what is kept between them."""
         return "products as given" if self.products is None else self.products.explain()
@@ -116,8 +123,12 @@ def require_operator(given: object) -> None:
         )
 
 
-def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
+def hessian(objective: Objective, *, route: Route | None = None, max_memory: int | None = None) -> Operator:
     """H = grad grad' L(theta) at ``objective.point``, by exact Hessian-vector products.
+
+    Where the loss has no second derivative (CTC, functions that are differentiable once, activation checkpointing), or
+    by ``route="differences"``, they are central differences of the gradient, two of them each
+    (``Objective.with_route``), whose estimated ``errors`` are part of every residual and interval that is made of them.
 
     What does not depend on the vector is computed once and kept, as far as ``max_memory`` bytes reach (half of what is
     free by default): later products take about half the time of ``objective.hvp``. They are traced once the products so
@@ -130,7 +141,7 @@ def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
     Raises
     ------
     InputError : a model under ``batch_norm="recompute"``, or negative ``max_memory``; at a product, a model that
-        cannot be differentiated twice.
+        cannot be differentiated, or by ``route="exact"`` not twice.
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Pearlmutter 1994, "Fast Exact Multiplication by the Hessian".
@@ -143,7 +154,7 @@ def hessian(objective: Objective, *, max_memory: int | None = None) -> Operator:
     tensor([[1., 0.],
             [0., 4.]])
     """
-    return _operator(objective, "hessian", max_memory)
+    return _operator(objective if route is None else objective.with_route(route), "hessian", max_memory)
 
 
 def gauss_newton(objective: Objective, *, max_memory: int | None = None) -> Operator:
@@ -154,7 +165,8 @@ def gauss_newton(objective: Objective, *, max_memory: int | None = None) -> Oper
 
     Raises
     ------
-    InputError : an objective made by ``from_step``, where outputs and loss are not apart; and as ``hessian``.
+    InputError : an objective made by ``from_step`` of one step, where outputs and loss are not apart; and as
+        ``hessian``.
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Schraudolph 2002, "Fast Curvature Matrix-Vector Products"; Martens 2020, "New Insights and Perspectives on
@@ -265,7 +277,7 @@ def matrix_products(
     return Products(form, source, weights, objective.point, max_memory, stage=stage, period=period)
 
 
-def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[tuple[Any, Sampled]]:
+def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[Sampled]:
     """The batches, ``draws`` times over, with targets drawn from the model in place of the data's.
 
     Raises ``InputError`` for a loss that is no negative log-likelihood from which could be drawn.
@@ -276,12 +288,13 @@ def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[t
         tensors = function.tensors(objective.point)
 
         def sampled(batch: Any, index: int) -> Sampled:
-            drawn = draw(function.losses, function.outputs(tensors, copied(batch), index), batch[1], generator)
+            outputs = function.outputs(tensors, copied(batch), index)
+            drawn = draw(function.losses, outputs, function.targets(batch), generator)
             scales = form.scales(function.measure(tensors, copied(batch), index), batch)
-            return Sampled(drawn.targets, 1 / (drawn.coefficients * scales**2))
+            return Sampled(function.with_targets(batch, drawn.targets), 1 / (drawn.coefficients * scales**2))
 
         again = range(draws)
-        return [(batch[0], sampled(batch, index)) for _ in again for index, batch in enumerate(objective.batches)]
+        return [sampled(batch, index) for _ in again for index, batch in enumerate(objective.batches)]
 
 
 def matrix_diagonal(objective: Objective, matrix: Matrix) -> ExactDiagonal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from lossatlas.curvature.progress import Budget, product_bar
 from lossatlas.curvature.trace import COLUMNS, Known, NormEstimate, Probes, TraceEstimate, exact_trace
 from lossatlas.curvature.trend import trend_variables
 from lossatlas.errors import ConvergenceWarning, InputError
+from lossatlas.model.functional import Route
 from lossatlas.objective import Objective
 from lossatlas.results.making import result
 
@@ -45,6 +46,7 @@ def spectrum(
     max_products: int | None = None,
     max_seconds: float | None = None,
     max_memory: int | None = None,
+    route: Route | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -81,6 +83,10 @@ def spectrum(
     ``("end", "rank", "parameter")``, ``slope`` = v' grad L, the ``point`` ``("parameter",)`` that all are taken at, and
     ``attrs["loss"]``, the loss there.
 
+    ``route="differences"`` takes products by differences of the gradient, as None does where the loss has no second
+    derivative (``Objective.with_route``): ``attrs["route"]`` tells which were taken and why, ``attrs["product_error"]``
+    how far one with a unit vector is off at most, by estimate. It is part of every residual and of the intervals.
+
     ``parameters``, a glob such as ``"layer4.*"``: of the Hessian of ``objective.restricted(parameters)``.
 
     ``max_products``, with all of the data, and ``max_seconds`` limit the whole; half is kept for trace and density.
@@ -92,7 +98,8 @@ def spectrum(
     products are not traced, and batches are cut into pieces of examples that fit. ``attrs["memory"]`` is what was used,
     as CUDA's allocator counts it, and on a CPU the tensors, counted. The self-check of the derivatives, which comes
     before, is in float64 where the limit is enough for that, else as the model is, or left out, which
-    ``objective.explain()`` tells. Forward passes and first derivatives of a whole batch are not counted.
+    ``objective.explain()`` tells. Forward passes and first derivatives of a whole batch are not counted, nor is the
+    copy in float64 that differences of the gradient are computed with.
 
     Raises
     ------
@@ -114,6 +121,7 @@ def spectrum(
     ([[4.0], [1.0]], 5.0)
     """
     _check({"trace_tol": trace_tol, "density_tol": density_tol}, steps, probes)
+    objective = objective if route is None else objective.with_route(route)
     objective = objective if parameters is None else objective.restricted(parameters)
     objective.require_finite()
     started = time.perf_counter()
@@ -134,11 +142,12 @@ def spectrum(
         if density:
             budget.about("density")
             beyond = density_to_tolerance(operator, run, density_tol, (steps, probes), budget, seed)
+            beyond = replace(beyond, off=operator.errors)
             gathered.add("density", *_density(beyond, density_tol, budget))
         if trace:
             budget.about("trace")
             gathered.add("trace", *_trace_and_norm(operator, run, trace_tol, budget, seed))
-        route = operator.explain()
+        explained, off = operator.explain(), operator.errors
         if memory:
             memory.let_go(1)
         if trend:
@@ -160,7 +169,8 @@ def spectrum(
         products=sum(gathered.products.values()),
         converged=int(run.pairs.converged.all()),
         asymmetry=run.pairs.asymmetry,
-        route=route,
+        product_error=off.norm or None,
+        route=explained,
         max_memory=max_memory,
         memory=memory.peak if memory else None,
         loss=objective.value() if vectors else None,
@@ -262,8 +272,8 @@ def _trace_and_norm(operator: Operator, run: Found, tol: float, budget: Budget, 
     if run.space.size == operator.n:
         values = run.space.ritz()[0]
         norm = float(np.linalg.norm(values))
-        found = exact_trace(torch.from_numpy(values), COLUMNS)
-        return _trace_dataset(found).assign(_norm_variables(NormEstimate(norm, 0.0, norm, norm))), ""
+        found = exact_trace(torch.from_numpy(values), COLUMNS).of(operator)
+        return _trace_dataset(found).assign(_norm_variables(NormEstimate(norm, 0.0, norm, norm).of(operator))), ""
     exact = operator.exact_diagonal()
     probes = Probes(operator, Known.of(run.space), seed + 2)
     if budget.left() < 2:
@@ -273,8 +283,8 @@ def _trace_and_norm(operator: Operator, run: Found, tol: float, budget: Budget, 
     if exact.values is not None:
         found = exact_trace(exact.values)
     else:
-        found = probes.trace(tol, TRACE_PRODUCTS, budget).because(exact.reason)
-    return _trace_dataset(found).assign(_norm_variables(probes.norm(budget))), _missed(found, tol)
+        found = probes.trace(tol, TRACE_PRODUCTS, budget).of(operator).because(exact.reason)
+    return _trace_dataset(found).assign(_norm_variables(probes.norm(budget).of(operator))), _missed(found, tol)
 
 
 def _missed(found: TraceEstimate, tol: float) -> str:

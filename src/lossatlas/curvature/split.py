@@ -43,7 +43,7 @@ def gauss_newton_split(
 
     Raises
     ------
-    InputError : fewer than 2 probes, or an objective made by ``from_step``, as in ``gauss_newton``.
+    InputError : fewer than 2 probes, or an objective made of one step (``from_step``), as in ``gauss_newton``.
     NumericalError : a product holds NaN or infinite numbers.
 
     Source: Schraudolph 2002, "Fast Curvature Matrix-Vector Products"; Sagun et al. 2017, "Empirical Analysis of the

@@ -21,6 +21,7 @@ ROUND = 10  # probes at a time, and at least in the first stage
 SHORT, LONG = 20, 60  # vectors of the Krylov space; the long one where many probes would be needed with the short
 EXACT = "exact: "
 BACKWARD, COLUMNS = f"{EXACT}a backward pass for each output", f"{EXACT}all columns"
+BY_DIFFERENCES = "all columns, by differences of the gradient"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class TraceEstimate:
         """The same, with ``reason`` where it is not exact."""
         return self if self.method.startswith(EXACT) else replace(self, reason=reason)
 
+    def of(self, operator: Operator) -> TraceEstimate:
+        """The same, with the errors of the operator's products, of which each form is one of n in the trace."""
+        if not (error := operator.n * operator.errors.form):
+            return self
+        method = BY_DIFFERENCES if self.method == COLUMNS else self.method
+        stderr = math.hypot(self.stderr, error)
+        return replace(self, stderr=stderr, low=self.low - error, high=self.high + error, method=method)
+
 
 @dataclass(frozen=True)
 class NormEstimate:
@@ -53,6 +62,12 @@ class NormEstimate:
     stderr: float
     low: float
     high: float
+
+    def of(self, operator: Operator) -> NormEstimate:
+        """The same, with the errors E of the operator's products, |E| <= sqrt(n) max |E v|."""
+        error = math.sqrt(operator.n) * operator.errors.norm
+        low, high = max(self.low - error, 0.0), self.high + error
+        return NormEstimate(self.value, math.hypot(self.stderr, error), low, high)
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,7 @@ def trace(operator: Operator, *, tol: float = 0.01, max_products: int = 1000, se
     exact = operator.exact_diagonal()
     if exact.values is not None:
         return exact_trace(exact.values)
-    return _trace_of_products(operator, tol, max_products, seed).because(exact.reason)
+    return _trace_of_products(operator, tol, max_products, seed).of(operator).because(exact.reason)
 
 
 def exact_trace(numbers: Tensor, method: str = BACKWARD) -> TraceEstimate:
@@ -272,14 +287,20 @@ def diagonal(operator: Operator, *, tol: float = 0.1, max_products: int = 300, s
     tensor([4.0000, 1.0000], dtype=torch.float64)
     """
     require_operator(operator)
-    require_operator(operator)
     _check(tol, max_products)
     exact = operator.exact_diagonal()
     if exact.values is not None:
         return DiagonalEstimate(exact.values, torch.zeros_like(exact.values), 0, BACKWARD)
     if operator.n <= SMALL:
         columns = _columns(operator)
-        return DiagonalEstimate(columns, torch.zeros_like(columns), operator.n, COLUMNS)
+        off = operator.errors.form
+        return DiagonalEstimate(
+            columns,
+            torch.full_like(columns, off),
+            operator.n,
+            BY_DIFFERENCES if off else COLUMNS,
+            exact.reason * (off > 0),
+        )
     return _estimated_diagonal(operator, tol, max_products, seed, exact.reason)
 
 
@@ -301,7 +322,7 @@ def _estimated_diagonal(operator: Operator, tol: float, max_products: int, seed:
             break
     if share > tol:
         _warn(f"The diagonal's error is {share:.1%} of it", tol, spent, stacklevel=3)
-    return DiagonalEstimate(mean, stderr, spent, f"estimate: {spent} probes", reason)
+    return DiagonalEstimate(mean, stderr.clamp(min=operator.errors.form), spent, f"estimate: {spent} probes", reason)
 
 
 def _columns(operator: Operator) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lossatlas.errors import DerivativeWarning, InputError
 from lossatlas.evaluation.looked import Gradient, Line, Looked, Product, few_of
+from lossatlas.evaluation.memory import free_bytes
 from lossatlas.model.data.batches import Batches, copied, preserved_rng
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.selfcheck import moved
@@ -36,7 +37,7 @@ class DerivativeCheck:
     On the first and the last batch, at a theta a little off the model's own, where kinks at zero weights are none, and
     what is computed with the model's own parameters shows. Differences that do not agree with each other at any h
     (kinks, rounding) decide nothing. A failure is raised at every use, or warned of once (``warn``). ``room`` is how
-    many bytes a check may take, None for any number: in float64 if it is enough for that.
+    many bytes a check may take, None for half of what is free: in float64 if it is enough for that.
     """
 
     room: int | None = None
@@ -45,6 +46,7 @@ class DerivativeCheck:
         self._batches, self._warn, self._told = batches, warn, told
         self._found: WeakKeyDictionary[nn.Module, dict[What, str | None]] = WeakKeyDictionary()
         self._running = False
+        self._why = ""  # not in float64, in words
 
     def failures(self, function: FunctionalModel) -> list[str]:
         """What was found of the derivatives that differ, in words."""
@@ -93,7 +95,10 @@ class DerivativeCheck:
             try:
                 line = line or self._line(function, gradient, product)
                 found = self._slope(line) if what == "gradient" else self._curvature(line)
-            except (RuntimeError, NotImplementedError) as error:  # what is asked for tells it with its remedy
+            except (RuntimeError, NotImplementedError, InputError) as error:
+                if what == "gradient" and isinstance(error, InputError):
+                    raise
+                # What is asked for tells it with its remedy, or does without.
                 self._told.append(f"self-check of the {what}: not tried, {' '.join(str(error).split())}")
                 found = None
             finally:
@@ -103,10 +108,15 @@ class DerivativeCheck:
     def _line(self, function: FunctionalModel, gradient: Gradient, product: Product | None) -> Line:
         """``RuntimeError`` where there is no room."""
         double, single = (each * len(function.point) for each in _BYTES)
-        if self.room is not None and self.room < single:
-            raise RuntimeError(f"it takes about {single:,} bytes, and there are {self.room:,}: give more memory")
+        room = free_bytes(function.point.device) // 2 if self.room is None else self.room
+        if room < single:
+            raise RuntimeError(f"it takes about {single:,} bytes, and may take {room:,}: give more memory")
         looked = Looked(function, few_of(self._batches, len(function.point)), gradient, product)
-        return _line(looked if self.room is not None and self.room < double else looked.in_double())
+        if room >= double:
+            return _line(looked.in_double())
+        if function.point.dtype != torch.float64:
+            self._why = f", since float64 takes about {double:,} bytes, and may take {room:,}"
+        return _line(looked)
 
     def _slope(self, line: Line) -> str | None:
         before = line.passes
@@ -133,14 +143,14 @@ class DerivativeCheck:
         return (
             f"The curvature is not that of the loss: H v has norm {float(bent.norm()):.6g} by backpropagation and "
             f"{float(found.norm()):.6g} by differences of the gradient, {float((bent - found).norm()):.3g} apart"
-            f"{_functions(line)}. {_WAY_OUT}"
+            f"{_functions(line)}. route='differences' takes differences of the gradient instead. {_WAY_OUT}"
         )
 
     def _tell(self, what: What, verdict: str, line: Line, before: int) -> None:
         looked, dtype = line.looked, str(line.theta.dtype).removeprefix("torch.")
         self._told.append(
             f"self-check of the {what}: {verdict}, {line.passes - before} passes over examples of "
-            f"{len(looked.batches)} batch(es) in {dtype}"
+            f"{len(looked.batches)} batch(es) in {dtype}{self._why}"
         )
 
 

@@ -16,9 +16,10 @@ from lossatlas.model.selfcheck import some_of
 
 Gradient = Callable[[FunctionalModel, Tensor, Any, int], tuple[Tensor, Tensor]]
 Product = Callable[[FunctionalModel, Tensor, Any, int, Tensor], Tensor]
-ROWS, FEWEST = 16, 4  # examples that are looked at, at most and at least
+ROWS, FEWEST, TWO = 16, 4, 2  # examples that are looked at, at most and at least, and of those that cost much
 SHARE = 32  # of the data's examples, at most
-LITTLE = 2**24  # numbers of an example times parameters: a bound on the operations of its forward pass
+LITTLE, MUCH = 2**24, 2**34  # numbers of an example times parameters: a bound on the operations of its forward pass
+EXACT = 2**22  # parameters: the numbers of more of them stay in their own type, in which they take less memory
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,23 @@ class Line:
 def few_of(batches: Batches, n: int) -> list[Any]:
     """Examples of the first and the last batch, in one where these are apart; ``n`` is the number of parameters.
 
-    ``ROWS`` where these cost little, alone or next to one pass over the data; else fewer, down to ``FEWEST``: all
-    examples take the same operations, and float64 is slow.
+    ``ROWS`` where these cost little, alone or next to one pass over the data; else fewer, down to ``FEWEST`` or
+    ``TWO``: all examples take the same operations, and float64 is slow.
     """
     some = some_of(batches)
     if batches.uncut is not None:
         return some
     size = sum(tensor[0].numel() for tensor in tensors_in(some[0]))
-    rows = ROWS if n * size <= LITTLE else min(max(batches.n_examples // SHARE, FEWEST), ROWS)
+    fewest = FEWEST if n * size <= MUCH else TWO
+    rows = ROWS if n * size <= LITTLE else min(max(batches.n_examples // SHARE, fewest), ROWS)
     each = [mapped(batch, lambda t: t[:: -(-len(t) * len(some) // rows)]) for batch in some]
     columns = zip(*map(tensors_in, each), strict=True)
     return [refill(each[0], iter([torch.cat(column) for column in columns]))]
 
 
 def _mean(tensors: list[Tensor]) -> Tensor:
+    if len(tensors[0]) > EXACT:
+        return sum(tensors[1:], tensors[0]) / len(tensors) if len(tensors) > 1 else tensors[0]
     return tensors[0].double() if len(tensors) == 1 else torch.stack(tensors).double().mean(0)
 
 

@@ -30,6 +30,7 @@ from lossatlas.model.recomputation import without_recomputation
 from lossatlas.model.states import States
 
 BatchNormPolicy = Literal["frozen", "recompute", "batch"]
+Route = Literal["exact", "differences"]
 
 
 class FunctionalModel(States):
@@ -62,6 +63,10 @@ class FunctionalModel(States):
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
         self.choices = {}
         self.filters: dict[str, Filters] = {}  # of the tensors whose use was looked at, for all copies of this one
+        self.reruns = False  # whether the backward pass calls parts of the model again; the first gradient finds out
+        self.route: Route | None = None  # of products with the Hessian; None: exact, and differences where that fails
+        # By the route that was asked for, what products with the Hessian are where they are not exact. Copies share it.
+        self.inexact: dict[Route | None, str] = {}
         self._cast_to = dtype
         own, self.shared = private_copy_and_shared(model)  # what cannot be copied, in words
         self.module = converted(own, device, dtype)
@@ -165,6 +170,12 @@ class FunctionalModel(States):
             self.derivatives.pass_on(self.module, other.module)
         return other
 
+    def routed(self, route: Route | None) -> FunctionalModel:
+        """The same function, whose products with the Hessian are asked for by another route."""
+        other = copy.copy(self)
+        other.route = route
+        return other
+
     def probe(self, batches: Batches) -> None:
         """Let the measure settle its form on the data, at the model's own point."""
         try:
@@ -237,31 +248,65 @@ class FunctionalModel(States):
         measured: dict[str, Tensor] = self._run(self._bound, tensors, batch, index)
         return measured
 
+    def loss_and_slope(self, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:
+        """L_b and grad L_b ``(n,)`` by a backward pass within the call, as in training.
+
+        Activation checkpointing calls parts of the model again there, which then have the same parameters. Its older
+        form refuses ``torch.autograd.grad``, and needs inputs that take a gradient, so that all parameters do.
+        """
+        leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in self.named(theta).items()}
+        others = {f"model.{n}": p.detach() for n, p in self.module.named_parameters() if f"model.{n}" not in leaves}
+        others = {name: tensor.requires_grad_() for name, tensor in others.items() if tensor.is_floating_point()}
+
+        def call(module: nn.Module, given: Any) -> Tensor:
+            loss = self._measure(module, given)["loss"].mean()
+            loss.backward()
+            return loss.detach()
+
+        loss = self._run(Bound(self.module, call), self.tensors(theta) | others | leaves, batch, index)
+        slopes = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+        return loss, self.space.flatten({name.removeprefix("model."): slope for name, slope in slopes.items()})
+
     def outputs(self, tensors: dict[str, Tensor], batch: Any, index: int) -> Tensor:
         """The model's own outputs on ``batch``, before the loss; refused where a step computes both at once."""
         if self._outputs is None:
             raise InputError(
-                "This needs the model's outputs apart from the loss, and a step computes both at once: "
-                "make the objective as Objective(model, loss, data) with batches (inputs, targets)."
+                "This needs the model's outputs apart from the loss, and a step computes both at once: give its two "
+                "halves, Objective.from_step(model, batches=batches, outputs=lambda model, batch: ..., "
+                "loss=lambda outputs, batch: ...)."
             )
         outputs = self._run(self._outputs, tensors, batch, index)
         if not isinstance(outputs, Tensor):
             raise InputError(
                 f"This needs outputs that are one tensor, and the model returns a {type(outputs).__name__}: "
-                "wrap the model in one that returns the tensor that the loss uses."
+                "wrap the model in one that returns the tensor that the loss uses, or take it out in "
+                "Objective.from_step(model, batches=batches, outputs=..., loss=...)."
             )
         return outputs
 
     def losses(self, outputs: Tensor, targets: Any) -> Tensor:
         """l(f, y): one value an example where the loss allows it, else the mean over the batch."""
+        return self._apart.losses(outputs, targets)
+
+    def targets(self, batch: Any) -> Any:
+        """What the loss takes of a batch beside the outputs."""
+        return self._apart.targets(batch)
+
+    def with_targets(self, batch: Any, targets: Any) -> Any:
+        """The batch with other targets."""
+        return self._apart.with_targets(batch, targets)
+
+    @property
+    def _apart(self) -> Supervised:
         assert isinstance(self._measure, Supervised), "outputs() refuses a step"
-        return self._measure.losses(outputs, targets)
+        return self._measure
 
     def parts(self, theta: Tensor) -> tuple[nn.Module, Any]:
         """A copy of the module at ``theta``, and the loss as it was given; ``InputError`` where a step holds both."""
-        if not isinstance(self._measure, Supervised):
+        if type(self._measure) is not Supervised:
             raise InputError(
-                "A step holds outputs and loss together: make the objective as Objective(model, loss, data)."
+                "This calls the model itself on the inputs of a batch: make the objective as Objective(model, loss, "
+                "data), with a model that returns one tensor."
             )
         other = self.duplicate()
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)

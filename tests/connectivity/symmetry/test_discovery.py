@@ -795,6 +795,16 @@ class Scaled(nn.Module):
         return h * self.scale
 
 
+def _halves(h: Tensor) -> Tensor:
+    first, second = h.chunk(2, -1)
+    return torch.cat([first.cumsum(-1), second.roll(1, -1)], -1)
+
+
+def _halves_meet(h: Tensor) -> Tensor:
+    first, second = h.chunk(2, -1)
+    return first.cumsum(-1) + second.roll(1, -1) + first * second
+
+
 def _dropping(m: Any, x: Tensor) -> Tensor:
     weights = [getattr(m.cells, name) for names in m.cells._all_weights for name in names]
     start = torch.zeros(2, len(x), 4, dtype=x.dtype)
@@ -812,6 +822,23 @@ STAY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]]
         lambda: nn.Sequential(nn.Linear(6, 4), Halved(), nn.Linear(4, 2)),
         (6,),
         ("layer0 (2 of 4 units): their order matters to cumsum in '1' (Halved)",),
+    ),
+    "halves that stay for two reasons and then meet": (
+        lambda: Written(
+            lambda m, x: m.fc2(_halves_meet(torch.tanh(m.fc1(x)))), fc1=nn.Linear(6, 4), fc2=nn.Linear(2, 2)
+        ),
+        (6,),
+        ("fc1 (4 units): their order matters to cumsum outside of its modules",),
+    ),
+    "halves that stay for two reasons": (
+        lambda: Written(
+            lambda m, x: m.fc2(_halves(torch.tanh(m.fc1(x)))), fc1=nn.Linear(6, 4), fc2=nn.Linear(4, 2)
+        ),
+        (6,),
+        (
+            "fc1 (2 of 4 units): their order matters to cumsum outside of its modules",
+            "fc1 (2 of 4 units): their order matters to roll outside of its modules",
+        ),
     ),
     "a buffer by unit": (
         lambda: nn.Sequential(nn.Linear(6, 4), Scaled(), nn.Linear(4, 2)),

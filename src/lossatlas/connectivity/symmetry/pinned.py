@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lossatlas.connectivity.symmetry.extents import Extent
@@ -20,13 +21,16 @@ class _Watched:
         found = {leaf for leaf in _leaves(self.units) if leaf.pinned} - _told_apart(self.units)
         self.ordered.setdefault(reason, set()).update(found - known)
 
-    def text(self, reason: str) -> str:
-        total, leaves = self.units.size, _leaves(self.units)
-        own = leaves & {leaf.root for leaf in self.ordered[reason]}
-        if own == leaves:
-            return f"{self.layer} ({total} units)"
-        size = sum(leaf.size for leaf in own)
-        return f"{self.layer} ({size} {'places within' if self.units.root.factors else 'of'} {total} units)"
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Each reason, and how many of the units it holds that none before it does."""
+        total, left = self.units.size, _leaves(self.units)
+        for reason, several in self.ordered.items():
+            own = left & {leaf.root for leaf in several}
+            size = total if own == _leaves(self.units) else sum(leaf.size for leaf in own)
+            share = "" if size == total else f"{size} {'places within' if self.units.root.factors else 'of'} "
+            if own and reason is not None:
+                yield reason, f"{self.layer} ({share}{total} units)"
+            left -= own
 
 
 class Pinned:
@@ -50,9 +54,8 @@ class Pinned:
     def reasons(self) -> tuple[str, ...]:
         """One line a reason: the layers and how many of their units, and why."""
         texts: dict[str, dict[str, None]] = {}
-        for one in self._watched:
-            for reason in (reason for reason, leaves in one.ordered.items() if reason is not None and leaves):
-                texts.setdefault(reason, {})[one.text(reason)] = None
+        for reason, text in (pair for one in self._watched for pair in one.texts()):
+            texts.setdefault(reason, {})[text] = None
         return tuple(f"{', '.join(layers)}: {reason}" for reason, layers in texts.items())
 
 

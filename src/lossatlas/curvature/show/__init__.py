@@ -34,6 +34,7 @@ class SpectrumOptions(Options):
     max_products: int | None = Field(None, ge=1, description="Hessian-vector products to spend at most, on all of it")
     max_seconds: float | None = Field(None, gt=0, description="seconds to spend at most, on all of it")
     max_memory: int | None = Field(None, ge=0, description="bytes beside model, data and parameters, on all of it")
+    route: Literal["exact", "differences"] | None = Field(None, description="of products; exact where there is one")
     seed: int = Field(0, ge=0, description="of the random vectors")
 
 
@@ -116,6 +117,7 @@ SPECTRUM = Kind(
         optional_attrs=(
             *COMMON,
             *("steps", "probes", "smoothing", "density_tol", "loss", "parameters", "route", "asymmetry"),
+            "product_error",
             *("trace_method", "trace_reason", "trace_probes", "max_memory", "memory"),
             *("products_density", "products_trace", "products_trend", "products_layers"),
         ),

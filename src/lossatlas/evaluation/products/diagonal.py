@@ -242,7 +242,7 @@ def _unit_axes(outputs: Tensor) -> tuple[Tensor, Tensor]:
 def _loss_axes(function: FunctionalModel, outputs: Tensor, batch: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Eigenvalues ``(B, C)`` and eigenvectors ``(B, C, C)`` of each example's Hessian of the loss in its outputs."""
     at = outputs.to(dtype, copy=True).requires_grad_()
-    losses = function.losses(at.clone(), cast(batch, dtype)[1])
+    losses = function.losses(at.clone(), function.targets(cast(batch, dtype)))
     if losses.ndim != 1 or len(losses) != len(at):
         raise NoDiagonal("The loss has no value for a single example.")
     _require_separate(losses, at)

@@ -16,8 +16,11 @@ def is_finite(tensor: Tensor) -> bool:
     return math.isfinite(float(tensor.detach().sum())) or bool(torch.isfinite(tensor).all())
 
 
-def what_is_not_finite(form: Linearised, theta: Tensor, batch: Any, index: int, product: Tensor) -> str:
-    """A sentence on the loss, its gradient or ``product`` ``(n,)``, whichever comes first, with the remedy."""
+def what_is_not_finite(form: Linearised, theta: Tensor, batch: Any, index: int, product: Tensor, how: str) -> str:
+    """A sentence on the loss, its gradient or ``product`` ``(n,)``, whichever comes first, with the remedy.
+
+    ``how`` says by which routes the product was tried.
+    """
     loss, gradient = loss_and_gradient(form.function, theta, form.plain(batch), index)
     if not bool(torch.isfinite(loss)):
         what = "NaN" if bool(torch.isnan(loss)) else "infinite"
@@ -29,7 +32,7 @@ def what_is_not_finite(form: Linearised, theta: Tensor, batch: Any, index: int, 
         )
     return (
         f"The product holds NaN or infinite numbers on batch {index} at this point, for {_names(form, product)}, by "
-        "double backward and by forward over reverse mode, though loss and gradient are finite: the loss cannot be "
+        f"{how}, though loss and gradient are finite: the loss cannot be "
         "differentiated twice there; leave those parameters out with parameters=, or choose another point."
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lossatlas.errors import InputError
 from lossatlas.evaluation.products.linearised import EmpiricalFisher
-from lossatlas.evaluation.products.terms import Losses, Terms, matches, recognised
+from lossatlas.evaluation.products.terms import Losses, Terms, matches, recognised, targets_in
 
 _DRAWN_AT_ONCE = 2**22  # probabilities
 
@@ -17,50 +17,53 @@ _DRAWN_AT_ONCE = 2**22  # probabilities
 class Drawn(NamedTuple):
     """Targets of the form of the data's, and c_i: the loss of example i is c_i times its negative log-likelihood."""
 
-    targets: Tensor
+    targets: Any
     coefficients: Tensor
 
 
 class Sampled(NamedTuple):
-    """Drawn targets, and of how many terms the loss of each example is the mean, 1 where it is their sum."""
+    """A batch with drawn targets, and of how many terms the loss of each example is the mean, 1 for their sum."""
 
-    targets: Tensor
+    batch: Any
     counts: Tensor
 
 
 class SampledFisher(EmpiricalFisher):
-    """F_b = mean_i share_i m_i g_i g_i', g_i the gradient of a mean of m_i terms; batches hold ``Sampled`` targets.
+    """F_b = mean_i share_i m_i g_i g_i', g_i the gradient of a mean of m_i terms; batches are ``Sampled``.
 
     m_i E g_i g_i' is the mean of that of the terms, which are drawn independently and have gradients of mean 0.
     """
 
     def _each(self, theta: Tensor, batch: Any, index: int) -> Tensor:
-        scaled: Tensor = super()._each(theta, self.plain(batch), index) * batch[1].counts.sqrt()
+        scaled: Tensor = super()._each(theta, self.plain(batch), index) * batch.counts.sqrt()
         return scaled
 
     def plain(self, batch: Any) -> Any:
-        return batch[0], batch[1].targets
+        return batch.batch
 
 
-def draw(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Drawn:
+def draw(losses: Losses, outputs: Tensor, targets: Any, generator: torch.Generator) -> Drawn:
     """Targets of the form of ``targets``; the loss itself tells whether, and of what, it is a likelihood."""
+    for one in targets_in(losses, targets):
+        if (drawn := _drawn(one.losses, outputs, one.tensor, generator)) is not None:
+            return Drawn(one.within(drawn.targets), drawn.coefficients)
+    raise InputError(
+        "Targets cannot be drawn for this loss, which is not the negative log-likelihood of classes, of 0 or 1, or of "
+        "numbers with normal noise, each target of the same weight: use fisher(kind='empirical') or gauss_newton."
+    )
+
+
+def _drawn(losses: Losses, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Drawn | None:
     terms = recognised(losses, outputs, targets)
     if terms is not None:
-        drawn = _values(losses, terms, outputs, generator)
-    elif targets.shape == outputs.shape[:1] and not targets.is_floating_point() and outputs.ndim == 2:
-        drawn = _classes(losses, outputs, torch.arange(outputs.shape[1], device=outputs.device), targets, generator)
-    elif targets.shape == outputs.shape and targets.is_floating_point():
-        drawn = _normal(losses, outputs, targets, generator)
-        if drawn is None and outputs.numel() == len(outputs):
-            drawn = _classes(losses, outputs, torch.tensor([0.0, 1.0]).to(targets), targets, generator)
-    else:
-        drawn = None
-    if drawn is None:
-        raise InputError(
-            "Targets cannot be drawn for this loss, which is not the negative log-likelihood of classes, of 0 or 1, or "
-            "of numbers with normal noise, each target of the same weight: use fisher(kind='empirical') or "
-            "gauss_newton."
-        )
+        return _values(losses, terms, outputs, generator)
+    if targets.shape == outputs.shape[:1] and not targets.is_floating_point() and outputs.ndim == 2:
+        return _classes(losses, outputs, torch.arange(outputs.shape[1], device=outputs.device), targets, generator)
+    if targets.shape != outputs.shape or not targets.is_floating_point():
+        return None
+    drawn = _normal(losses, outputs, targets, generator)
+    if drawn is None and outputs.numel() == len(outputs):
+        return _classes(losses, outputs, torch.tensor([0.0, 1.0]).to(targets), targets, generator)
     return drawn
 
 

@@ -22,7 +22,7 @@ from lossatlas.evaluation.products.softmax import softmax_slope
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import preserved_rng
 from lossatlas.model.data.examples import examples_in
-from lossatlas.model.failures import explain_derivative
+from lossatlas.model.failures import explain_derivative, reruns
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.loss.metrics import weight_key
 
@@ -62,6 +62,10 @@ class Hessian(Linearised):
         product: Tensor = jvp(grad(loss), (theta,), (vector,))[1]
         return product
 
+    def gradient(self, theta: Tensor, batch: Any, index: int) -> Tensor:
+        """Of the mean loss of the batch, ``(n,)``."""
+        return loss_and_gradient(self.function, theta, batch, index)[1]
+
     def kept(self, theta: Tensor, batch: Any, index: int, known: bool = False) -> Map:
         theta = theta.detach().requires_grad_()
         gradient = gradient_of(_twice(self.losses(theta, batch, index), known).mean(), theta, create_graph=True)
@@ -81,7 +85,7 @@ class GaussNewton(Linearised):
             return self._outputs(at, batch, index)
 
         def loss(f: Tensor) -> Tensor:
-            return self.function.losses(f.clone(), batch[1]).mean()
+            return self.function.losses(f.clone(), self.function.targets(batch)).mean()
 
         at, tangent = jvp(outputs, (theta,), (vector,))[:2]
         curved = jvp(grad(loss), (at,), (tangent,))[1]
@@ -93,10 +97,11 @@ class GaussNewton(Linearised):
         outputs = _twice(_require_graph(self._outputs(theta, batch, index)), known)
         push, pull = _push(outputs, theta), _pull(outputs, theta)
         at = outputs.detach().requires_grad_()
-        slope = softmax_slope(self.function.losses, at, batch[1])
+        targets = self.function.targets(batch)
+        slope = softmax_slope(self.function.losses, at, targets)
         self.in_pieces = slope is not None
         if slope is None:  # a clone, since a loss may write into the outputs
-            losses = _twice(self.function.losses(at.clone(), batch[1]), known)
+            losses = _twice(self.function.losses(at.clone(), targets), known)
             slope = gradient_of(losses.mean(), at, create_graph=True)
         bend = _pull(slope, at)
         return lambda vector, keep=True: pull(bend(push(vector)), keep)
@@ -183,8 +188,16 @@ def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, inde
     # A caller's own inference mode would leave no graph; a tensor that was made in it cannot be differentiated by.
     with torch.inference_mode(False), torch.enable_grad(), preserved_rng(theta.device), full_precision(theta.device):
         theta = (theta.clone() if theta.is_inference() else theta.detach()).requires_grad_()
+        if function.reruns:
+            return function.loss_and_slope(theta, batch, index)
         loss = function.measure(function.tensors(theta), batch, index)["loss"].mean()
-        return loss.detach(), gradient_of(loss, theta)
+        try:
+            return loss.detach(), gradient_of(loss, theta)
+        except InputError as error:
+            if not reruns(error):
+                raise
+            function.reruns = True
+        return function.loss_and_slope(theta, batch, index)
 
 
 def gradient_of(value: Tensor, at: Tensor, *, create_graph: bool = False) -> Tensor:
@@ -248,7 +261,7 @@ def _twice(values: Tensor, known: bool) -> Tensor:
         if custom is not None and custom.backward.__code__.co_filename == _WRAPPER:
             raise InputError(
                 "The model or the loss uses a function that autograd differentiates only once (once_differentiable): "
-                "replace it by PyTorch's own operations to get a curvature."
+                "replace it by PyTorch's own operations to get an exact curvature."
             )
         seen.add(node)
         stack.extend(following for following, _ in node.next_functions)

@@ -64,4 +64,4 @@ def _try(precise: InPrecision) -> None:
     function, batch = precise.function, copied(precise.batch)
     with torch.no_grad():
         outputs = function.outputs(function.tensors(precise.theta), batch, 0)
-        function.losses(outputs, precise.batch[1])
+        function.losses(outputs, function.targets(precise.batch))

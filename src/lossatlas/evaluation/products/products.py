@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossatlas.errors import DirectionError, InputError, NumericalError
+from lossatlas.evaluation.memory import free_bytes
 from lossatlas.evaluation.products.allocated import Allocated, Use
 from lossatlas.evaluation.products.costs import UNKNOWN, Work, repaid_after
+from lossatlas.evaluation.products.differences import Errors
 from lossatlas.evaluation.products.finite import is_finite, what_is_not_finite
 from lossatlas.evaluation.products.kept import Kept
 from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map, require_curvature, require_differentiable
@@ -24,15 +25,18 @@ from lossatlas.model.data.batches import describe
 from lossatlas.model.data.containers import leading_size
 from lossatlas.model.loss.samples import Sample
 
+LARGE = 2**26  # bytes of theta: the graphs of such a model's batch may take more than there are
+
 
 class Products:
     """V -> A V for vectors as rows ``(k, n)``, with A = sum_b w_b A_b / sum_b w_b over the batches b.
 
     What does not depend on the vectors is computed once and kept, as far as ``max_memory`` bytes reach (half of what is
-    free by default), what is in use for the moment included; the other batches are prepared anew at each call. Products
+    free by default), what is in use for the moment included; the other batches are prepared anew at each call. Batches
+    of a large model whose graphs would take more are cut into pieces, where they can be. Products
     are traced once the trace is repaid by those expected (``Work``), and where they are faster then; never under
     ``stage=False``. Where the batches are the data several times over, ``period`` is the number of the data's own: the
-    index of a batch seeds the numbers that a model draws.
+    index of a batch seeds the numbers that a model draws. Those with a Hessian take the function's ``route``.
     """
 
     def __init__(
@@ -46,7 +50,9 @@ class Products:
         stage: bool = True,
         period: int | None = None,
     ) -> None:
-        (require_curvature if isinstance(form, Hessian) else require_differentiable)(form.function)
+        route = form.function.route if isinstance(form, Hessian) else "exact"
+        exact = isinstance(form, Hessian) and route != "differences"
+        (require_curvature if exact else require_differentiable)(form.function)
         if max_memory is not None and max_memory < 0:
             raise InputError(f"max_memory={max_memory}: give a number of bytes, 0 to keep nothing, or None.")
         self.weights = weights
@@ -55,10 +61,11 @@ class Products:
         with torch.inference_mode(False):
             theta = theta.detach().clone()
         self._form, self._theta, self._stage = form, theta, stage
-        self._routes = Routes(form, theta)
+        self._routes = Routes(form, theta, route)
         self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
         self._pieces = Pieces(batches, len(weights))
         self._kept = Kept(len(weights), self._budget)
+        self._fitted = theta.nbytes < LARGE  # or batches are looked at before the first product
         self._work: Work | None = None  # of the first piece's graphs
         self._done = 0  # products so far
         self._share = sum(weights) / max(weights[0], 1e-300)  # of all data to the first batch
@@ -82,9 +89,15 @@ class Products:
 
     def by_batch(self, rows: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Each batch's weight and A_b V ``(k, n)``."""
-        cut = self._done > 0 and self._pieces.cut(self._form.function, self._work)
+        differences = self._routes.differences
+        if not self._fitted and differences is None:
+            self._fit_budget()
+        cut = self._done > 0 and differences is None and self._pieces.cut(self._form.function, self._work)
         if cut:
             self._empty()
+        if differences is not None:
+            self._stage = False
+            differences.begin_pass()
         trace, self._stage = self._stage and self._done >= self._repaid, self._stage and self._done < self._repaid
         unread = self._kept.complete and not trace
         data = itertools.repeat(None, len(self.weights)) if unread else self._batches
@@ -94,6 +107,9 @@ class Products:
             if trace and index == 0:
                 self._trace(self._pieces.of(batch)[0])
             yield weight, self._of_batch(index, batch, rows)
+        if self._routes.differences is not None and len(rows):
+            shares = [w * s for w, own in zip(self.weights, self._pieces.shares, strict=True) for s in own]
+            self._routes.differences.end_pass(shares, len(rows))
         self._done += len(rows)
 
     def _verify_pieces(self, batch: Any) -> None:
@@ -129,7 +145,8 @@ class Products:
         self._kept.pop(place)
         found = self._routes.forward(piece, number, rows)
         if not is_finite(found):
-            raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0)))
+            how = self._routes.tried
+            raise NumericalError(what_is_not_finite(self._form, self._theta, piece, number, found.sum(0), how))
         return found
 
     def _prepared(self, place: int, index: int, piece: Any) -> Map:
@@ -171,7 +188,7 @@ class Products:
         """
         batch = max(self._batches, key=leading_size) if self.divisible else next(iter(self._batches))
         size = leading_size(batch) if self.divisible else 0
-        whole, rows = None, min(size, 4)
+        whole, rows = None, min(size, 4 if self._theta.nbytes < LARGE else 2)
         if size < 2 or not self._is_sum(batch, rows):
             return self._use(batch, whole, beside), None
         one, some = self._use(batch, 1, beside), self._use(batch, rows, beside)
@@ -181,6 +198,18 @@ class Products:
             rows = max(1, int(0.9 * rows * memory / use.whole))
         return use, rows if rows < size and self.cut(rows) else None
 
+    def _fit_budget(self) -> None:
+        """Batches in pieces, where the graphs of a whole one would take more than the budget by those of an example."""
+        self._fitted = True
+        batch = max(self._batches, key=leading_size) if self.divisible else None
+        size = 0 if batch is None else leading_size(batch)
+        if batch is None or size < 2:
+            return
+        room = self._budget or free_bytes(self._theta.device) // 2
+        rows = max(1, room // self._use(batch, 1, 0).whole)
+        if rows < size and self._is_sum(batch, 2):
+            self.cut(rows)
+
     def cut(self, rows: int) -> bool:
         """Batches in pieces of so many examples at most from here on, where they can be."""
         done = self.divisible and self._pieces.cut_to(rows)
@@ -189,7 +218,7 @@ class Products:
 
     def keep(self, memory: int) -> None:
         """So many bytes may be kept from here on, the graph in use included; no trace, whose need is unknown."""
-        self._budget, self._stage = memory, False
+        self._budget, self._stage, self._fitted = memory, False, True
         self._empty()
 
     @property
@@ -241,25 +270,21 @@ class Products:
         weights = torch.tensor(self.weights, dtype=torch.float64)
         return [Sample(column, weights, "batches") for column in torch.stack(list(forms), dim=1)]
 
+    @property
+    def errors(self) -> Errors:
+        """Of the products so far, by estimate; 0 for exact ones, whose rounding is no part of it."""
+        return Errors() if self._routes.differences is None else self._routes.differences.errors
+
     def explain(self) -> str:
         """By which route products are computed, and what is kept; once the first has been."""
         if not self._done:
             return "no product has been computed yet"
+        if self._routes.differences is not None:
+            off = f"that with a unit vector is off by {self.errors.norm:.1e} at most, by estimate"
+            return f"{self._routes.chosen.rstrip('.')}; {off}; {self._kept}"
         waits = self._stage and self._repaid < math.inf and self._routes.chosen == GRAPHS
         note = f" (a trace would pay from product {self._repaid + 1:,} on)" if waits else ""
         return f"{self._routes.chosen}{note}; {self._kept}"
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free for use on the device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    info = Path("/proc/meminfo")
-    if info.is_file():
-        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in lines:
-            return int(lines["MemAvailable"].split()[0]) * 1024
-    return 4 * 2**30  # where nothing tells
 
 
 def _stacked(product: Map, rows: Tensor, keep: bool) -> Tensor:

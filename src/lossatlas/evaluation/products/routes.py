@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,19 +13,22 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lossatlas.errors import InputError, LossAtlasError
+from lossatlas.errors import DerivativeWarning, InputError, LossAtlasError
 from lossatlas.evaluation.points.tracing import Untraceable
 from lossatlas.evaluation.products.costs import UNKNOWN, Work
+from lossatlas.evaluation.products.differences import Differences
 from lossatlas.evaluation.products.kept import Prepared
-from lossatlas.evaluation.products.linearised import Linearised, Map
+from lossatlas.evaluation.products.linearised import Hessian, Linearised, Map
 from lossatlas.evaluation.products.staged import StagedProduct, forward_mode
 from lossatlas.model.arithmetic import full_precision, plain_recurrence
 from lossatlas.model.data.batches import copied, preserved_rng, tensors_in
 from lossatlas.model.data.batches import form as form_of
 from lossatlas.model.data.randomness import has_drawn
 from lossatlas.model.failures import explain_derivative
+from lossatlas.model.functional import Route
 
 AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-4}
+OF_DIFFERENCES = 1e-3  # the same for differences
 SECONDS, REPEATED = 0.3, 20  # in which products are timed, at least two of them and at most so many
 GRAPHS = "graphs of autograd"
 
@@ -37,15 +41,18 @@ class Timed(NamedTuple):
 
 
 class Routes:
-    """Graphs of autograd, for any model; a traced graph of operations, where it is faster; forward over reverse mode.
+    """Graphs of autograd; a traced graph of operations, where it is faster; forward over reverse mode; differences.
 
     ``trace`` asks for the second (``StagedProduct``), for batches of the first one's form; it is dropped unless it
     agrees with autograd on two of them and takes less time. ``forward`` asks for the third, where double backward is
-    not finite. ``chosen`` tells.
+    not finite. The fourth, differences of the gradient, is that of a Hessian for which it is asked, and, where no route
+    is, of one that autograd has no second derivative for. ``chosen`` tells.
     """
 
-    def __init__(self, form: Linearised, theta: Tensor) -> None:
-        self._form, self._theta = form, theta
+    def __init__(self, form: Linearised, theta: Tensor, route: Route | None = "exact") -> None:
+        self._form, self._theta, self._route = form, theta, route
+        self.differences: Differences | None = None
+        self._exact = False  # whether there has been a product by autograd
         self._works: list[tuple[Any, Work]] = []  # by the form of the batch
         self._forward = False
         self._staged: StagedProduct | None = None
@@ -55,6 +62,10 @@ class Routes:
 
     def prepared(self, batch: Any, index: int) -> Prepared:
         """The map of a batch, by the route chosen for its form."""
+        if self.differences is None and self._route == "differences":
+            self._take_differences(batch, index, "as asked for")
+        if self.differences is not None:
+            return self.differences.prepared(batch, index)
         if not self._fits(batch):
             return self._plain(batch, index)
         if self._unseen:
@@ -88,6 +99,8 @@ class Routes:
 
     def forward(self, batch: Any, index: int, rows: Tensor) -> Tensor:
         """Products ``(k, n)`` by forward over reverse mode, which is taken from here on if they are finite."""
+        if self.differences is not None:
+            return torch.full_like(rows, torch.nan)
         try:
             products = torch.stack([self._forwards(batch, index).product(row) for row in rows.unbind()])
         except (RuntimeError, InputError):  # an operation without forward mode
@@ -118,7 +131,7 @@ class Routes:
     def agree(self, found: Tensor, expected: Tensor) -> bool:
         """Whether products of two routes are the same but for rounding."""
         off = torch.linalg.vector_norm(found.double() - expected.double())
-        tolerance = AGREEMENT.get(self._theta.dtype, 1e-2)
+        tolerance = AGREEMENT.get(self._theta.dtype, 1e-2) if self.differences is None else OF_DIFFERENCES
         return bool(off <= tolerance * torch.linalg.vector_norm(expected.double()))
 
     def work(self, batch: Any) -> Work | None:
@@ -139,8 +152,64 @@ class Routes:
     def _fits(self, batch: Any) -> bool:
         return self._staged is not None and form_of(batch) == self._staged_form
 
+    @property
+    def tried(self) -> str:
+        """By which routes a product that is not finite was computed."""
+        return "double backward and by forward over reverse mode" if self.differences is None else "differences"
+
     def _plain(self, batch: Any, index: int) -> Prepared:
-        return self._forwards(batch, index) if self._forward else self._graphs(batch, index)
+        if self._forward:
+            return self._forwards(batch, index)
+        if self._route is not None or not isinstance(self._form, Hessian):
+            return self._graphs(batch, index)
+        try:
+            prepared = self._graphs(batch, index)
+        except InputError as reason:
+            return self._instead(batch, index, reason)
+        return prepared if self._exact else prepared._replace(product=self._tried(prepared.product, batch, index))
+
+    def _tried(self, exact: Map, batch: Any, index: int) -> Map:
+        """The exact map; where its first product shows that there is no second derivative, that of differences."""
+        chosen = [exact]
+
+        def product(vector: Tensor, keep: bool = True) -> Tensor:
+            if self._exact or self.differences is not None:
+                return chosen[0](vector, keep)
+            try:
+                with guarded():
+                    found = chosen[0](vector, keep)
+            except InputError as reason:
+                chosen[0] = self._instead(batch, index, reason).product
+                return chosen[0](vector, keep)
+            self._exact = True
+            return found
+
+        return product
+
+    def _instead(self, batch: Any, index: int, reason: InputError) -> Prepared:
+        """The map by differences, from here on; ``reason`` is raised where there is no gradient either."""
+        if self._exact:
+            raise InputError(
+                f"Batch {index} has no second derivative, and others before it have: {reason} Give "
+                "route='differences' to take differences of the gradient for all of them."
+            ) from reason
+        try:
+            if self.differences is None:
+                self._take_differences(batch, index, f"since there is no second derivative: {reason}")
+            assert self.differences is not None
+            return self.differences.prepared(batch, index)
+        except LossAtlasError:
+            self.differences = None
+            raise reason from None
+
+    def _take_differences(self, batch: Any, index: int, why: str) -> None:
+        assert isinstance(self._form, Hessian)
+        self.differences = Differences(self._form, self._theta, batch, index)
+        self.chosen = f"{self.differences}, {why}"
+        told = self._form.function.inexact
+        if self._route is None and None not in told:
+            warnings.warn(f"Products with the Hessian are {self.chosen}", DerivativeWarning, stacklevel=2)
+        told[self._route] = f"Products with the Hessian are {self.chosen.rstrip('.')}."
 
     def _replay(self, batch: Any) -> Prepared:
         assert self._staged is not None

@@ -6,14 +6,16 @@ keeps the logits and two numbers a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lossatlas.evaluation.products.terms import Indices, Losses, indices
+from lossatlas.evaluation.products.terms import Indices, Losses, indices, targets_in
+from lossatlas.model.data.containers import mapped
 
 LARGE = 2**20  # logits of a batch: for fewer, finding out costs more than it saves
 PIECE = 2**20  # logits that are computed with, or compared, at a time: they stay in a CPU's caches
@@ -26,14 +28,20 @@ def softmax_slope(losses: Losses, at: Tensor, targets: Any) -> Tensor | None:
     The loss must be sum_t -w_t log softmax(f_t)[y_t], whatever the weights are: its gradient is w_t p_t at all classes
     but y_t, for every row; and the Hessian is compared with autograd's on a piece of the batch.
     """
-    whole = isinstance(targets, Tensor) and not targets.is_floating_point() and len(targets) == len(at)
-    if at.numel() < LARGE or at.dtype not in (torch.float32, torch.float64) or not whole:
+    if at.numel() < LARGE or at.dtype not in (torch.float32, torch.float64):
         return None
-    piece, own = _piece(at.detach(), targets)
-    for rows, some in zip(indices(at, targets), indices(piece, own), strict=True):
-        if _agrees(losses, some, piece, own):
-            found = _weights(losses, rows, at.detach(), targets)
-            return None if found is None else _Slope.apply(at, *found, rows.axis)  # type: ignore[no-untyped-call]
+    for place, one in enumerate(targets_in(losses, targets)):
+        target = one.tensor
+        if target.is_floating_point() or target.layout is not torch.strided or target.shape[:1] != at.shape[:1]:
+            continue
+        cut = _cut(at, target)
+        piece = cut(at.detach())
+        own = next(itertools.islice(targets_in(losses, mapped(targets, cut)), place, None))
+        few = {(some.axis, some.shift): some for some in indices(piece, own.tensor)}
+        for rows in indices(at, target):  # a piece may have more axes that fit
+            if _agrees(own.losses, few[rows.axis, rows.shift], piece, own.tensor):
+                found = _weights(one.losses, rows, at.detach(), target)
+                return None if found is None else _Slope.apply(at, *found, rows.axis)  # type: ignore[no-untyped-call]
     return None
 
 
@@ -74,13 +82,20 @@ def _places(rows: Tensor) -> Iterator[tuple[slice, ...]]:
             yield (slice(start, start + step), *((slice(place, place + inner),) if rows.ndim > 2 else ()))
 
 
-def _piece(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The examples with the most targets that are indices, and of very large ones their first positions."""
+def _cut(f: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    """To the examples with the most targets that are indices, and of very large ones to their first positions."""
     count = max(1, PIECE // f[0].numel())
     known = (targets >= 0).reshape(len(targets), -1).sum(1)
     chosen = known.argsort(descending=True, stable=True)[:count]
-    length = max(2, PIECE // f[0, 0].numel()) if f[0].numel() > PIECE and targets.shape[:2] == f.shape[:2] else None
-    return (f[chosen], targets[chosen]) if length is None else (f[chosen, :length], targets[chosen, :length])
+    long = f[0].numel() > PIECE and targets.shape[:2] == f.shape[:2]
+    length = max(2, PIECE // f[0, 0].numel()) if long else None
+
+    def cut(tensor: Tensor) -> Tensor:
+        if tensor.shape[:1] != f.shape[:1]:
+            return tensor
+        return tensor[chosen] if length is None or tensor.shape[:2] != f.shape[:2] else tensor[chosen, :length]
+
+    return cut
 
 
 def _agrees(losses: Losses, rows: Indices, f: Tensor, targets: Tensor) -> bool:

@@ -9,14 +9,47 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lossatlas.model.data.containers import refill, tensors_in
+
 Losses = Callable[[Tensor, Tensor], Tensor]
 _LEAST = -100.0  # PyTorch's own bound on the logarithm of a probability
 _PROBED = 1024  # terms: where there are fewer, more patterns of targets are tried
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor of the targets, the loss as a function of it, and targets that hold another one in its place."""
+
+    losses: Losses
+    tensor: Tensor
+    within: Callable[[Tensor], Any]
+
+
+def targets_in(losses: Callable[[Tensor, Any], Tensor], targets: Any) -> Iterator[Target]:
+    """What may be a loss's targets: these, or each of the tensors of a batch that is handed over whole."""
+    if isinstance(targets, Tensor):
+        yield Target(losses, targets, lambda tensor: tensor)
+        return
+    tensors = list(tensors_in(targets))
+    for place, own in enumerate(tensors):
+        within = partial(_replaced, targets, tensors, place)
+        yield Target(partial(_of_one, losses, within), own, within)
+
+
+def _replaced(batch: Any, tensors: list[Tensor], place: int, tensor: Tensor) -> Any:
+    return refill(batch, iter([*tensors[:place], tensor, *tensors[place + 1 :]]))
+
+
+def _of_one(
+    losses: Callable[[Tensor, Any], Tensor], within: Callable[[Tensor], Any], outputs: Tensor, tensor: Tensor
+) -> Tensor:
+    return losses(outputs, within(tensor))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,16 +47,13 @@ Loss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """The batch that is looked at, its number of examples, and the model's outputs on it."""
 
     n: int
     batch: Any
     outputs: Any
-
-    @property
-    def targets(self) -> Any:
-        return _pair(self.batch)[1]
+    targets: Any
 
 
 class Supervised:
@@ -95,10 +92,9 @@ class Supervised:
 
     def probe(self, model: nn.Module, batches: Batches) -> None:
         """Settle on the form of the loss, on what it is a mean of, and on the metrics."""
-        require_one_way(model, map(_pair, batches))
-        settle_layout(batches)
+        self.settle_form(model, batches)
         n, batch = typical(batches, lambda one: self.plain(model, one))
-        seen = _Seen(n, batch, self.outputs(model, batch))
+        seen = Seen(n, batch, self.outputs(model, batch), self.targets(batch))
         before = copied((seen.outputs, seen.targets))  # a loss may write into them
         found = observed(lambda: self._loss(seen.outputs, seen.targets), model)
         self._require_repeated(model, found, *before)
@@ -111,7 +107,7 @@ class Supervised:
         self._settle_metrics(found.watch.criterion(found.value), seen, batches)
 
     def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        outputs, targets = self.outputs(model, batch), _pair(batch)[1]
+        outputs, targets = self.outputs(model, batch), self.targets(batch)
         if self._divide is not None:
             found = {"loss": self._loss(outputs, targets).mean() / self._divide(batch)}
         else:
@@ -120,18 +116,35 @@ class Supervised:
         for name, metric in self._metrics.items():
             values = measured(name, metric(outputs, targets))
             if self._metrics_apart and len(values) == 1:  # the loss's weights are none of a metric's
-                count = 1.0 if values[name].ndim else float(_rows(targets) or 1)
+                count = 1.0 if values[name].ndim else float(self.rows(targets) or 1)
                 values[weight_key(name)] = torch.full_like(values[name], count)
             found |= values
         return found
+
+    def settle_form(self, model: nn.Module, batches: Batches) -> None:
+        """``InputError`` where batches can be read in two ways."""
+        require_one_way(model, map(_pair, batches))
+        settle_layout(batches)
 
     def outputs(self, model: nn.Module, batch: Any) -> Any:
         """f_theta(x), the model's own outputs."""
         return applied(model, _pair(batch)[0])
 
+    def targets(self, batch: Any) -> Any:
+        """y, what the loss takes beside the outputs."""
+        return _pair(batch)[1]
+
+    def with_targets(self, batch: Any, targets: Any) -> Any:
+        """The batch with other targets."""
+        return _pair(batch)[0], targets
+
+    def rows(self, targets: Any) -> int | None:
+        """How many examples have these targets, as far as their length tells."""
+        return len(targets) if isinstance(targets, Tensor) and targets.ndim else None
+
     def plain(self, model: nn.Module, batch: Any) -> Tensor:
         """What the loss itself returns."""
-        return self._loss(self.outputs(model, batch), _pair(batch)[1])
+        return self._loss(self.outputs(model, batch), self.targets(batch))
 
     def losses(self, outputs: Any, targets: Any) -> Tensor:
         """l(f, y): one value an example, or the mean over the batch where the loss has no value for one."""
@@ -145,16 +158,17 @@ class Supervised:
         return flat((self._each or self._loss)(outputs, targets))
 
     def _weighted_loss(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
-        values, weights = weighted_values(lambda: self._loss(outputs, targets), _rows(targets))
+        values, weights = weighted_values(lambda: self._loss(outputs, targets), self.rows(targets))
         return {"loss": values, weight_key("loss"): weights}
 
-    def _settle_values(self, whole: Tensor, seen: _Seen, batches: Batches) -> None:
+    def _settle_values(self, whole: Tensor, seen: Seen, batches: Batches) -> None:
         self.returns_values, self.reduction = True, VALUES
         if len(whole) == seen.n:
             return
-        if len(whole) != _rows(seen.targets):
+        if len(whole) != self.rows(seen.targets):
             raise InputError(f"The loss has shape {tuple(whole.shape)}: return a mean (0-d) or one value an example.")
-        batches.settle(size=lambda batch: len(batch[1]), weigh=lambda batch: len(batch[1]))
+        length = lambda batch: self.rows(self.targets(batch)) or 0  # noqa: E731
+        batches.settle(size=length, weigh=length)
 
     def _require_repeated(self, model: nn.Module, found: Observed, outputs: Any, targets: Any) -> None:
         """Called plainly, also at other outputs: what keeps something between calls shows before forms are tried."""
@@ -163,7 +177,7 @@ class Supervised:
                 self._loss(*copied((next(elsewhere(outputs), outputs), targets)))
             require_repeated(found.value, observed(lambda: self._loss(outputs, targets), model).value)
 
-    def _settle_mean(self, model: nn.Module, found: Observed, seen: _Seen, batches: Batches) -> None:
+    def _settle_mean(self, model: nn.Module, found: Observed, seen: Seen, batches: Batches) -> None:
         loss = _scalar(self._loss) if found.value.ndim else self._loss
         criterion = None if batches.weight_given else found.watch.mean(found.value)
         divisor = None if criterion is None else self._divisor(model, criterion, seen.batch, batches)
@@ -172,7 +186,7 @@ class Supervised:
             return
         form = None
         if divisor is None or not divisor.uneven():
-            form = per_example(loss, seen.outputs, seen.targets, lambda: (_pair(one)[1] for one in batches))
+            form = per_example(loss, seen.outputs, seen.targets, lambda: map(self.targets, batches))
         if form is not None:
             self._settle_form(*form, seen, batches, told=criterion is not None)
         elif divisor is not None and self._kind(model, loss, seen, batches)[0] in (None, "mean"):
@@ -180,7 +194,7 @@ class Supervised:
         else:
             self._settle_other(model, loss, found, seen, batches)
 
-    def _shared(self, model: nn.Module, loss: Loss, found: Observed, seen: _Seen, batches: Batches) -> Divisor | None:
+    def _shared(self, model: nn.Module, loss: Loss, found: Observed, seen: Seen, batches: Batches) -> Divisor | None:
         """What several criteria divide by, where the loss is a mean by it."""
         if batches.weight_given or found.draws:
             return None
@@ -189,23 +203,23 @@ class Supervised:
             return None
         return divisor
 
-    def _settle_form(self, form: Loss, kind: str, seen: _Seen, batches: Batches, *, told: bool) -> None:
+    def _settle_form(self, form: Loss, kind: str, seen: Seen, batches: Batches, *, told: bool) -> None:
         self._each = form
         if kind == "sum":
             self._settle_sum(form, seen, batches)
         elif batches.weight_given:
             self.reduction = STATED
         elif not told:
-            refuse_ambiguous([entries_in(_pair(batch)[1], n) for n, batch in sized(batches)])
+            refuse_ambiguous([entries_in(self.targets(batch), n) for n, batch in sized(batches)])
 
-    def _settle_sum(self, each: Loss, seen: _Seen, batches: Batches) -> None:
+    def _settle_sum(self, each: Loss, seen: Seen, batches: Batches) -> None:
         """A sum over rows is divided by the number of examples, which have the same number of rows each."""
         if self._is_divided_by_weight(batches):
             return
         self.reduction, rows, n = SUM, len(each(seen.outputs, seen.targets)), seen.n
         if rows == n:
             return
-        if any(_rows(_pair(one)[1]) not in (None, m * rows // n) for m, one in sized(batches)) or rows % n:
+        if any(self.rows(self.targets(one)) not in (None, m * rows // n) for m, one in sized(batches)) or rows % n:
             raise InputError(
                 f"The loss is a sum over {rows} rows of a batch of {n} examples, and other batches have other numbers "
                 "of rows: return one value an example, or state examples=lambda batch: ..."
@@ -221,19 +235,19 @@ class Supervised:
         self._divide, self.reduction = batches.weigh, STATED_SUM
         return True
 
-    def _settle_other(self, model: nn.Module, loss: Loss, found: Observed, seen: _Seen, batches: Batches) -> None:
+    def _settle_other(self, model: nn.Module, loss: Loss, found: Observed, seen: Seen, batches: Batches) -> None:
         kind, places = (None, []) if found.draws else self._kind(model, loss, seen, batches)
         if kind == "sum" and self._is_divided_by_weight(batches):
             return
         if kind == "sum":
-            self.reduction, count = SUM, counter(seen.outputs, seen.targets, seen.n, batches)
+            self.reduction, count = SUM, counter(seen.outputs, seen.targets, seen.n, self._sized(batches))
             self._each = lambda outputs, targets: loss(outputs, targets) / count(outputs, targets)
             return
         refuse_uncertain("mean" if batches.weight_given and kind is not None else kind, found)
         if batches.weight_given:
             self.reduction = STATED
             return
-        counts = [(entries_in(_pair(b)[1], n) if kind == "mean" else counts_in(b, n)) for n, b in sized(batches)]
+        counts = [(entries_in(self.targets(b), n) if kind == "mean" else counts_in(b, n)) for n, b in sized(batches)]
         refuse_ambiguous(counts)
         watch = found.watch
         uneven = watch.uneven or (
@@ -244,14 +258,13 @@ class Supervised:
         if uneven or not (kind == "mean" or found.draws):
             self._keep_batches(batches)
 
-    def _kind(self, model: nn.Module, loss: Loss, seen: _Seen, batches: Batches) -> tuple[Kind | None, list[Place]]:
+    def _kind(self, model: nn.Module, loss: Loss, seen: Seen, batches: Batches) -> tuple[Kind | None, list[Place]]:
         """By outputs and all targets; by the model on parts of batches where outputs are not cut as the batch is."""
         places = places_at_outputs(loss, seen.outputs, seen.targets, seen.n)
         if (kind := kind_of(places)) not in (None, "neither"):
-            targets = ((m, _pair(one)[1]) for m, one in sized(batches))
-            places += places_at_targets(loss, seen.outputs, seen.n, targets)
+            places += places_at_targets(loss, seen.outputs, seen.n, self._sized(batches))
             return kind_of(places), places
-        step = lambda at, one: loss(self.outputs(at, one), _pair(one)[1])  # noqa: E731
+        step = lambda at, one: loss(self.outputs(at, one), self.targets(one))  # noqa: E731
         whole = places_at_parameters(model, step, [(seen.n, seen.batch), *several(batches)[1:]])
         apart = kind_of(whole)
         return (apart, whole) if kind is None or apart not in (None, "neither") else (kind, places)
@@ -268,14 +281,20 @@ class Supervised:
         self.depends_on_batch, self.reduction = True, CONTRAST
         batches.settle(uncut=CONTRAST)
 
-    def _settle_metrics(self, criterion: Criterion | None, seen: _Seen, batches: Batches) -> None:
+    def _settle_metrics(self, criterion: Criterion | None, seen: Seen, batches: Batches) -> None:
         if self._metrics == "auto":
-            self._metrics = automatic(self._loss, criterion, seen.outputs, seen.targets, list(map(_pair, batches)))
+            self._metrics = self._automatic(criterion, seen, batches)
         for name, metric in self._metrics.items():
             with Watch() as watch:
                 found = metric(seen.outputs, seen.targets)
             warn_of_broadcast(watch)
-            checked(name, found, _rows(seen.targets))
+            checked(name, found, self.rows(seen.targets))
+
+    def _automatic(self, criterion: Criterion | None, seen: Seen, batches: Batches) -> dict[str, Metric]:
+        return automatic(self._loss, criterion, seen.outputs, seen.targets, [self.targets(one) for one in batches])
+
+    def _sized(self, batches: Batches) -> Iterator[tuple[int, Any]]:
+        return ((m, self.targets(one)) for m, one in sized(batches))
 
 
 def _scalar(loss: Loss) -> Loss:
@@ -283,16 +302,12 @@ def _scalar(loss: Loss) -> Loss:
     return lambda outputs, targets: loss(outputs, targets).mean()
 
 
-def _rows(targets: Any) -> int | None:
-    return len(targets) if isinstance(targets, Tensor) and targets.ndim else None
-
-
 def _pair(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, tuple | list) and len(batch) == 2:
         return batch[0], batch[1]
     raise DataError(
         f"A batch must be a pair (inputs, targets), got {describe(batch)}: "
-        "for other batches use Objective.from_step(model, step, batches)."
+        "for other batches use Objective.from_step(model, step, batches), or its outputs= and loss=."
     )
 
 

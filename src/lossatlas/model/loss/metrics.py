@@ -6,7 +6,7 @@ ratio sum_i s_i / sum_i c_i over the data, with the standard error of a ratio.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ from lossatlas.model.loss.forms import flat
 
 Result = Tensor | tuple[Tensor, Tensor]
 Metric = Callable[[Any, Any], Result]
-Pairs = Iterable[tuple[Any, Any]]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -64,17 +63,20 @@ def threshold_accuracy(threshold: float) -> Metric:
 
 
 def automatic(
-    loss: Callable[[Any, Any], Tensor], criterion: Criterion | None, outputs: Any, targets: Any, pairs: Pairs
+    loss: Callable[[Any, Any], Tensor], criterion: Criterion | None, outputs: Any, targets: Any, found: Sequence[Any]
 ) -> dict[str, Metric]:
-    """``{"accuracy": ...}`` where targets are classes, or 0 and 1, and the loss treats the outputs accordingly."""
+    """``{"accuracy": ...}`` where targets are classes, or 0 and 1, and the loss treats the outputs accordingly.
+
+    ``found`` are the targets of all batches.
+    """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or not outputs.is_floating_point():
         return {}
     if criterion is not None and criterion.function in BINARY:
-        metric = _binary(criterion, outputs, targets, pairs)
+        metric = _binary(criterion, outputs, targets, found)
     elif targets.is_floating_point() or (criterion is not None and criterion.function not in CLASSES):
         metric = None
     else:
-        metric = _of_classes(loss, criterion, outputs, targets, pairs)
+        metric = _of_classes(loss, criterion, outputs, targets, found)
     return {} if metric is None else {"accuracy": metric}
 
 
@@ -112,10 +114,9 @@ def _is_metric(part: object, n: int | None, *, one: bool) -> bool:
     return not part.ndim or n is None or len(part) == n
 
 
-def _binary(criterion: Criterion, outputs: Tensor, targets: Tensor, pairs: Pairs) -> Metric | None:
+def _binary(criterion: Criterion, outputs: Tensor, targets: Tensor, found: Sequence[Any]) -> Metric | None:
     seen = criterion.given["input"]
     same = seen.numel() == outputs.numel() == targets.numel() and torch.equal(seen.flatten(), outputs.flatten())
-    found = [t for _, t in pairs]
     if not same or not all(bool(((t == 0) | (t == 1)).all()) for t in found):
         return None
     if targets.ndim > 1 and targets.shape[1] > 1 and all(bool((t.sum(1) == 1).all()) for t in found):
@@ -124,13 +125,16 @@ def _binary(criterion: Criterion, outputs: Tensor, targets: Tensor, pairs: Pairs
 
 
 def _of_classes(
-    loss: Callable[[Any, Any], Tensor], criterion: Criterion | None, outputs: Tensor, targets: Tensor, pairs: Pairs
+    loss: Callable[[Any, Any], Tensor],
+    criterion: Criterion | None,
+    outputs: Tensor,
+    targets: Tensor,
+    found: Sequence[Any],
 ) -> Metric | None:
     axis = _class_axis(criterion, outputs, targets)
     if axis is None or outputs.shape[axis] < 2:
         return None
     ignored = None if criterion is None else criterion.given["ignore_index"]
-    found = [t for _, t in pairs]
     if ignored is not None and any(bool((t == ignored).any()) for t in found):
         return masked_accuracy(axis, ignored)
     if any(bool(((t < 0) | (t >= outputs.shape[axis])).any()) for t in found):

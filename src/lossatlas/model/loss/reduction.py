@@ -32,7 +32,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,15 +195,18 @@ def warn_of_weights(batches: Batches) -> None:
     )
 
 
-def counter(outputs: Any, targets: Any, n: int, batches: Batches) -> Callable[[Any, Any], int]:
-    """The number of examples of a batch from the length of its targets, or of its outputs if it has none."""
+def counter(outputs: Any, targets: Any, n: int, later: Iterable[tuple[int, Any]]) -> Callable[[Any, Any], int]:
+    """The number of examples of a batch from the length of its targets, or of its outputs if it has none.
+
+    ``later``: the numbers and the targets of all batches.
+    """
     own = next(tensors_in(targets), None)
     rows = len(next(tensors_in(outputs)) if own is None else own)
 
     def count(outputs: Any, targets: Any) -> int:
         return len(next(tensors_in(outputs if own is None else targets))) * n // rows
 
-    if rows % n or (own is not None and any(count(None, batch[1]) != m for m, batch in sized(batches))):
+    if rows % n or (own is not None and any(count(None, others) != m for m, others in later)):
         raise InputError(
             "The loss is a sum, and its targets do not tell the number of examples that it is to be divided by: "
             "return a mean over the batch, or one value an example."
