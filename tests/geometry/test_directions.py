@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles.members import MEMBERS
+from oracles.truth_wrapped import Complex
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -325,3 +326,13 @@ def test_directions_of_several_draws_give_all_their_seeds():
     half = la.plane(o.point, one, 2 * other).provenance()
     assert half["directions"] == "given"
     assert "seed" not in half
+
+
+@pytest.mark.parametrize("given", [None, {"inward": -1}], ids=["seen", "by hand"])
+def test_a_filter_of_a_complex_weight_holds_both_parts_of_its_numbers(given):
+    model = Complex()
+    o = la.Objective(model, torch.nn.functional.cross_entropy, (torch.randn(9, 4), torch.arange(9) % 3))
+    found = la.random_directions(o, 1, seed=0, **({} if given is None else {"filters": given}))
+    moved = o.space.unflatten(torch.as_tensor(found[0]))["inward"]
+    assert moved.norm(dim=0).allclose(model.inward.detach().norm(dim=0))
+    assert not moved.norm(dim=1).allclose(model.inward.detach().norm(dim=1))

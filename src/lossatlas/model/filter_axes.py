@@ -79,7 +79,8 @@ def _by(entry: Entry, parts: Parts) -> Filters | None:
     for axis, size in enumerate(entry.shape):
         own = sorted((part[1:] for part in parts if part[0] == axis), reverse=True)  # the slowest first
         if len({summed for *_, summed in own}) < 2:  # all of it, or unseen: at one index in each use
-            own = [(1, size, any(summed for *_, summed in own))]
+            inside = entry.is_complex and axis == len(entry.shape) - 1  # both parts of a number are of one filter
+            own = [(1, size, inside or any(summed for *_, summed in own))]
         elif not _is_all(own, size):
             return None
         for low, count, summed in own:

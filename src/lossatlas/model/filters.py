@@ -48,7 +48,7 @@ def overridden(space: ParameterSpace, found: Mapping[str, Filters], given: Mappi
     for pattern, axes in given.items():
         for entry in space:
             if fnmatch.fnmatchcase(entry.name, pattern):
-                chosen[entry.name] = along(entry.shape, _checked(entry.name, entry.shape, axes))
+                chosen[entry.name] = along(entry.shape, _checked(entry.name, entry.own_shape, axes))
     return chosen
 
 

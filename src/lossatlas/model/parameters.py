@@ -48,7 +48,7 @@ class Entry:
     @property
     def has_one_dimension(self) -> bool:
         """Or none: biases, scales of norms, scalars."""
-        return len(self.shape) < 2 + self.is_complex
+        return len(self.own_shape) < 2
 
 
 class ParameterSpace:

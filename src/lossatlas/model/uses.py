@@ -35,8 +35,8 @@ _PRODUCTS = {
 }
 # Functions of a weight that keep its axes and are not pointwise.
 _KEEP_AXES = {
-    aten.clone, aten._to_copy, aten.copy, aten._weight_norm_interface, aten._softmax, aten.tril, aten.triu,
-    aten.native_batch_norm, aten._native_batch_norm_legit, aten.native_dropout, aten.complex,
+    aten.clone, aten._to_copy, aten.copy, aten.complex, aten._weight_norm_interface, aten._softmax, aten.tril,
+    aten.triu, aten.native_batch_norm, aten._native_batch_norm_legit, aten.native_dropout,
     aten.fake_quantize_per_tensor_affine_cachemask, aten.fake_quantize_per_channel_affine_cachemask,
     aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams, aten._fused_moving_avg_obs_fq_helper,
 }  # fmt: skip
@@ -156,8 +156,6 @@ class Uses(TorchDispatchMode):
         home = self._home(source)
         assert home is not None
         digits = home.inside(source)
-        if tensor.is_complex() and not source.is_complex():  # joined from its parts, which lie side by side
-            digits = [replace(d, stride=tensor.itemsize // d.size) for d in home.digits if d.stride == source.itemsize]
         for stride, parts in zip(tensor.stride(), home.axes(source), strict=True):
             step = stride * tensor.itemsize
             for part in parts:
