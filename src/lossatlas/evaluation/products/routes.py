@@ -121,8 +121,8 @@ class Routes:
 
     def agree(self, found: Tensor, expected: Tensor) -> bool:
         """Whether products of two routes are the same but for rounding."""
-        off = torch.linalg.vector_norm(found.double() - expected.double())
-        return bool(off <= self._agreement * torch.linalg.vector_norm(expected.double()))
+        off, size = (torch.linalg.vector_norm(one, dtype=torch.float64) for one in (found - expected, expected))
+        return bool(off <= self._agreement * size)
 
     def work(self, batch: Any) -> Work | None:
         """What autograd's graphs of a batch of this form keep, if one has been made."""

@@ -39,9 +39,11 @@ def softmax_slope(losses: Losses, at: Tensor, targets: Any) -> Tensor | None:
         own = next(itertools.islice(targets_in(losses, mapped(targets, cut)), place, None))
         few = {(some.axis, some.shift): some for some in indices(piece, own.tensor)}
         for rows in indices(at, target):  # a piece may have more axes that fit
-            if _agrees(own.losses, few[rows.axis, rows.shift], piece, own.tensor):
-                found = _weights(one.losses, rows, at.detach(), target)
-                return None if found is None else _Slope.apply(at, *found, rows.axis)  # type: ignore[no-untyped-call]
+            agrees = _agrees(own.losses, few[rows.axis, rows.shift], piece, own.tensor)
+            found = _weights(one.losses, rows, at.detach(), target) if agrees else None
+            if found is not None:
+                slope: Tensor = _Slope.apply(at, *found, rows.axis)  # type: ignore[no-untyped-call]
+                return slope
     return None
 
 
