@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -65,15 +65,16 @@ def ordered(place: int = 1, default: int | None = None) -> Rule:
 
 
 def turned(place: int) -> Rule:
-    """Flips and rolls along the axes that the arguments from ``place`` on name: the others are as they were."""
+    """Flips and rolls along the axes that the arguments from ``place`` on name, of pixels or examples; of units none."""
 
     def rule(call: Call) -> Found:
-        dims: Any = call.get(place, "dims")
+        x, dims = call.first(), cast(Any, call.get(place, "dims"))
         dims = dims if isinstance(dims, list | tuple) else [dims, *call.node.args[place + 1 :]]
-        x = together(call.first(), dims)
-        for dim in dims:
-            x[dim].pin()
-        return x
+        if any(e.outer for e in x) or not all(x[dim].root.pinned for dim in dims):
+            for extent in x:
+                extent.pin()
+        gone = {dim % len(x) for dim in dims}
+        return [fresh([e.size])[0] if d in gone or e.root.pinned else e for d, e in enumerate(x)]
 
     return rule
 
