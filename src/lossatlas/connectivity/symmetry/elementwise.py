@@ -65,7 +65,7 @@ def ordered(place: int = 1, default: int | None = None) -> Rule:
 
 
 def turned(place: int) -> Rule:
-    """Flips and rolls along the axes that the arguments from ``place`` on name, of pixels or examples; of units none."""
+    """Flips and rolls along the axes that the arguments from ``place`` on name: of pixels or examples, not of units."""
 
     def rule(call: Call) -> Found:
         x, dims = call.first(), cast(Any, call.get(place, "dims"))
