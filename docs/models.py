@@ -118,8 +118,8 @@ def barrier(family: Family, objective: la.Objective) -> str:
 
 def alignment(family: Family, objective: la.Objective) -> str:
     aligned = la.align(objective, objective.point, other(family, objective))
-    pinned = str(aligned.attrs.get("pinned", "")) if hasattr(aligned, "attrs") else ""
-    return f"yes: pinned: {pinned}" if pinned and pinned != "none" else WORKS
+    pinned = aligned.symmetries.pinned
+    return f"partly: {'; '.join(map(str, pinned))}" if pinned else WORKS
 
 
 def other(family: Family, objective: la.Objective) -> Tensor:

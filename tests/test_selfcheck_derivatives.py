@@ -83,18 +83,6 @@ def test_activation_checkpointing_is_off_while_the_model_is_evaluated_and_on_aga
     assert len(calls) == 2  # forward, and again in the backward pass
 
 
-def test_activation_checkpointing_has_the_gradient_of_training() -> None:
-    model = Checkpointed(reentrant=False)
-    o = la.Objective(model, F.cross_entropy, (X, Y))
-    F.cross_entropy(model(X), Y).backward()
-    expected = nn.utils.parameters_to_vector([parameter.grad for parameter in model.parameters()])
-    torch.testing.assert_close(o.gradient(), expected)
-    moved = o.point + 0.1  # where the parameters that it is called again with are not the model's own
-    nn.utils.vector_to_parameters(moved.clone(), model.parameters())
-    again = torch.autograd.grad(F.cross_entropy(model(X), Y), list(model.parameters()))
-    torch.testing.assert_close(o.gradient(moved), nn.utils.parameters_to_vector(again))
-
-
 def test_a_network_with_kinks_passes_and_what_was_done_is_told() -> None:
     torch.manual_seed(0)
     o = la.Objective(nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 3)), F.cross_entropy, (X, Y))

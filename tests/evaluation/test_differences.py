@@ -16,7 +16,6 @@ from oracles.plain import normal, relative_error
 from oracles.truth_models import Swish
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 import lossatlas as la
 from lossatlas.errors import ConvergenceWarning, DerivativeWarning, InputError
@@ -179,18 +178,6 @@ class OnlyOnce(Network):
         return Once.apply(self.body(x))  # type: ignore[no-any-return, no-untyped-call]
 
 
-class Reentrant(Network):
-    """As large models are trained."""
-
-    def middle(self, x: Tensor) -> Tensor:
-        return checkpoint(super().middle, x, use_reentrant=True)
-
-
-class NotReentrant(Network):
-    def middle(self, x: Tensor) -> Tensor:
-        return checkpoint(super().middle, x, use_reentrant=False)
-
-
 def speech(outputs: Tensor, targets: Tensor) -> Tensor:
     """Of 4 frames each of (N, 12) outputs."""
     frames = outputs.view(len(outputs), 4, 3).log_softmax(-1).transpose(0, 1)
@@ -231,12 +218,8 @@ def without_second_derivative(make: type[Network]) -> tuple[nn.Module, Any, tupl
 CASES = {
     "ctc": ctc,
     "once differentiable": lambda: without_second_derivative(OnlyOnce),
-    "checkpointed, reentrant": lambda: without_second_derivative(Reentrant),
-    "checkpointed": lambda: without_second_derivative(NotReentrant),
 }
 every_case = pytest.mark.parametrize("case", CASES)
-# PyTorch's, of the older form of checkpointing, wherever the loss alone is evaluated.
-pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
 
 
 @functools.cache
@@ -260,7 +243,7 @@ def test_what_has_no_second_derivative_has_a_spectrum_with_honest_residuals_and_
     (model, loss, data), truth = CASES[case](), dense(case)
     o = Objective(model, loss, data, batch_size=13, dtype=dtype)
     with pytest.warns(DerivativeWarning, match="central differences of the gradient in float64, since there is no"):
-        found = la.spectrum(o, k=2, vectors=True, trend=False, layers="reentrant" in case, progress=False)
+        found = la.spectrum(o, k=2, vectors=True, trend=False, layers="once" in case, progress=False)
     assert found.attrs["converged"] == 1
     values = torch.from_numpy(found["eigenvalue"].to_numpy()).ravel()
     vectors = torch.from_numpy(found["eigenvector"].to_numpy()).double().reshape(4, -1)

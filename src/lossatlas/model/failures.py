@@ -23,14 +23,13 @@ _NO_GRADIENT = (
 )
 _ONE_EXAMPLE = "the data are single examples: batch them, as by DataLoader(data, batch_size=...)"
 _UNKNOWN = "run loss(model(inputs), targets), or the step, on this batch by itself to see where it fails"
-_RERUN = (
-    "activation checkpointing calls parts of the model again during the backward pass, with other parameters: "
-    "switch it off, as in model.gradient_checkpointing_disable() or use_checkpoint=False; it is the same function"
-)
 # The first pattern that is found in "Type: text" tells the cause.
 _CAUSES = {
     r"does not require grad|does not have a grad_fn": _NO_GRADIENT,
-    r"torch\.utils\.checkpoint|[Cc]heckpointing is not compatible|use_reentrant": _RERUN,
+    r"torch\.utils\.checkpoint|[Cc]heckpointing is not compatible|use_reentrant": (
+        "activation checkpointing calls parts of the model again during the backward pass, with other parameters: "
+        "switch it off, as in model.gradient_checkpointing_disable() or use_checkpoint=False; it is the same function"
+    ),
     r"escaped from inside a function being vmap": (
         "the loss keeps a tensor between calls (a running mean, a queue): hand it over with the data, or as a constant"
     ),
@@ -148,11 +147,6 @@ def likely_cause(text: str) -> str | None:
 def needs_gradients(error: Exception) -> bool:
     """Whether an exception says that something was differentiated while gradients were off."""
     return likely_cause(shortened(error)) == _NO_GRADIENT
-
-
-def reruns(error: Exception) -> bool:
-    """Whether an exception says that parts of the model are called again during the backward pass."""
-    return likely_cause(shortened(error)) == _RERUN
 
 
 def shortened(error: Exception) -> str:

@@ -63,7 +63,6 @@ class FunctionalModel(States):
         self.derivatives: Any = None  # a DerivativeCheck, for whoever differentiates
         self.choices = {}
         self.filters: dict[str, Filters] = {}  # of the tensors whose use was looked at, for all copies of this one
-        self.reruns = False  # whether the backward pass calls parts of the model again; the first gradient finds out
         self.route: Route | None = None  # of products with the Hessian; None: exact, and differences where that fails
         # By the route that was asked for, what products with the Hessian are where they are not exact. Copies share it.
         self.inexact: dict[Route | None, str] = {}
@@ -247,25 +246,6 @@ class FunctionalModel(States):
         """Losses and metrics of ``batch``, the ``index``-th of the data. The caller preserves the generators."""
         measured: dict[str, Tensor] = self._run(self._bound, tensors, batch, index)
         return measured
-
-    def loss_and_slope(self, theta: Tensor, batch: Any, index: int) -> tuple[Tensor, Tensor]:
-        """L_b and grad L_b ``(n,)`` by a backward pass within the call, as in training.
-
-        Activation checkpointing calls parts of the model again there, which then have the same parameters. Its older
-        form refuses ``torch.autograd.grad``, and needs inputs that take a gradient, so that all parameters do.
-        """
-        leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in self.named(theta).items()}
-        others = {f"model.{n}": p.detach() for n, p in self.module.named_parameters() if f"model.{n}" not in leaves}
-        others = {name: tensor.requires_grad_() for name, tensor in others.items() if tensor.is_floating_point()}
-
-        def call(module: nn.Module, given: Any) -> Tensor:
-            loss = self._measure(module, given)["loss"].mean()
-            loss.backward()
-            return loss.detach()
-
-        loss = self._run(Bound(self.module, call), self.tensors(theta) | others | leaves, batch, index)
-        slopes = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
-        return loss, self.space.flatten({name.removeprefix("model."): slope for name, slope in slopes.items()})
 
     def outputs(self, tensors: dict[str, Tensor], batch: Any, index: int) -> Tensor:
         """The model's own outputs on ``batch``, before the loss; refused where a step computes both at once."""

@@ -22,7 +22,7 @@ from lossatlas.evaluation.products.softmax import softmax_slope
 from lossatlas.model.arithmetic import full_precision
 from lossatlas.model.data.batches import preserved_rng
 from lossatlas.model.data.examples import examples_in
-from lossatlas.model.failures import explain_derivative, reruns
+from lossatlas.model.failures import explain_derivative
 from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.loss.metrics import weight_key
 
@@ -188,16 +188,8 @@ def loss_and_gradient(function: FunctionalModel, theta: Tensor, batch: Any, inde
     # A caller's own inference mode would leave no graph; a tensor that was made in it cannot be differentiated by.
     with torch.inference_mode(False), torch.enable_grad(), preserved_rng(theta.device), full_precision(theta.device):
         theta = (theta.clone() if theta.is_inference() else theta.detach()).requires_grad_()
-        if function.reruns:
-            return function.loss_and_slope(theta, batch, index)
         loss = function.measure(function.tensors(theta), batch, index)["loss"].mean()
-        try:
-            return loss.detach(), gradient_of(loss, theta)
-        except InputError as error:
-            if not reruns(error):
-                raise
-            function.reruns = True
-        return function.loss_and_slope(theta, batch, index)
+        return loss.detach(), gradient_of(loss, theta)
 
 
 def gradient_of(value: Tensor, at: Tensor, *, create_graph: bool = False) -> Tensor:
