@@ -269,7 +269,7 @@ def test_values_of_inputs_that_are_held_may_decide_and_the_trace_says_that_it_is
         written(HELD[name], x, w)
 
 
-@pytest.mark.parametrize("name", REFUSED.keys() & {"__bool__", "item", "__float__", "tolist", "equal"})
+@pytest.mark.parametrize("name", ["__bool__", "item", "__float__", "tolist", "equal"])
 def test_values_that_depend_on_other_inputs_may_not(name):
     x, w = tensors(0)
     with refused(Untraceable, match=name), torch.no_grad():
