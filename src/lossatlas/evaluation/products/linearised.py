@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -217,8 +218,10 @@ def _pull(values: Tensor, at: Tensor) -> Map:
     if not values.requires_grad:  # constant, such as the gradient of what is linear
         return lambda _, keep=True: torch.zeros_like(at, requires_grad=False)
 
+    edge = get_gradient_edge(values)  # the values themselves, which can be as long as theta, are not kept
+
     def product(cotangent: Tensor, keep: bool = True) -> Tensor:
-        return torch.autograd.grad(values, at, cotangent, retain_graph=keep, materialize_grads=True)[0]
+        return torch.autograd.grad(edge, at, cotangent, retain_graph=keep, materialize_grads=True)[0]
 
     return product
 
