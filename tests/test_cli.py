@@ -34,8 +34,9 @@ def objective(): return la.Objective(model, F.cross_entropy, (inputs, targets))
 def not_an_objective(): return model
 
 class Stubborn(torch.nn.Sequential):
-    def forward(self, x):  # what it does depends on values, so that no graph holds it
-        return super().forward(x if float(x.sum()) > 0 else -x)
+    def forward(self, x):  # what it does depends on the weights' values, so that no graph holds it
+        out = super().forward(x)
+        return out if float(out.sum()) > 0 else 2 * out
 
 def stubborn(): return la.Objective(Stubborn(*model), F.cross_entropy, (inputs, targets))
 def fails(): raise KeyError("weights")

@@ -105,7 +105,7 @@ def test_a_study_is_networks_times_measurements() -> None:
         ("measure.instability.options={ks: [0], draws: 50}", "at least 100"),
         ("measure.line.data=validation", "'train' or 'test'"),
         ("measure.line.data.exampels=3", "did you mean 'examples'"),
-        ("measure.line.data.test=train", "its data are: objective"),
+        ("measure.robustness.data.test=train", "its data are: objective"),
         ("measure.line.data.objective=null", "needs its data 'objective'"),
         ("measure.line.networks=[C]", "there are A, B"),
         ("measure.line.networks=A", "give a list"),
