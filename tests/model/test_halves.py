@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles.plain import columns, normal
+from oracles.truth import cast
+from oracles.truth_models import graph_problem, graphs
 from torch import Tensor, nn
 
 import lossatlas as la
@@ -140,3 +142,22 @@ def test_less_than_a_step_and_more_than_one_are_refused():
     o = la.Objective.from_step(model(), step, batches)
     with pytest.raises(InputError, match=r"outputs=lambda.*loss=lambda"):
         la.gauss_newton(o) @ normal(o.n_parameters)
+
+
+def test_a_batch_of_graphs_has_as_many_examples_as_its_loss_has_values() -> None:
+    batches = [cast(graphs(i, min(i + 5, 12)), torch.float64) for i in (0, 5, 10)]
+    network = graph_problem("graphs", "none").made(torch.float64)
+    o = la.Objective.from_step(
+        network,
+        batches=batches,
+        outputs=lambda model, batch: model(batch),
+        loss=lambda f, batch: F.cross_entropy(f, batch["y"], reduction="none"),
+    )
+    with torch.no_grad():
+        expected = sum(F.cross_entropy(network(b), b["y"], reduction="sum") for b in batches) / 12
+    assert o.n_examples == 12
+    assert o.value() == pytest.approx(float(expected), rel=1e-12)
+    assert o.evaluate().metrics["accuracy"][0] == pytest.approx(
+        sum(float((network(b).argmax(1) == b["y"]).sum()) for b in batches) / 12
+    )
+    assert float((la.gauss_newton(o) @ o.point).norm()) > 0

@@ -13,9 +13,11 @@ from lossatlas.model.data.batches import Batches, tensors_in
 from lossatlas.model.data.containers import leading_size
 from lossatlas.model.loss.criteria import Criterion
 from lossatlas.model.loss.divisors import place_of
+from lossatlas.model.loss.forms import flat
 from lossatlas.model.loss.measures import Loss, Seen, Supervised
 from lossatlas.model.loss.metrics import Metric, Result, automatic
-from lossatlas.model.loss.steps import StepLoss
+from lossatlas.model.loss.reduction import VALUES
+from lossatlas.model.loss.steps import StepLoss, settle_counts
 
 Outputs = Callable[[Any, Any], Any]
 _FORMS = "step(model, batch), or its two halves outputs=lambda model, batch: ... and loss=lambda outputs, batch: ..."
@@ -32,6 +34,7 @@ class Halves(Supervised):
     ) -> None:
         super().__init__(loss, metrics)
         self._outputs = outputs
+        self._values_count = False  # each value of the loss is an example, whatever the length of the batch's tensors
 
     def settle_form(self, model: nn.Module, batches: Batches) -> None:
         """There is one way to call the model, which is given."""
@@ -46,7 +49,16 @@ class Halves(Supervised):
         return targets
 
     def rows(self, targets: Any) -> int | None:
-        return leading_size(targets) if any(tensor.ndim for tensor in tensors_in(targets)) else None
+        return (
+            leading_size(targets)
+            if not self._values_count and any(tensor.ndim for tensor in tensors_in(targets))
+            else None
+        )
+
+    def _settle_values(self, model: nn.Module, whole: Tensor, seen: Seen, batches: Batches) -> None:
+        self.returns_values, self.reduction = True, VALUES
+        counts = [len(flat(self.plain(model, batch))) for batch in batches]
+        self._values_count = settle_counts(counts, batches)
 
     def _automatic(self, criterion: Criterion | None, seen: Seen, batches: Batches) -> dict[str, Metric]:
         """Of the tensor of the batch that is the target of the criterion."""

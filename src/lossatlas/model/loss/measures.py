@@ -100,7 +100,7 @@ class Supervised:
         self._require_repeated(model, found, *before)
         warn_of_broadcast(found.watch)
         if found.value.ndim and (found.value.numel() > 1 or n == 1):
-            self._settle_values(found.value, seen, batches)
+            self._settle_values(model, found.value, seen, batches)
         else:
             self._settle_mean(model, found, seen, batches)
         self._metrics_apart = self._metrics_apart or self._weighted or batches.weight_given
@@ -161,7 +161,7 @@ class Supervised:
         values, weights = weighted_values(lambda: self._loss(outputs, targets), self.rows(targets))
         return {"loss": values, weight_key("loss"): weights}
 
-    def _settle_values(self, whole: Tensor, seen: Seen, batches: Batches) -> None:
+    def _settle_values(self, model: nn.Module, whole: Tensor, seen: Seen, batches: Batches) -> None:
         self.returns_values, self.reduction = True, VALUES
         if len(whole) == seen.n:
             return

@@ -81,12 +81,7 @@ class StepLoss:
     def _settle_values(self, model: nn.Module, batches: Batches) -> None:
         counts = [len(flat(self._value(model, batch))) for batch in batches]
         self.reduction = VALUES
-        if counts == batches.sizes:
-            return
-        if not batches.weight_given and not batches.examples_given:
-            _refuse_means(counts, batches)
-        self.returns_values = True
-        batches.settle(values=counts)
+        self.returns_values = settle_counts(counts, batches)
 
     def _compares_all(self, model: nn.Module, sized_batch: tuple[int, Any], watch: Watch) -> bool:
         """Whether tensors broadcast at another number of examples too, where a constant's length does not."""
@@ -167,6 +162,16 @@ class StepLoss:
         with Watch() as watch:
             value = self._step(model, batch)
         return watch.criterion(value)
+
+
+def settle_counts(counts: list[int], batches: Batches) -> bool:
+    """Whether the loss has other numbers of values than the batches have rows: then each value is an example."""
+    if counts == batches.sizes:
+        return False
+    if not batches.weight_given and not batches.examples_given:
+        _refuse_means(counts, batches)
+    batches.settle(values=counts)
+    return True
 
 
 def _refuse_means(counts: list[int], batches: Batches) -> None:
