@@ -29,7 +29,7 @@ import lossatlas as la
 BATCH, LENGTH = 4, 256
 TOLERANCE = 1e-2
 LIMIT = 4 * 2**30  # bytes of the vectors and products of a search
-GRAPHS = 3 * 2**30  # bytes of graphs: batches that take more are cut into pieces
+GRAPHS = 2**30  # bytes of graphs: batches that take more are cut into pieces
 
 
 def main() -> None:

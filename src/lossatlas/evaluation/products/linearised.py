@@ -28,11 +28,14 @@ from lossatlas.model.functional import FunctionalModel
 from lossatlas.model.loss.metrics import weight_key
 
 Map = Callable[..., Tensor]  # (vector), or (vector, keep): whether it serves once more, else its graphs are freed
+_IN_PIECES = "the softmax of so many logits is taken in closed form, piece by piece"
 _WRAPPER = once_differentiable(lambda *_: None).__code__.co_filename
 
 
 class Linearised(ABC):
-    """A_b at theta for the batches of one function; symmetric."""
+    """A_b at theta for the batches of one function; symmetric. ``untraced``: why it is not to be traced, in words."""
+
+    untraced = ""
 
     def __init__(self, function: FunctionalModel) -> None:
         self.function = function
@@ -76,11 +79,9 @@ class Hessian(Linearised):
 class GaussNewton(Linearised):
     """G_b = J' H_f J, with J the Jacobian of the batch's outputs f and H_f the Hessian of its mean loss in f."""
 
-    in_pieces = False  # whether H_f of large logits was taken in closed form, which is faster than a traced one
-
     def direct(self, theta: Tensor, batch: Any, index: int, vector: Tensor) -> Tensor:
-        if self.in_pieces and _is_traced():
-            raise InputError("the softmax of so many logits is taken in closed form, piece by piece.")
+        if self.untraced and _is_traced():
+            raise InputError(f"{self.untraced}.")
 
         def outputs(at: Tensor) -> Tensor:
             return self._outputs(at, batch, index)
@@ -100,7 +101,7 @@ class GaussNewton(Linearised):
         at = outputs.detach().requires_grad_()
         targets = self.function.targets(batch)
         slope = softmax_slope(self.function.losses, at, targets)
-        self.in_pieces = slope is not None
+        self.untraced = "" if slope is None else _IN_PIECES  # which is faster than a traced one
         if slope is None:  # a clone, since a loss may write into the outputs
             losses = _twice(self.function.losses(at.clone(), targets), known)
             slope = gradient_of(losses.mean(), at, create_graph=True)

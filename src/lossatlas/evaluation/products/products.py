@@ -160,6 +160,9 @@ class Products:
 
     def _trace(self, piece: Any) -> None:
         """One trial of the traced route, on the first piece, of which there are never both forms at once."""
+        if self._form.untraced:
+            self._routes.chosen = f"{GRAPHS}, since {self._form.untraced}"
+            return
         missing, prepared = self._kept.missing, self._kept.pop(0)
         if prepared is None or not prepared.lasting:
             prepared = self._routes.prepared(piece, 0)
