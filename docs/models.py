@@ -7,6 +7,7 @@ Run by ``make slow``, which fails where a family is analysed otherwise than the 
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -95,7 +96,8 @@ def spectrum(family: Family, objective: la.Objective) -> str:
     result = la.spectrum(objective, 1, density=False, trend=False, max_products=300, progress=False)
     if "differences" in str(result.attrs["route"]):
         off = float(result.attrs["product_error"]) / abs(float(result["eigenvalue"].sel(end="top")[0]))
-        return f"approximate: products by differences of the gradient, {off:.0e} of lambda_max off at most"
+        bound = 10.0 ** math.ceil(math.log10(off))
+        return f"approximate: products by differences of the gradient, less than {bound:g} of lambda_max off"
     exact = float(result["trace_stderr"]) == 0
     return WORKS if exact else "yes, trace estimated"
 
