@@ -117,8 +117,12 @@ class Routes:
 
     def agree(self, found: Tensor, expected: Tensor) -> bool:
         """Whether products of two routes are the same but for rounding."""
-        off, size = (torch.linalg.vector_norm(one, dtype=torch.float64) for one in (found - expected, expected))
-        return bool(off <= AGREEMENT.get(self._theta.dtype, 1e-2) * size)
+        return self.is_rounding(found - expected, torch.linalg.vector_norm(expected, dtype=torch.float64))
+
+    def is_rounding(self, off: Tensor, size: Tensor) -> bool:
+        """Whether products of this norm differ by no more than rounding."""
+        tolerance = AGREEMENT.get(self._theta.dtype, 1e-2)
+        return bool(torch.linalg.vector_norm(off, dtype=torch.float64) <= tolerance * size)
 
     def work(self, batch: Any) -> Work | None:
         """What autograd's graphs of a batch of this form keep, if one has been made."""
