@@ -257,11 +257,11 @@ class Products:
         def product(piece: Any) -> Tensor:
             return _stacked(self._routes.prepared(piece, 0).product, row, keep=False)
 
-        parts = self._pieces.parts(batch, rows)
-        found = torch.zeros_like(row)
-        for share, piece in parts:
-            found.add_(product(piece), alpha=share)
-        return self._routes.agree(found, product(examples(batch, 0, rows)))
+        off = product(examples(batch, 0, rows))  # first: what takes most goes without another vector
+        size = torch.linalg.vector_norm(off, dtype=torch.float64)
+        for share, piece in self._pieces.parts(batch, rows):
+            off.sub_(product(piece), alpha=share)
+        return self._routes.is_rounding(off, size)
 
     @torch.inference_mode(False)
     def forms(self, rows: Tensor) -> list[Sample]:

@@ -121,8 +121,11 @@ class Routes:
 
     def agree(self, found: Tensor, expected: Tensor) -> bool:
         """Whether products of two routes are the same but for rounding."""
-        off, size = (torch.linalg.vector_norm(one, dtype=torch.float64) for one in (found - expected, expected))
-        return bool(off <= self._agreement * size)
+        return self.is_rounding(found - expected, torch.linalg.vector_norm(expected, dtype=torch.float64))
+
+    def is_rounding(self, off: Tensor, size: Tensor) -> bool:
+        """Whether products of this norm differ by no more than rounding."""
+        return bool(torch.linalg.vector_norm(off, dtype=torch.float64) <= self._agreement * size)
 
     def work(self, batch: Any) -> Work | None:
         """What autograd's graphs of a batch of this form keep, if one has been made."""
