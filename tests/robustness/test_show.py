@@ -139,9 +139,17 @@ def test_without_accuracy_the_rise_of_the_loss_is_told():
     dataset = with_changes("robustness A", FLAT, HIGH)
     (found,) = answers(EDGES["no accuracy"](dataset))
     assert found.claim is None
-    assert "raises the loss of network A by 0.3000 [0.2972, 0.3028] at sigma = 0.5" in found.sentence
+    assert "the loss of network A rises by 0.3000 [0.2972, 0.3028] at sigma = 0.5" in found.sentence
     assert "undecided" not in found.short
     assert answers(EDGES["no accuracy"](infinite(dataset))) == []
+
+
+def test_a_loss_that_falls_under_noise_is_said_to_fall():
+    dataset = EDGES["no accuracy"](with_changes("robustness A", FLAT, HIGH))
+    mirrored = {name: 2 * float(dataset["loss"][0]) - dataset[name] for name in ("loss", "loss_draws")}
+    (found,) = answers(dataset.assign(mirrored))
+    assert "the loss of network A falls by 0.3000 [0.2972, 0.3028] at sigma = 0.5" in found.sentence
+    assert "falls by 0.3000 [0.2972, 0.3028]" in found.short
 
 
 def test_many_networks_are_told_as_a_range():

@@ -88,22 +88,23 @@ def _range(claims: Mapping[str, Claim]) -> str:
 
 
 def loss_rise(dataset: xr.Dataset) -> tuple[float, str] | None:
-    """The largest sigma, and how far the loss rises under it; None without sigma = 0 or where it is not finite."""
+    """The largest sigma, and that the loss rises, or falls, by so much under it; None where that is not known."""
     sigmas = dataset["sigma"].to_numpy().astype(float)
     if sigmas.min() != 0 or sigmas.max() <= 0:
         return None
-    rise = change(dataset, "loss", float(sigmas.max()))
-    return (float(sigmas.max()), with_interval(rise[0], normal_interval(*rise))) if isfinite(rise[0]) else None
+    rise, stderr = change(dataset, "loss", float(sigmas.max()))
+    text = with_interval(abs(rise), normal_interval(abs(rise), stderr))
+    return (float(sigmas.max()), f"{'falls' if rise < 0 else 'rises'} by {text}") if isfinite(rise) else None
 
 
 def loss_rises(named: Mapping[str, xr.Dataset]) -> str:
     """How far the loss rises under the largest noise, where there is no accuracy; empty where that is not known."""
     found = {name: rise for name, dataset in named.items() if (rise := loss_rise(dataset))}
-    each = [f"that of {name} by {text} at sigma = {sigma:g}" for name, (sigma, text) in found.items()][:NAMED]
+    each = [f"that of {name} {text} at sigma = {sigma:g}" for name, (sigma, text) in found.items()][:NAMED]
     if not each:
         return ""
     kind = relative(next(iter(named.values())))
-    return f"weight noise{kind} raises {listed([each[0].replace('that', 'the loss', 1), *each[1:]])}"
+    return f"under weight noise{kind} {listed([each[0].replace('that', 'the loss', 1), *each[1:]])}"
 
 
 def sharper(found: Sequence[Comparison]) -> str:
@@ -133,7 +134,7 @@ def short(costs: Mapping[str, Cost], named: Mapping[str, xr.Dataset], kind: str)
     open_ends = any(claim.verdict is Verdict.UNDECIDED for claim in claims.values())
     if not costs:
         found = [(name, rise) for name, dataset in named.items() if (rise := loss_rise(dataset))]
-        told = [f"The loss of {name} rises by {text} under weight noise of sigma = {s:g}." for name, (s, text) in found]
+        told = [f"The loss of {name} {text} under weight noise of sigma = {s:g}." for name, (s, text) in found]
     elif open_ends:
         told = [f"Whether {lead[0].lower()}{lead[1:]} costs a point of accuracy is undecided: {listed(each)}."]
         told.append(f"{told[0].partition(':')[0]}.")
