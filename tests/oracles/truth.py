@@ -154,6 +154,7 @@ def outcome(problem: Problem, dtype: torch.dtype, size: int) -> Outcome:
     """Value, gradient and H v at a point that is not the model's own, beside the oracle."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "LSTM with projections")  # PyTorch's own, once a process, of its speed
         found = _found(problem, dtype, size)
     return Outcome(found, caught)
 

@@ -121,7 +121,8 @@ def _course(histories: Datasets) -> str:
         ).rstrip(",")
         epochs = distinct([history.assign_attrs(epochs=history.sizes["epoch"]) for history in histories], "epochs")
         parts = [_of_each(histories, name, called) for name in names]
-        return f"After {epochs} epochs{f' ({settings})' if settings else ''} {', and '.join(parts)}."
+        length = "1 epoch" if epochs == "1" else f"{epochs} epochs"
+        return f"After {length}{f' ({settings})' if settings else ''} {', and '.join(parts)}."
     fell = [
         f"from {number(medians(history, 'loss')[0], 3)} to {number(medians(history, 'loss')[1], 3)} ({label})"
         for history, label in zip(histories, called, strict=True)
