@@ -65,8 +65,9 @@ def _outermost(datasets: Datasets, end: str) -> str:
 
 def spectrum(datasets: Datasets) -> Told:
     which = [name for end, name in (("top", "largest"), ("bottom", "smallest")) if _outermost(datasets, end)]
+    each = "" if (ranks := datasets[0].sizes["rank"]) == 1 else f"{ranks} "
     return {
-        "caption": f"The {datasets[0].sizes['rank']} {listed(which)} eigenvalues of the "
+        "caption": f"The {each}{listed(which)} eigenvalue{'s' if each or len(which) > 1 else ''} of the "
         f"Hessian{restricted(datasets[0])} at the trained point{_on(datasets)}, with the solver's residual (thick "
         "bars, mostly within the marker) and one standard error of the data (thin bars).",
         "how": joined(
