@@ -32,7 +32,7 @@ from lossatlas.trajectory.components import (
     shares,
 )
 from lossatlas.trajectory.history import history_dataset
-from lossatlas.trajectory.sharpness import snapshot_sharpness
+from lossatlas.trajectory.sharpness import TOLERANCE, snapshot_sharpness
 from lossatlas.trajectory.snapshots import HISTORY, SNAPSHOTS, read_history, read_point, step_of
 
 
@@ -177,7 +177,7 @@ class Trajectory:
         dataset = dataset.assign(snapshot_losses(objective, self.points, basis, progress))
         if sharpness:
             found, products = snapshot_sharpness(objective, self.points, sharpness, seed, progress)
-            dataset, made = dataset.assign(found), made | {"sharpness_products": products}
+            dataset, made = dataset.assign(found), made | {"sharpness_products": products, "sharpness_tol": TOLERANCE}
         over = objective.samples(self.points[-1])["loss"].over
         return result("trajectory", dataset, objective.provenance(), made, stderr_over=over)
 

@@ -70,7 +70,7 @@ TRAJECTORY = Kind(
             ("loss", "loss_stderr", "plane_loss", "lambda_max", "lambda_max_residual"), ("snapshot",)
         ),
         attrs=("trajectory_fingerprint", "n_snapshots", "center", "seed"),
-        optional_attrs=(*OBJECTIVE, *COMMON, "sharpness_products"),
+        optional_attrs=(*OBJECTIVE, *COMMON, "sharpness_products", "sharpness_tol"),
     ),
     figures=function_at("lossatlas.trajectory.show.trajectories:figures"),
     numbers=function_at("lossatlas.trajectory.show.numbers:of_trajectory"),

@@ -130,7 +130,8 @@ def sharpness(trajectory: xr.Dataset) -> Told:
     return {
         "caption": f"The largest eigenvalue of the Hessian at {count(trajectory['lambda_max'].count())} snapshots of "
         f"the training of {Provenance.of(trajectory).who}.",
-        "how": "Lanczos to a relative residual of 5 %; bars, where they can be seen, are residuals.",
+        "how": f"Lanczos to a relative residual of {percent(float(trajectory.attrs['sharpness_tol']))}; "
+        "bars, where they can be seen, are residuals.",
         "pitfall": "Between the snapshots the sharpness is not known: a short peak can be missed.",
         "method": basis([trajectory]),
         "alt": f"λ_max at the first and the last snapshot, and the highest: {along(trajectory)}.",
