@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from lossatlas.results.files import load as load
     from lossatlas.results.files import save as save
     from lossatlas.robustness.robustness import robustness as robustness
+    from lossatlas.sharpness.sharpness import sharpness as sharpness
     from lossatlas.surfaces.surface import refine as refine
     from lossatlas.surfaces.surface import surface as surface
     from lossatlas.trajectory.recorder import Recorder as Recorder
@@ -132,6 +133,7 @@ _HOME = {
     "instability": "connectivity.instability",
     "connectivity_plane": "connectivity.plane",
     "robustness": "robustness.robustness",
+    "sharpness": "sharpness.sharpness",
     "Claim": "results.claim",
     "Verdict": "results.claim",
     "save": "results.files",

@@ -1,0 +1,9 @@
+"""The measures, by name. A file each declares those of one idea as ``MEASURES``."""
+
+from __future__ import annotations
+
+from lossatlas.sharpness.measure import Measure
+from lossatlas.sharpness.measures import average, spectral, worst
+
+_FILES = (worst, average, spectral)
+MEASURES: dict[str, Measure] = {measure.name: measure for file in _FILES for measure in file.MEASURES}
