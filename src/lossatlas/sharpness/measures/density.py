@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
+from scipy.stats import t
 
 from lossatlas.curvature.density import Beyond, density_to_tolerance, spectral_density, total
 from lossatlas.curvature.gabdullin import gabdullin
@@ -20,6 +21,7 @@ from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 
 STEPS, PROBES = 40, 4  # of the criteria: with n < 1 they depend on the steps
+QUANTILE = float(t.ppf(0.975, PROBES - 1))
 LEAST = (10, 2)  # steps and random vectors of a density
 PAIRS = 20
 COST = 300  # gradient passes
@@ -48,7 +50,9 @@ def gabdullin_k(problem: Problem) -> Estimate:
 
     Gabdullin 2024, arXiv 2412.10146, equation 5: it depends on the number of steps.
     """
-    return _criterion(problem, "k_h05", f"After {STEPS} Lanczos steps, on which it depends.")
+    found = gabdullin(_quadrature(problem)).isel(step=-1)
+    note = f"After {found['step'].item()} Lanczos steps, on which it depends."
+    return _over_probes(float(found["k_h05"]), float(found["k_h05_stderr"]), note)
 
 
 def gabdullin_k1(problem: Problem) -> Estimate:
@@ -56,18 +60,24 @@ def gabdullin_k1(problem: Problem) -> Estimate:
 
     Gabdullin 2024, arXiv 2412.10146, equation 5 with n = 1.
     """
-    return _criterion(problem, "k_h1", "")
+    found = _quadrature(problem)
+    share, stderr = float(found["negative_share"]), float(found["negative_share_stderr"])
+    if share == 1:
+        return Estimate.missing("No eigenvalue is above 0.")
+    return _over_probes(share / (1 - share), stderr / (1 - share) ** 2, "")
 
 
-def _criterion(problem: Problem, name: str, note: str) -> Estimate:
-    found = problem.shared("gabdullin", partial(_gabdullin, problem)).isel(step=-1)
-    value, stderr = float(found[name]), float(found[f"{name}_stderr"])
-    return Estimate.normal(value, stderr, errors=("draws",), note=note)
+def _over_probes(value: float, stderr: float, note: str) -> Estimate:
+    half = QUANTILE * stderr
+    return Estimate(value, stderr, value - half, value + half, ("draws",), note=note)
 
 
-def _gabdullin(problem: Problem) -> xr.Dataset:
-    steps = min(STEPS, problem.n - 1)
-    return gabdullin(spectral_density(problem.hessian, steps=steps, probes=PROBES, seed=problem.seed, progress=False))
+def _quadrature(problem: Problem) -> xr.Dataset:
+    def compute() -> xr.Dataset:
+        steps = min(STEPS, problem.n - 1)
+        return spectral_density(problem.hessian, steps=steps, probes=PROBES, seed=problem.seed, progress=False)
+
+    return problem.shared("quadrature", compute)
 
 
 def _density(problem: Problem) -> Beyond:
