@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lossatlas import errors as errors
     from lossatlas import plot as plot
     from lossatlas import zoo as zoo
     from lossatlas.connectivity.alignment import Aligned as Aligned
@@ -143,7 +144,7 @@ _HOME = {
     "Report": "report",
     "LossAtlasError": "errors",
 }
-_MODULES = ("plot", "zoo")
+_MODULES = ("errors", "plot", "zoo")
 
 __all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
 __version__ = "0.1.0"
