@@ -1,21 +1,102 @@
-"""The figures of the measures of sharpness, their captions, tables and numbers."""
+"""The measures of sharpness in a report: their figure with its captions, their tables, the most telling numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from lossatlas.results.blocks import FigureGroup, Number
+from lossatlas.results.blocks import FigureGroup, Number, Picture
+from lossatlas.results.captions import basis, listed, sentence, sentences
+from lossatlas.results.provenance import Provenance
+from lossatlas.results.uncertainty import number, with_interval
+from lossatlas.sharpness.show import tables
+from lossatlas.sharpness.show.forest import sharpness
+from lossatlas.sharpness.show.reading import CHANGED, bounds, each, groups, invariant, is_bound, of, sharper_by, title
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from lossatlas.results.catalogue import Catalogue
 
+Datasets = Sequence["xr.Dataset"]
+MOST = 5  # key numbers
+TELLING = (
+    *("adaptive_average", "adaptive_worst", "lambda_max", "trace", "llc", "pac_bayes_adaptive", "fisher_rao"),
+    *("relative_flatness", "sam", "asam", "average", "batch_sharpness", "critical"),
+)
+PITFALL = (
+    "A rescaling of weights that keeps the function changes the open markers by any factor, so they compare networks "
+    "as they are written down, not as functions."
+)
 
-def figures(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[FigureGroup]:
-    yield from ()
+
+def figures(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
+    """A group for those measured alike; its table holds two networks."""
+    for group in groups(datasets):
+        picture = Picture(
+            "sharpness-measures",
+            partial(sharpness, *group),
+            caption(group),
+            how=how(group),
+            pitfall=PITFALL if not all(map(invariant, each(group[0]))) else "",
+            method=method(group),
+            alt=alt(group),
+        )
+        pairs = [group[k : k + 2] for k in range(0, len(group), 2)]
+        yield FigureGroup(tuple(group), (picture,), (*map(tables.measures, pairs), *tables.remarks(group)))
+
+
+def caption(datasets: Datasets) -> str:
+    """What is seen: values of one network, or ratios of several."""
+    marked = "Filled: rescaling layers or neurons leaves the measure unchanged; open: it changes it."
+    bound = any(is_bound(at) for at in each(datasets[0]))
+    if len(datasets) == 1:
+        arrows = " Arrows: lower bounds." if bound else ""
+        smaller = [title(at) for at in each(datasets[0]) if str(at["sharper"].item()) == "smaller"]
+        told = f" Larger is sharper, except for {listed(smaller)}." if smaller else " Larger is sharper."
+        return f"Measures of sharpness of {Provenance.of(datasets[0]).who} with 95 % intervals. {marked}{arrows}{told}"
+    first = Provenance.of(datasets[0]).label
+    bounded = " (≥): ratios of lower bounds." if bound else ""
+    return f"How many times sharper than {first}, by each measure, with 95 % intervals. {marked}{bounded}"
+
+
+def how(datasets: Datasets) -> str:
+    """On which data, the ratios' intervals, and what is missing, in one line."""
+    parts = [f"On {Provenance.of(datasets[0]).data_label}"]
+    if len(datasets) > 1:
+        parts.append("the ends of two intervals, one over the other, are those of a ratio, whatever the correlation")
+    missing = dict.fromkeys(title(at) for d in datasets for at in each(d) if of(d, str(at["measure"].item())) is None)
+    if missing:
+        parts.append(f"not measured for every network: {', '.join(missing)} (reasons in the remarks)")
+    return f"{'; '.join(parts)}."
+
+
+def method(datasets: Datasets) -> tuple[str, ...]:
+    """Tolerance, batches, seed and cost, and where the numbers come from."""
+    return sentences(
+        sentence(datasets, "tol", "Relative error allowed to what is solved or drawn: {}."),
+        sentence(datasets, "batch_size", "Means over batches take {} examples each."),
+        sentence(datasets, "seed", "Seed of the noise: {}."),
+        sentence(datasets, "passes", "All measures together took {} gradient passes.", lambda n: number(float(n), 3)),
+        *basis(datasets),
+    )
+
+
+def alt(datasets: Datasets) -> str:
+    """The finding in words: the first measures with their numbers."""
+    if len(datasets) == 1:
+        found = [f"{title(at)} {tables.value(at)}" for at in each(datasets[0])]
+    else:
+        pairs = zip(each(datasets[1]), each(datasets[0]), strict=True)
+        found = [f"{title(b)} {number(sharper_by(b, a).value, 3)}" for b, a in pairs]
+    return f"{caption(datasets).partition('. ')[0]}: {'; '.join(found)}."
 
 
 def numbers(dataset: xr.Dataset) -> Iterator[Number]:
-    yield from ()
+    """The most telling measures; one that rescaling changes says so."""
+    found = [at for name in TELLING if (at := of(dataset, name)) is not None]
+    for at in (found or [at for at in each(dataset) if of(dataset, str(at["measure"].item())) is not None])[:MOST]:
+        name = title(at) if invariant(at) else f"{title(at)} ({CHANGED})"
+        text = with_interval(float(at["value"]), bounds(at))
+        yield Number(name, f"≥ {text}" if is_bound(at) else text, Provenance.of(dataset).subject)
