@@ -47,5 +47,6 @@ SHARPNESS = Kind(
     answers=function_at(f"{_SHOW}.answers:answers"),
     theory=function_at(f"{_SHOW}.theory:theory"),
     references=REFERENCES,
+    opens=True,
 )
 KINDS = (SHARPNESS,)

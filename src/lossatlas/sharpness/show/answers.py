@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lossatlas.results.blocks import Answer
+from lossatlas.results.blocks import Answer, capitalised
 from lossatlas.results.captions import joined, listed
 from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import with_interval
 from lossatlas.sharpness.show.claims import Order, one_steps, ordered_alike, pairs
-from lossatlas.sharpness.show.reading import CHANGED, Ratio, each, groups, invariant, of, sharper_by, title
+from lossatlas.sharpness.show.reading import CHANGED, Ratio, each, groups, invariant, of, sharper_by, spelt, title
 from lossatlas.sharpness.show.tables import value
 
 if TYPE_CHECKING:
@@ -42,12 +41,16 @@ def _of_one(dataset: xr.Dataset) -> Iterator[Answer]:
     if not known:
         return
     who = Provenance.of(dataset).who
-    parts = [f"{title(at)} {value(at)}{'' if invariant(at) else f' ({CHANGED})'}" for at in known]
+    parts = [f"{value(at)} ({title(at)}{'' if invariant(at) else f', {CHANGED}'})" for at in known]
     changed = sum(not invariant(at) for at in known)
+    lowest = min(one_steps(dataset), key=lambda claim: claim.value, default=None)
     yield Answer(
-        sentence=f"Sharpness of {who}: {listed(parts[:NAMED])}; {changed} of the {len(known)} measures depend on how "
-        "the weights are written down.",
-        short=f"Sharpness of {who}: {parts[0]}.",
+        sentence=f"The sharpness of {who} is {listed(parts[:NAMED])}; {changed} of the {len(known)} measures depend on "
+        "how the weights are written down.",
+        short=f"The sharpness of {who} is {parts[0]}.",
+        claim=lowest,
+        finding="one step finds half of an ascent's rise" if lowest else "",
+        quantity="rise by one step over rise by ascent" if lowest else "",
         limit=limit([dataset]),
     )
 
@@ -75,18 +78,12 @@ def _agree(order: Order, names: Sequence[str], *, short: bool = False) -> str:
     n, count = len(order.by), votes(order.by.values())
     if order.claim.verdict is Verdict.SUPPORTED:
         sharper, flatter = names if count[0] else names[::-1]
-        factor = with_interval(order.claim.value, order.claim.interval)
-        told = f"{sharper} is sharper than {flatter} by all {n} measures that rescaling leaves unchanged"
-        return _capital(told if short else f"{told}, by a factor of {factor} or more")
-    call = f"{count[0]} call {names[0]} sharper beyond their intervals, {count[1]} {names[1]}"
+        told = f"{capitalised(sharper)} is sharper than {flatter} by all {n} rescaling-invariant measures of sharpness"
+        return told if short else f"{told}, by a factor of {spelt(order.claim.value, order.claim.interval)} or more"
     if order.claim.verdict is Verdict.CONTRADICTED:
-        return f"The {n} measures that rescaling leaves unchanged disagree: {call}"
-    told = f"Of {n} measures that rescaling leaves unchanged {call}"
-    return told if short else f"{told}; whether all agree is undecided"
-
-
-def _capital(words: str) -> str:
-    return words[0].upper() + words[1:]
+        return f"The {n} rescaling-invariant measures of sharpness disagree: {_call(count, names)}"
+    told = f"Of {n} rescaling-invariant measures of sharpness, {_call(count, names)}"
+    return told if short else f"{told}, beyond their intervals; whether all agree is undecided"
 
 
 def votes(found: Iterable[Ratio]) -> tuple[int, int]:
@@ -95,14 +92,18 @@ def votes(found: Iterable[Ratio]) -> tuple[int, int]:
     return sum(r.interval[0] > 1 for r in several), sum(r.interval[1] < 1 for r in several)
 
 
+def _call(count: tuple[int, int], names: Sequence[str]) -> str:
+    """By how many each network is called the sharper one, "2 call network B sharper and none network A"."""
+    (most, one), (least, other) = sorted(zip(count, names, strict=True), key=lambda each: -each[0])
+    if not most:
+        return f"none tells {one} and {other} apart"
+    return f"{most} {'calls' if most == 1 else 'call'} {one} sharper and {least or 'none'} {other}"
+
+
 def _others(found: dict[str, Ratio], names: Sequence[str]) -> str:
     if not found:
         return ""
-    first, second = votes(found.values())
-    return (
-        f"Of the {len(found)} that rescaling changes {first} call {names[0]} sharper beyond their intervals, {second} "
-        f"{names[1]}."
-    )
+    return f"Of the {len(found)} that rescaling changes, {_call(votes(found.values()), names)}."
 
 
 def _of_several(group: Datasets, orders: Sequence[Order]) -> Answer:
@@ -110,8 +111,8 @@ def _of_several(group: Datasets, orders: Sequence[Order]) -> Answer:
     told = listed([f"{which} for {n}" for which, n in counts.items()])
     closest = min(orders, key=lambda order: order.claim.value)
     return Answer(
-        sentence=f"Of {len(orders)} pairs of networks, that all measures that rescaling leaves unchanged order them "
-        f"alike is {told}.",
+        sentence=f"Of {len(orders)} pairs of networks, that all rescaling-invariant measures of sharpness order "
+        f"them alike is {told}.",
         short=f"That the rescaling-invariant measures of sharpness order two networks alike is {told} pairs.",
         claim=closest.claim,
         finding="rescaling-invariant measures agree",
@@ -135,6 +136,5 @@ def _far_below(low: Sequence[Claim]) -> str:
         return ""
     worst = min(low, key=lambda claim: claim.value)
     return (
-        f"One step is a bound that lies far below an ascent: it finds {with_interval(worst.value, worst.interval)} of "
-        "its rise."
+        f"One step is a bound that lies far below an ascent: it finds {spelt(worst.value, worst.interval)} of its rise."
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lossatlas.results.claim import Claim
 from lossatlas.results.groups import by_network
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import normal_interval, with_interval
+from lossatlas.results.uncertainty import normal_interval
 from lossatlas.robustness.show import ROBUSTNESS
 from lossatlas.robustness.show.claims import change, relative
 from lossatlas.robustness.show.figures import groups as noise_groups
@@ -25,7 +25,9 @@ from lossatlas.sharpness.show.reading import (
     of,
     ratio,
     sharper_by,
+    spelt,
     title,
+    without_data,
 )
 
 if TYPE_CHECKING:
@@ -36,10 +38,7 @@ if TYPE_CHECKING:
 JUDGE = "adaptive_average"  # the measure that says which network is the flatter one
 CLIMBS = {"sam": "sam_ascent", "asam": "adaptive_worst"}  # one step, and the ascent in the same set
 SHARE = 0.5  # of what an ascent finds that one step should
-ENDS = (
-    "The interval of a ratio is made of the ends of its two intervals, so it holds whatever the correlation of the two "
-    "errors; the same examples serve both."
-)
+ENDS = "The same examples serve both; intervals are set end against end, whatever the correlation of the errors."
 
 
 class Order(NamedTuple):
@@ -79,7 +78,8 @@ def ordered_alike(a: xr.Dataset, b: xr.Dataset) -> Order | None:
         return None
     value, interval = agreement(list(found.values()))
     names = Provenance.of(a), Provenance.of(b)
-    bounded = ", ".join(title(x) for x, y in both if is_bound(x) or is_bound(y))
+    bounded = "; ".join(title(x) for x, y in both if is_bound(x) or is_bound(y))
+    exact = "; ".join(title(x) for x, y in both if without_data(x) or without_data(y))
     claim = Claim(
         hypothesis=f"{names[0].subject} and {names[1].who} are ordered alike by all {len(found)} measures of sharpness "
         "that rescaling leaves unchanged",
@@ -88,8 +88,8 @@ def ordered_alike(a: xr.Dataset, b: xr.Dataset) -> Order | None:
         interval=interval,
         threshold=1.0,
         detail=f"{names[0].subject} over {names[1].who}: {told(found)}. {ENDS}"
-        f"{f' Of {bounded} the lower bounds that were found are compared.' if bounded else ''} On "
-        f"{names[0].data_label}.",
+        f"{f' Lower bounds, as found, are compared: {bounded}.' if bounded else ''}"
+        f"{f' Without the error of the data: {exact}.' if exact else ''} On {names[0].data_label}.",
         datasets=(a.attrs["id"], b.attrs["id"]),
         basis="from the measures' 95 % intervals",
     )
@@ -102,7 +102,7 @@ def _known(at: xr.Dataset) -> bool:
 
 def told(found: dict[str, Ratio]) -> str:
     """Each measure with its ratio and interval."""
-    return "; ".join(f"{name} {with_interval(*each)}" for name, each in found.items())
+    return "; ".join(f"{name}: {spelt(*each)}" for name, each in found.items())
 
 
 def flatter_bears_more(
@@ -139,8 +139,8 @@ def _bears_more(
         value=value,
         interval=interval,
         threshold=1.0,
-        detail=f"{names[0].subject} over {names[1].who}: {measure} {with_interval(*found[0])}; rise of the loss under "
-        f"noise {with_interval(*found[1])}, on {Provenance.of(noisy[0]).data_label}. {ENDS} About these two networks "
+        detail=f"{names[0].subject} over {names[1].who}: {measure}: {spelt(*found[0])}; rise of the loss "
+        f"under noise: {spelt(*found[1])}, on {Provenance.of(noisy[0]).data_label}. {ENDS} About these two networks "
         "only.",
         datasets=tuple(dataset.attrs["id"] for dataset in (*sharpness, *noisy)),
         basis="from the two 95 % intervals",
@@ -165,8 +165,8 @@ def _reaches(dataset: xr.Dataset, one: xr.Dataset, long: xr.Dataset) -> Claim:
         value=found.value,
         interval=found.interval,
         threshold=SHARE,
-        detail=f"One step {with_interval(float(one['value']), bounds(one))}, ascent "
-        f"{with_interval(float(long['value']), bounds(long))}, on {whose.data_label}; both are lower bounds of the "
+        detail=f"One step {spelt(float(one['value']), bounds(one))}, ascent "
+        f"{spelt(float(long['value']), bounds(long))}, on {whose.data_label}; both are lower bounds of the "
         f"largest rise. {ENDS}",
         datasets=(dataset.attrs["id"],),
         basis="from the two 95 % intervals",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,10 +10,21 @@ from typing import TYPE_CHECKING
 from lossatlas.results.blocks import FigureGroup, Number, Picture
 from lossatlas.results.captions import basis, listed, sentence, sentences
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import number, with_interval
+from lossatlas.results.uncertainty import number
 from lossatlas.sharpness.show import tables
 from lossatlas.sharpness.show.forest import sharpness
-from lossatlas.sharpness.show.reading import CHANGED, bounds, each, groups, invariant, is_bound, of, sharper_by, title
+from lossatlas.sharpness.show.reading import (
+    CHANGED,
+    each,
+    groups,
+    invariant,
+    is_bound,
+    of,
+    sharper_by,
+    smaller_is_sharper,
+    title,
+    without_data,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,7 +65,7 @@ def caption(datasets: Datasets) -> str:
     bound = any(is_bound(at) for at in each(datasets[0]))
     if len(datasets) == 1:
         arrows = " Arrows: lower bounds." if bound else ""
-        smaller = [title(at) for at in each(datasets[0]) if str(at["sharper"].item()) == "smaller"]
+        smaller = [title(at) for at in each(datasets[0]) if smaller_is_sharper(at)]
         told = f" Larger is sharper, except for {listed(smaller)}." if smaller else " Larger is sharper."
         return f"Measures of sharpness of {Provenance.of(datasets[0]).who} with 95 % intervals. {marked}{arrows}{told}"
     first = Provenance.of(datasets[0]).label
@@ -62,14 +74,20 @@ def caption(datasets: Datasets) -> str:
 
 
 def how(datasets: Datasets) -> str:
-    """On which data, the ratios' intervals, and what is missing, in one line."""
+    """On which data, how ratios got their intervals, and what is missing, in one line."""
     parts = [f"On {Provenance.of(datasets[0]).data_label}"]
     if len(datasets) > 1:
-        parts.append("the ends of two intervals, one over the other, are those of a ratio, whatever the correlation")
-    missing = dict.fromkeys(title(at) for d in datasets for at in each(d) if of(d, str(at["measure"].item())) is None)
-    if missing:
-        parts.append(f"not measured for every network: {', '.join(missing)} (reasons in the remarks)")
+        parts.append("a ratio's interval has the ends of the two intervals, one over the other")
+    missing = any(math.isnan(float(at["value"])) for d in datasets for at in each(d))
+    parts += ["why some are not measured is among the remarks"] if missing else []
+    parts += [f"without the data's error: {listed(exact)}"] if (exact := without_error_of_data(datasets)) else []
     return f"{'; '.join(parts)}."
+
+
+def without_error_of_data(datasets: Datasets) -> list[str]:
+    """The measures whose intervals hold for the examples given, not for others."""
+    several = [at for dataset in datasets for at in each(dataset) if not math.isnan(float(at["value"]))]
+    return list(dict.fromkeys(title(at) for at in several if without_data(at)))
 
 
 def method(datasets: Datasets) -> tuple[str, ...]:
@@ -98,5 +116,4 @@ def numbers(dataset: xr.Dataset) -> Iterator[Number]:
     found = [at for name in TELLING if (at := of(dataset, name)) is not None]
     for at in (found or [at for at in each(dataset) if of(dataset, str(at["measure"].item())) is not None])[:MOST]:
         name = title(at) if invariant(at) else f"{title(at)} ({CHANGED})"
-        text = with_interval(float(at["value"]), bounds(at))
-        yield Number(name, f"≥ {text}" if is_bound(at) else text, Provenance.of(dataset).subject)
+        yield Number(name, tables.value(at), Provenance.of(dataset).subject)

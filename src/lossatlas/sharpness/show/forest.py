@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -119,7 +120,7 @@ def _rows(axes: Axes, rows: Sequence[Row], first: int) -> None:
     places = [float(end) - row.height / 2 for end, row in zip(ends, rows, strict=True)]
     for row, at in zip(rows, places, strict=True):
         if not row.found:
-            _words(axes, at, row.name, style="italic")
+            _words(axes, at, row.name, style="italic", size=mpl.rcParams["ytick.labelsize"])
         for k, (found, why) in enumerate(zip(row.found, row.why, strict=True)):
             apart = at + (k - (len(row.found) - 1) / 2) * 0.4 * ROW
             if why:

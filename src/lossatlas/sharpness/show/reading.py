@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lossatlas.results.claim import UNKNOWN, Interval
 from lossatlas.results.groups import alike
+from lossatlas.results.uncertainty import number, with_interval
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,10 +50,33 @@ def is_bound(at: xr.Dataset) -> bool:
     return str(at["bound"].item()) == "lower"
 
 
+def smaller_is_sharper(at: xr.Dataset) -> bool:
+    """Whether a smaller value is the sharper one, as of the noise that a network bears."""
+    return str(at["sharper"].item()) == "smaller"
+
+
 def title(at: xr.Dataset) -> str:
     """What a measure is called, with its size, which no line break parts: "worst case, ρ = 0.05"."""
     rho = float(at["rho"])
     return str(at["title"].item()) + ("" if math.isnan(rho) else f", ρ\u00a0=\u00a0{rho:g}")
+
+
+def spelt(value: float, interval: Interval) -> str:
+    """A value with its interval: alone where it is exact, and with an end at infinity where it has one.
+
+    >>> spelt(6.955, (6.955, 6.955)), spelt(93.7, (0.01, math.inf)), spelt(0.25, (0.2, 0.3))
+    ('6.955', '93.7 [0.01, ∞]', '0.25 [0.20, 0.30]')
+    """
+    if value == interval[0] == interval[1]:
+        return number(value)
+    if math.inf in interval:
+        return f"{number(value, 3)} [{number(interval[0], 3)}, {number(interval[1], 3)}]"
+    return with_interval(value, interval)
+
+
+def without_data(at: xr.Dataset) -> bool:
+    """Whether the interval leaves out the error of the data: it holds for the loss of the examples given."""
+    return "data" not in str(at["errors"].item())
 
 
 def bounds(at: xr.Dataset) -> Interval:
@@ -90,7 +114,7 @@ def _quotient(a: float, b: float) -> float:
 
 def sharper_by(a: xr.Dataset, b: xr.Dataset) -> Ratio:
     """By how many times a network is sharper than another by one measure: above 1 where the first is the sharper."""
-    pair = (a, b) if str(a["sharper"].item()) == "larger" else (b, a)
+    pair = (b, a) if smaller_is_sharper(a) else (a, b)
     numerator, denominator = ((float(at["value"]), bounds(at)) for at in pair)
     return ratio(*numerator, *denominator)
 

@@ -7,59 +7,47 @@ from typing import TYPE_CHECKING
 
 from lossatlas.drawing.style import labels
 from lossatlas.results.blocks import Table
-from lossatlas.results.uncertainty import DASH, number, with_interval
-from lossatlas.sharpness.show.reading import bounds, each, is_bound, title
+from lossatlas.results.captions import joined, listed
+from lossatlas.results.uncertainty import DASH, number
+from lossatlas.sharpness.show.reading import bounds, each, is_bound, smaller_is_sharper, spelt, title
 
 if TYPE_CHECKING:
     import xarray as xr
 
 TICK = "✓"
-SHORT = {
-    "layer rescaling": "layer",
-    "neuron rescaling": "neuron",
-    "permutation": "permutation",
-    "logit scale": "logits",
-}
+SHORT = {"layer rescaling": "layer", "neuron rescaling": "neuron", "permutation": "perm.", "logit scale": "logits"}
 
 
 def measures(datasets: Sequence[xr.Dataset]) -> Table:
     """Value and interval for each network, the cost, and a tick for what leaves a measure unchanged."""
-    several = [name.removeprefix("network ") for name in labels(datasets)] if len(datasets) > 1 else []
-    what = "value [95 % interval]"
-    header = ("measure", *([f"{name}: {what}" for name in several] or [what]), "passes", "seconds", *_changes(datasets))
+    names = [name.removeprefix("network ") for name in labels(datasets)] if len(datasets) > 1 else ["value"]
+    changes = [SHORT.get(name, name) for name in datasets[0]["reparametrisation"].to_numpy().tolist()]
     rows = tuple(_row(pair) for pair in zip(*map(each, datasets), strict=True))
-    return Table(_caption(datasets), header, rows, lead=True)
-
-
-def _changes(datasets: Sequence[xr.Dataset]) -> Iterator[str]:
-    yield from (SHORT.get(name, name) for name in datasets[0]["reparametrisation"].to_numpy().tolist())
+    return Table(_caption(datasets), ("measure", *names, "passes", "seconds", *changes), rows, lead=True)
 
 
 def _row(pair: Sequence[xr.Dataset]) -> tuple[str, ...]:
-    smaller = " (smaller is sharper)" * (str(pair[0]["sharper"].item()) == "smaller")
     ticks = [TICK if unchanged else "" for unchanged in pair[0]["invariant"].to_numpy()]
-    costs = (_range([float(at[name]) for at in pair]) for name in ("passes", "seconds"))
-    return title(pair[0]) + smaller, *map(value, pair), *costs, *ticks
+    values = [value(at) for at in pair]
+    costs = [number(max(float(at[name]) for at in pair), 2) for name in ("passes", "seconds")]
+    return title(pair[0]), *values, *([DASH, DASH] if set(values) == {DASH} else costs), *ticks
 
 
 def value(at: xr.Dataset) -> str:
     """A measure with its interval: "≥ 0.021 [0.016, 0.025]" where it is a lower bound."""
-    text = with_interval(float(at["value"]), bounds(at))
+    text = spelt(float(at["value"]), bounds(at))
     return f"≥ {text}" if is_bound(at) and text != DASH else text
 
 
-def _range(costs: Sequence[float]) -> str:
-    """The costs of the networks, from the least to the most."""
-    return DASH.join(dict.fromkeys(number(cost, 2) for cost in (min(costs), max(costs))))
-
-
 def _caption(datasets: Sequence[xr.Dataset]) -> str:
-    missing = "; ".join(dict.fromkeys(title(at) for d in datasets for at in each(d) if value(at) == DASH))
-    return (
-        "Measures of sharpness. ≥: a lower bound. passes: what one takes alone, in gradient passes over the data. "
+    costliest = ", of the costlier network" if len(datasets) > 1 else ""
+    several = listed([title(at) for at in each(datasets[0]) if smaller_is_sharper(at)])
+    return joined(
+        f"Measures of sharpness [95 % interval]. {DASH}: not measured, for the reason among the remarks; ≥: a lower "
+        f"bound; passes: what one takes alone, in gradient passes over the data{costliest}.",
         f"{TICK}: by theory unchanged by a rescaling of layers, of single neurons, a permutation of units, a scale of "
-        "the logits; the first two keep the function, so a measure without both ticks is no property of it."
-        f"{f' Not measured ({DASH}): {missing}.' if missing else ''}"
+        "the logits. The first two keep the function: a measure without both ticks is no property of it.",
+        f"Smaller is sharper: {several}." if several else "",
     )
 
 
