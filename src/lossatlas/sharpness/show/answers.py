@@ -82,8 +82,8 @@ def _agree(order: Order, names: Sequence[str], *, short: bool = False) -> str:
         return told if short else f"{told}, by a factor of {spelt(order.claim.value, order.claim.interval)} or more"
     if order.claim.verdict is Verdict.CONTRADICTED:
         return f"The {n} rescaling-invariant measures of sharpness disagree: {_call(count, names)}"
-    told = f"Of {n} rescaling-invariant measures of sharpness, {_call(count, names)}"
-    return told if short else f"{told}, beyond their intervals; whether all agree is undecided"
+    told = f"Whether all {n} rescaling-invariant measures of sharpness agree is undecided: {_call(count, names)}"
+    return told if short else f"{told}, beyond their intervals"
 
 
 def votes(found: Iterable[Ratio]) -> tuple[int, int]:

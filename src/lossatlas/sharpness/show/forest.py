@@ -88,7 +88,7 @@ def ratios(datasets: Sequence[xr.Dataset]) -> list[Row]:
         found = tuple(sharper_by(other, first) for other in others)
         why = tuple(_why(r, first, other) for r, other in zip(found, others, strict=True))
         bound = any(map(is_bound, (first, *others)))
-        rows.append(Row(title_of(first) + " (≥)" * bound, invariant(first), False, found, why))
+        rows.append(Row(title_of(first) + "\u00a0(≥)" * bound, invariant(first), False, found, why))
     return rows
 
 
@@ -120,7 +120,8 @@ def _rows(axes: Axes, rows: Sequence[Row], first: int) -> None:
     places = [float(end) - row.height / 2 for end, row in zip(ends, rows, strict=True)]
     for row, at in zip(rows, places, strict=True):
         if not row.found:
-            _words(axes, at, row.name, style="italic", size=mpl.rcParams["ytick.labelsize"])
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            _words(axes, at, row.name, style="italic", size=mpl.rcParams["ytick.labelsize"], bbox=box)
         for k, (found, why) in enumerate(zip(row.found, row.why, strict=True)):
             apart = at + (k - (len(row.found) - 1) / 2) * 0.4 * ROW
             if why:
