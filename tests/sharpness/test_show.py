@@ -20,6 +20,7 @@ from lossatlas.report.references import BIBLIOGRAPHY
 from lossatlas.results.blocks import Answer
 from lossatlas.results.catalogue import Catalogue
 from lossatlas.results.claim import Claim, verdict
+from lossatlas.results.provenance import identity
 from lossatlas.sharpness.measures import MEASURES
 from lossatlas.sharpness.show import SHARPNESS
 from lossatlas.sharpness.show.forest import sharpness
@@ -112,6 +113,12 @@ def test_networks_measured_with_other_sizes_are_not_compared():
     assert len(list(SHARPNESS.figures([a, b], Catalogue([a, b])))) == 2
 
 
+def test_the_same_measurement_has_the_same_id_however_long_it_took():
+    slower = one("A")
+    slower["seconds"] = 2 * slower["seconds"]
+    assert identity(slower) == identity(one("A")) != identity(one("A", sam=near(1.0)))
+
+
 def noisy(network: str, rise: float) -> xr.Dataset:
     dataset = measured.results()[f"robustness {network}"].copy(deep=True)
     dataset["loss"][:] = np.array([0.2, 0.2 + rise, 0.2 + rise])
@@ -142,7 +149,7 @@ def test_answers_say_what_the_claim_says():
         (2.0, 3.0, 4.0): "Network B is sharper than network A by all 3",
         (0.5, 0.4, 0.8): "Network A is sharper than network B by all 3",
         (2.0, 0.5, 2.0): "disagree: 2 call network B sharper and 1 network A",
-        (2.0, 3.0, 1.1): "agree is undecided: 2 call network B sharper and none network A",
+        (2.0, 3.0, 1.1): "2 call network B sharper and none network A",
     }
     for values, words in told.items():
         found = answer(*pair(*values))

@@ -80,10 +80,14 @@ def _agree(order: Order, names: Sequence[str], *, short: bool = False) -> str:
         sharper, flatter = names if count[0] else names[::-1]
         told = f"{capitalised(sharper)} is sharper than {flatter} by all {n} rescaling-invariant measures of sharpness"
         return told if short else f"{told}, by a factor of {spelt(order.claim.value, order.claim.interval)} or more"
+    call = _call(count, names)
     if order.claim.verdict is Verdict.CONTRADICTED:
-        return f"The {n} rescaling-invariant measures of sharpness disagree: {_call(count, names)}"
-    told = f"Whether all {n} rescaling-invariant measures of sharpness agree is undecided: {_call(count, names)}"
-    return told if short else f"{told}, beyond their intervals"
+        told = f"{n} rescaling-invariant measures of sharpness disagree: {call}"
+        return told if short else f"The {told}, beyond their intervals"
+    if short:
+        return f"Whether all {n} rescaling-invariant measures of sharpness agree is undecided: {call}"
+    told = f"Of {n} rescaling-invariant measures of sharpness, {call}, beyond their intervals"
+    return f"{told}; whether all agree is undecided"
 
 
 def votes(found: Iterable[Ratio]) -> tuple[int, int]:

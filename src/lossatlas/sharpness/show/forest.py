@@ -15,7 +15,17 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lossatlas.drawing.style import COLOURS, GREY, MARKERS, WIDTH, asked_width, labels, legend_over, sized, styled
 from lossatlas.results.uncertainty import number
-from lossatlas.sharpness.show.reading import CHANGED, UNCHANGED, Ratio, bounds, each, invariant, is_bound, sharper_by
+from lossatlas.sharpness.show.reading import (
+    CHANGED,
+    UNCHANGED,
+    Ratio,
+    bounds,
+    each,
+    invariant,
+    is_bound,
+    sharper_by,
+    unbroken,
+)
 from lossatlas.sharpness.show.reading import title as title_of
 
 if TYPE_CHECKING:
@@ -43,7 +53,7 @@ class Row:
 
     @property
     def lines(self) -> list[str]:
-        return textwrap.wrap(self.name, LETTERS[_narrow()])
+        return textwrap.wrap(unbroken(self.name), LETTERS[_narrow()])
 
     @property
     def height(self) -> float:

@@ -56,9 +56,14 @@ def smaller_is_sharper(at: xr.Dataset) -> bool:
 
 
 def title(at: xr.Dataset) -> str:
-    """What a measure is called, with its size, which no line break parts: "worst case, ρ = 0.05"."""
+    """What a measure is called, with its size: "worst case, ρ = 0.05"."""
     rho = float(at["rho"])
-    return str(at["title"].item()) + ("" if math.isnan(rho) else f", ρ\u00a0=\u00a0{rho:g}")
+    return str(at["title"].item()) + ("" if math.isnan(rho) else f", ρ = {rho:g}")
+
+
+def unbroken(name: str) -> str:
+    """The same with its size in one piece at the ends of lines."""
+    return name.replace(" = ", "\u00a0=\u00a0")
 
 
 def spelt(value: float, interval: Interval) -> str:

@@ -68,11 +68,4 @@ REFERENCES = {
         "arXiv:2601.16979",
         "https://arxiv.org/abs/2601.16979",
     ),
-    "lau2023": Reference(
-        "E. Lau, Z. Furman, G. Wang, D. Murfet, S. Wei",
-        2023,
-        "The local learning coefficient: a singularity-aware complexity measure",
-        "AISTATS 2025; arXiv:2308.12108",
-        "https://arxiv.org/abs/2308.12108",
-    ),
 }

@@ -9,7 +9,7 @@ from lossatlas.drawing.style import labels
 from lossatlas.results.blocks import Table
 from lossatlas.results.captions import joined, listed
 from lossatlas.results.uncertainty import DASH, number
-from lossatlas.sharpness.show.reading import bounds, each, is_bound, smaller_is_sharper, spelt, title
+from lossatlas.sharpness.show.reading import bounds, each, is_bound, smaller_is_sharper, spelt, title, unbroken
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +30,7 @@ def _row(pair: Sequence[xr.Dataset]) -> tuple[str, ...]:
     ticks = [TICK if unchanged else "" for unchanged in pair[0]["invariant"].to_numpy()]
     values = [value(at) for at in pair]
     costs = [number(max(float(at[name]) for at in pair), 2) for name in ("passes", "seconds")]
-    return title(pair[0]), *values, *([DASH, DASH] if set(values) == {DASH} else costs), *ticks
+    return unbroken(title(pair[0])), *values, *([DASH, DASH] if set(values) == {DASH} else costs), *ticks
 
 
 def value(at: xr.Dataset) -> str:

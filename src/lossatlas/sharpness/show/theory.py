@@ -162,27 +162,7 @@ TRAINING = Topic(
     needed=_has("critical", "critical_update", "batch_sharpness"),
 )
 
-LLC = Topic(
-    "Local learning coefficient",
-    (
-        paragraph(
-            "How fast the volume of parameters with a loss near that at a minimum $w^{*}$ grows, estimated under the "
-            "tempered posterior about it [@lau2023]:"
-        ),
-        Formula(
-            r"\hat{\lambda} = N \beta \left( \mathbb{E}_{w \mid w^{*}, \beta, \gamma} L(w) - L(w^{*}) \right), \qquad "
-            r"\beta = \frac{1}{\log N}."
-        ),
-        paragraph(
-            "It is half the number of parameters where the Hessian has full rank, and less where it has not. A value "
-            "below 0 says that the point is no minimum, and chains that disagree that they have not mixed; neither is "
-            "given as a value."
-        ),
-    ),
-    needed=_has("llc", "llc_rmsprop"),
-)
-
 
 def theory() -> tuple[Topic, ...]:
     """What the report explains where it holds measures of sharpness."""
-    return (RESCALING, WORST, AVERAGE, PAC_BAYES, HESSIAN, DIMENSION, SIGNS, FLATNESS, TRAINING, LLC)
+    return (RESCALING, WORST, AVERAGE, PAC_BAYES, HESSIAN, DIMENSION, SIGNS, FLATNESS, TRAINING)
