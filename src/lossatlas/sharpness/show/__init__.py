@@ -8,6 +8,7 @@ from lossatlas.results import chapters
 from lossatlas.results.kind import Kind, Options, function_at
 from lossatlas.results.provenance import COMMON, OBJECTIVE
 from lossatlas.results.schema import Schema
+from lossatlas.sharpness.show.references import REFERENCES
 
 _SHOW = "lossatlas.sharpness.show"
 ESTIMATE = ("value", "stderr", "low", "high", "products", "passes", "seconds")
@@ -42,5 +43,10 @@ SHARPNESS = Kind(
     ),
     figures=function_at(f"{_SHOW}.figures:figures"),
     numbers=function_at(f"{_SHOW}.figures:numbers"),
+    claims=function_at(f"{_SHOW}.claims:claims"),
+    answers=function_at(f"{_SHOW}.answers:answers"),
+    theory=function_at(f"{_SHOW}.theory:theory"),
+    references=REFERENCES,
+    opens=True,
 )
 KINDS = (SHARPNESS,)
