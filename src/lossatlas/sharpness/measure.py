@@ -10,7 +10,8 @@ from typing import Literal
 from scipy.stats import norm
 
 LAYER, NEURON, PERMUTATION, LOGITS = "layer rescaling", "neuron rescaling", "permutation", "logit scale"
-REPARAMETRISATIONS = (LAYER, NEURON, PERMUTATION, LOGITS)
+BATCH_NORM, BASIS = "BatchNorm scale", "change of basis"
+REPARAMETRISATIONS = (LAYER, NEURON, BATCH_NORM, PERMUTATION, BASIS, LOGITS)
 CHEAP = 100  # gradient passes over the data: what a measure of the default set costs at most
 Z = float(norm.ppf(0.975))
 
