@@ -17,7 +17,7 @@ from torch import Tensor
 from lossatlas.curvature.lanczos import Found, search
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.progress import Budget, product_bar
-from lossatlas.curvature.trace import Known, Probes
+from lossatlas.curvature.trace import Known, NormEstimate, Probes
 from lossatlas.errors import InputError
 from lossatlas.model.loss.samples import Sample
 from lossatlas.objective import Objective
@@ -181,9 +181,9 @@ class Problem:
         return self.shared("ends", self._ends)
 
     @property
-    def probes(self) -> Probes:
-        """Random products beyond that space, for traces of functions of H."""
-        return self.shared("probes", partial(self._probes, self.ends))
+    def probes(self) -> tuple[Probes, NormEstimate]:
+        """Random products beyond that space, for a trace of H, and |H| from the first ones."""
+        return self.shared("probes", self._probes)
 
     # Noise and batches
 
@@ -220,8 +220,9 @@ class Problem:
     def _ends(self) -> Found:
         return search(self.hessian, 1, which="both", tol=self.tol / OFTEN, floor=self.tol / OFTEN, seed=self.seed)
 
-    def _probes(self, found: Found) -> Probes:
-        return Probes(self.hessian, Known.of(found.space), self.seed + 2)
+    def _probes(self) -> tuple[Probes, NormEstimate]:
+        made = Probes(self.hessian, Known.of(self.ends.space), self.seed + 2)
+        return made, made.norm()
 
     def _batches(self) -> list[Objective]:
         size, n = self.batch_size, self.objective.n_examples

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from lossatlas.sharpness.measure import Measure
-from lossatlas.sharpness.measures import average, spectral, worst
+from lossatlas.sharpness.measures import (
+    average,
+    batches,
+    critical,
+    density,
+    flatness,
+    keskar,
+    pac_bayes,
+    spectral,
+    worst,
+)
 
-_FILES = (worst, average, spectral)
+_FILES = (worst, average, batches, keskar, spectral, density, flatness, pac_bayes, critical)
 MEASURES: dict[str, Measure] = {measure.name: measure for file in _FILES for measure in file.MEASURES}

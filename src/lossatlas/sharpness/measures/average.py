@@ -9,11 +9,13 @@ from scipy.stats import t
 from torch import Tensor
 
 from lossatlas.model.loss.samples import Sample
+from lossatlas.robustness.averages import Average
 from lossatlas.sharpness.measure import LAYER, NEURON, PERMUTATION, Estimate, Measure, Z
 from lossatlas.sharpness.problem import Problem, joint
 
 FIRST, MOST = 10, 60  # pairs of draws
-PASSES = 2 * FIRST / 3
+QUANTILE = float(t.ppf(0.975, FIRST - 1))
+PASSES = 30
 
 
 def average(problem: Problem, rho: float) -> Estimate:
@@ -36,36 +38,26 @@ def mean_rise(problem: Problem, rho: float, scale: Tensor) -> Estimate:
     """E L(w + rho scale o u) - L(w) from pairs +-u, whose linear terms cancel.
 
     Draws until their standard error is below ``tol`` of the value, or below half of the data's, which more would not
-    lower; 10 pairs at least, 60 at most. The quantile is Student's of the first ones (Stein 1945), since their spread
-    decides on how many follow.
+    lower; 10 pairs at least, 60 at most. The quantile for the draws is Student's of the first ones (Stein 1945), since
+    their spread decides on how many follow.
     """
-    draws: list[Sample] = []
-    while len(draws) < MOST and not _enough(draws, problem.tol):
-        delta = rho * scale * problem.normal(len(draws))
+    found = Average()
+    while found.draws < MOST and not _enough(found, problem.tol):
+        delta = rho * scale * problem.normal(found.draws)
         pair = problem.rise(delta).combined(problem.rise(-delta), 1.0)
-        draws.append(Sample(pair.values / 2, pair.weights, pair.over))
-    over_draws, mean = _over_draws(draws), _mean(draws)
-    half = joint(float(t.ppf(0.975, FIRST - 1)) * over_draws, Z * mean.stderr)
-    note = "" if _enough(draws, problem.tol) else f"After {2 * MOST} draws their own error is still {over_draws:.2g}."
-    value, errors = mean.mean, ("draws", "data")
-    return Estimate(value, joint(over_draws, mean.stderr), value - half, value + half, errors, note=note)
+        found.add(Sample(pair.values / 2, pair.weights, pair.over))
+    over_data = found.averaged.stderr
+    half = joint(QUANTILE * found.over_draws, Z * over_data)
+    note = "" if _enough(found, problem.tol) else f"After {2 * MOST} draws their error is still {found.over_draws:.2g}."
+    value, stderr = found.mean, joint(found.over_draws, over_data)
+    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), note=note)
 
 
-def _enough(draws: list[Sample], tol: float) -> bool:
-    if len(draws) < FIRST:
+def _enough(found: Average, tol: float) -> bool:
+    if found.draws < FIRST:
         return False
-    mean = _mean(draws)
-    return _over_draws(draws) <= max(tol * abs(mean.mean), mean.stderr / 2 if mean.stderr > 0 else 0.0)
-
-
-def _mean(draws: list[Sample]) -> Sample:
-    """Of each example over the draws."""
-    return Sample(torch.stack([draw.values for draw in draws]).mean(0), draws[0].weights, draws[0].over)
-
-
-def _over_draws(draws: list[Sample]) -> float:
-    means = torch.tensor([draw.mean for draw in draws], dtype=torch.float64)
-    return float(means.std()) / math.sqrt(len(draws))
+    over_data = found.averaged.stderr
+    return found.over_draws <= max(tol * abs(found.mean), 0.0 if math.isnan(over_data) else over_data / 2)
 
 
 MEASURES = (

@@ -72,7 +72,7 @@ def frobenius(problem: Problem) -> Estimate:
     if space.size == problem.n:
         value = float(math.hypot(*space.ritz()[0]))
         return Estimate(value, 0.0, value, value)
-    found = problem.probes.norm()
+    found = problem.probes[1]
     return Estimate(found.value, found.stderr, found.low, found.high, ("draws",))
 
 
@@ -89,7 +89,7 @@ def _computed_trace(problem: Problem) -> TraceEstimate:
     space = problem.ends.space
     if space.size == problem.n:
         return exact_trace(torch.from_numpy(space.ritz()[0]), COLUMNS)
-    return problem.probes.trace(problem.tol, MOST).of(operator).because(exact.reason)
+    return problem.probes[0].trace(problem.tol, MOST).of(operator).because(exact.reason)
 
 
 MEASURES = (
