@@ -82,19 +82,33 @@ class Reparametrisations:
     # One of each kind
 
     def _layers(self, generator: torch.Generator) -> Reparametrised | Unavailable:
-        def factors(scaling: Scaling) -> Tensor:
-            up = bool(torch.rand((), generator=generator) < 0.5)
-            return torch.full((scaling.size,), FACTOR if up else 1 / FACTOR, dtype=torch.float64)
+        # What meets along an axis is one layer: a filter of the next one is scaled as a whole.
+        layers: dict[tuple[str, int], float] = {}
 
-        return self._scaled(factors, statistics=False)
+        def factors(scaling: Scaling) -> Tensor:
+            met = {(place.tensor, place.dim) for place, _ in scaling.exponents}
+            own = next((layers[axis] for axis in met if axis in layers), None)
+            if own is None:
+                own = FACTOR if bool(torch.rand((), generator=generator) < 0.5) else 1 / FACTOR
+            layers.update(dict.fromkeys(met, own))
+            return torch.full((scaling.size,), own, dtype=torch.float64)
+
+        return self._scaled(factors)
 
     def _neurons(self, generator: torch.Generator) -> Reparametrised | Unavailable:
-        return self._scaled(lambda scaling: _log_normal(scaling.size, generator), statistics=False)
+        return self._scaled(lambda scaling: _log_normal(scaling.size, generator))
 
     def _batch_norms(self, generator: torch.Generator) -> Reparametrised | Unavailable:
         if not self.network.statistics:
             return Unavailable("the model has no BatchNorm that keeps running statistics")
-        return self._scaled(lambda scaling: _log_normal(scaling.size, generator), statistics=True)
+
+        # A filter of another layer that takes the same units in would not be scaled as a whole.
+        def change(scaling: Scaling) -> Apply | None:
+            factors = _log_normal(scaling.size, generator)
+            alone = all(exponent == 1 for _, exponent in scaling.exponents)
+            return (lambda state: scaling.applied(state, factors)) if alone else None
+
+        return self._changed(change, statistics=True, reason="no BatchNorm alone takes the units in")
 
     def _permuted(self, generator: torch.Generator) -> Reparametrised | Unavailable:
         of = self.symmetries
@@ -102,7 +116,8 @@ class Reparametrisations:
             return Unavailable(self._none_hidden())
         permutations = of.random(int(torch.randint(2**62, (), generator=generator)))
         state = of.permuted(self.state, permutations)
-        return self._finished(state, [g.name for g in of.roots()], _pinned(of), carry=_Carry(self.objective, of, permutations))
+        carry = _Carry(self.objective, of, permutations)
+        return self._finished(state, [group.name for group in of.roots()], _pinned(of), carry=carry)
 
     def _bases(self, generator: torch.Generator) -> Reparametrised | Unavailable:
         def change(scaling: Scaling) -> Apply | None:
@@ -113,7 +128,7 @@ class Reparametrisations:
             matrix = torch.block_diag(*blocks)
             return lambda state: scaling.mixed(state, matrix)
 
-        return self._changed(change, statistics=False, reason="what their units pass through is not linear")
+        return self._changed(change, statistics=False, reason="what the units pass through is not linear")
 
     def _logits(self, generator: torch.Generator) -> Reparametrised | Unavailable:
         names = self.scalings.last_layer
@@ -126,12 +141,12 @@ class Reparametrisations:
 
     # How they are made
 
-    def _scaled(self, factors: Callable[[Scaling], Tensor], statistics: bool) -> Reparametrised | Unavailable:
+    def _scaled(self, factors: Callable[[Scaling], Tensor]) -> Reparametrised | Unavailable:
         def change(scaling: Scaling) -> Apply:
             drawn = factors(scaling)
             return lambda state: scaling.applied(state, drawn)
 
-        return self._changed(change, statistics, "no scaling of their units keeps the function")
+        return self._changed(change, statistics=False, reason="no scaling of the units keeps the function")
 
     def _changed(
         self, change: Callable[[Scaling], Apply | None], statistics: bool, reason: str
@@ -141,7 +156,8 @@ class Reparametrisations:
             return Unavailable(self._none_hidden())
         state, used, failing = dict(self.state), [], []
         for group, several in self.scalings.groups.items():
-            kept = [own for scaling in several if scaling.statistics is statistics and (own := self._kept(change(scaling)))]
+            those = [scaling for scaling in several if scaling.statistics is statistics]
+            kept = [own for scaling in those if (own := self._kept(change(scaling)))]
             for apply in kept:
                 state = apply(state)
             (used if kept else failing).append(group)
@@ -168,7 +184,7 @@ class Reparametrisations:
         """The objective with this state, if it keeps the function on some of the data."""
         off = self.network.deviation(self.state, state, factor)
         if not off <= self._tol:
-            return Unavailable(f"the outputs change, by {off:.1e} relative, where they should not: please report the model")
+            return Unavailable(f"the outputs change where they should not, by {off:.1e}: please report the model")
         other = with_state(self.objective, state)
         found = difference(_pairs(self.objective, other, factor), EVERY)
         return Reparametrised(other, found, tuple(used), left_out, carry)
@@ -222,9 +238,7 @@ def _log_normal(size: int, generator: torch.Generator) -> Tensor:
 
 def _well_conditioned(size: int, generator: torch.Generator) -> Tensor:
     """U diag(exp(0.5 N(0, 1))) V with random rotations U, V."""
-    u, v = (
-        torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0] for _ in range(2)
-    )
+    u, v = (torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0] for _ in range(2))
     return u * (SPREAD * torch.randn(size, generator=generator, dtype=torch.float64)).exp() @ v
 
 
