@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,7 +18,7 @@ from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.objective import Objective
 from lossatlas.results.making import result
 from lossatlas.results.mistakes import suggestion
-from lossatlas.sharpness.measure import REPARAMETRISATIONS, Estimate, Measure, Z
+from lossatlas.sharpness.measure import LOGITS, REPARAMETRISATIONS, Estimate, Measure, Z
 from lossatlas.sharpness.problem import Problem
 from lossatlas.sharpness.reparametrisations import Reparametrisations, Reparametrised, Unavailable
 from lossatlas.sharpness.sharpness import Sizes, check, measured, selected, sizes_of, tell_missing
@@ -61,8 +62,9 @@ def invariance(
     values were independent, and not the data's, since both are on the same data: it is no narrower than 95 %.
     ``expected``: 1 where theory says that the measure stays, NaN where it says nothing. ``moved``: the ratio is further
     than 1e-3 from 1, and 1 is not in its interval. ``note``: why a value is NaN. Over ``("reparametrisation",)``:
-    ``available``; ``deviation``, max |f' - f| / max(1, max |f|) over the data (of the logit scale from 2 f); ``groups``,
-    whose units were changed; ``left_out``, of which none could be, or why there is no such reparametrisation here.
+    ``keeps``, the function or the predictions; ``available``; ``deviation``, max |f' - f| / max(1, max |f|) over the
+    data (of the logit scale from 2 f); ``groups``, whose units were changed; ``left_out``, of which none could be, or
+    why there is no such reparametrisation here.
 
     Both are measured with the same random numbers, carried along by a permutation; those of eigenvalue solvers and of
     traces are not, which the interval holds.
@@ -188,7 +190,7 @@ class _Table:
             for name, one in there:
                 self._add(name, self._ratios(one, bar))
 
-    def _ratios(self, one: Reparametrised, bar: tqdm[None]) -> list[Ratio]:
+    def _ratios(self, one: Reparametrised, bar: Any) -> list[Ratio]:
         problem = Problem(one.objective, carry=one.carry, **self.options)  # type: ignore[arg-type]
         found = []
         for measure, before in zip(self._each(bar), self.before, strict=True):
@@ -198,7 +200,7 @@ class _Table:
         self.passes += problem.total.passes
         return found
 
-    def _each(self, bar: tqdm[None]) -> Iterator[Measure]:
+    def _each(self, bar: Any) -> Iterator[Measure]:
         for measure in self.measures:
             yield measure
             bar.update()
@@ -216,7 +218,7 @@ def _dataset(table: _Table, several: Several) -> xr.Dataset:
     none = {name: [Ratio(math.nan, math.nan, math.nan, math.nan, "; ".join(reasons[name]))] * count for name in names}
     rows = list(zip(*(table.ratios.get(name, none[name]) for name in names), strict=True))
     both = ("measure", "reparametrisation")
-    columns: dict[str, object] = {
+    columns: dict[str, tuple[Any, Any]] = {
         "before": ("measure", [each.value for each in table.before]),
         "title": ("measure", [measure.title for measure in table.measures]),
         "rho": ("measure", [table.sizes.get(measure.name, math.nan) for measure in table.measures]),
@@ -230,12 +232,13 @@ def _dataset(table: _Table, several: Several) -> xr.Dataset:
     }
     columns |= {key: ("reparametrisation", values) for key, values in _told(several).items()}
     coords = {"measure": [measure.name for measure in table.measures], "reparametrisation": names}
-    return xr.Dataset({name: (dims, np.array(v)) for name, (dims, v) in columns.items()}, coords=coords)  # type: ignore[misc]
+    return xr.Dataset({name: (dims, np.array(value)) for name, (dims, value) in columns.items()}, coords=coords)
 
 
 def _told(several: Several) -> dict[str, list[object]]:
     """What is said of each reparametrisation."""
-    told: dict[str, list[object]] = {"available": [], "deviation": [], "groups": [], "left_out": []}
+    told: dict[str, list[object]] = {"keeps": ["predictions" if name == LOGITS else "function" for name in several]}
+    told |= {"available": [], "deviation": [], "groups": [], "left_out": []}
     for all_of in several.values():
         there = [one for one in all_of if isinstance(one, Reparametrised)]
         without = [one.reason for one in all_of if isinstance(one, Unavailable)]

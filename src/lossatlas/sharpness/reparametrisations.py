@@ -29,7 +29,7 @@ Apply = Callable[[State], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Unavailable:
-    """This network has no such reparametrisation, and why."""
+    """Why a network has no such reparametrisation."""
 
     reason: str
 
@@ -154,7 +154,8 @@ class Reparametrisations:
         """Every group changed that can be; one after the other, each by itself looked at on some of the data."""
         if not self.symmetries.groups:
             return Unavailable(self._none_hidden())
-        state, used, failing = dict(self.state), [], []
+        state = dict(self.state)
+        used, failing = list[str](), list[str]()
         for group, several in self.scalings.groups.items():
             those = [scaling for scaling in several if scaling.statistics is statistics]
             kept = [own for scaling in those if (own := self._kept(change(scaling)))]
@@ -239,7 +240,8 @@ def _log_normal(size: int, generator: torch.Generator) -> Tensor:
 def _well_conditioned(size: int, generator: torch.Generator) -> Tensor:
     """U diag(exp(0.5 N(0, 1))) V with random rotations U, V."""
     u, v = (torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0] for _ in range(2))
-    return u * (SPREAD * torch.randn(size, generator=generator, dtype=torch.float64)).exp() @ v
+    found: Tensor = u * (SPREAD * torch.randn(size, generator=generator, dtype=torch.float64)).exp() @ v
+    return found
 
 
 def _about(groups: Sequence[str], reason: str) -> str:

@@ -4,8 +4,8 @@ A scaling multiplies every tensor that a unit meets by c^e, with an exponent e f
 make the unit of a ReLU network, -1 for those that take it in. The exponents are relations between derivatives: f stays
 as it is for every c where sum_k e_k <df/dw_k, w_k> = 0 at every point.
 
-Source: Kunin et al. 2021, "Neural Mechanics", section 3 (what a symmetry says of the gradient); Dinh et al. 2017, "Sharp
-Minima Can Generalize For Deep Nets", section 4 (scaling of ReLU units).
+Source: Kunin et al. 2021, "Neural Mechanics", section 3 (what a symmetry says of the gradient); Dinh et al. 2017,
+"Sharp Minima Can Generalize For Deep Nets", section 4 (scaling of ReLU units).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PARTS = 12  # exponents are fractions with this denominator
 
 @dataclass(frozen=True)
 class Place:
-    """Where the units of a group are along an axis of a tensor: entries ``start`` to ``start + length`` of axis ``dim``.
+    """Where the units of a group lie in a tensor: entries ``start`` to ``start + length`` of its axis ``dim``.
 
     ``units`` broadcasts against that part of the tensor: the unit of each entry, counted through all outer groups.
     ``rest`` ``(length,)`` tells apart the entries of one unit (the pixels of a channel after flattening). ``eps``: of a

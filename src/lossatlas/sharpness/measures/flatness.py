@@ -163,7 +163,7 @@ MEASURES = (
         r"\sum_{s,s'} \langle w_s, w_{s'} \rangle\, \mathrm{tr}\, H_{s,s'}",
         "petzka2021",
         relative_flatness,
-        frozenset({LAYER, NEURON, BATCH_NORM, PERMUTATION}),
+        frozenset({LAYER, BATCH_NORM, PERMUTATION}),
         20,
     ),
     Measure(
