@@ -147,7 +147,7 @@ def ratio(before: Estimate, after: Estimate) -> Ratio:
 
 def _bounds(before: Estimate, after: Estimate) -> tuple[float, float]:
     (low, high), others = without_data(before), without_data(after)
-    if low <= 0 <= high:
+    if low <= 0 <= high or not all(map(math.isfinite, (low, high, *others))):
         return (1.0, 1.0) if (low, high) == others else (-math.inf, math.inf)
     corners = [other / one for one in (low, high) for other in others]
     return min(corners), max(corners)
@@ -161,10 +161,15 @@ def without_data(estimate: Estimate) -> tuple[float, float]:
     if "data" not in estimate.errors:
         low, high = halves
     elif "draws" in estimate.errors:
-        low, high = (math.sqrt(max(half**2 - (Z * estimate.data) ** 2, 0.0)) for half in halves)
+        low, high = (math.sqrt(max(half**2 - _width(estimate.data) ** 2, 0.0)) for half in halves)
     else:
-        low, high = (max(half - Z * estimate.stderr, 0.0) for half in halves)
+        low, high = (max(half - _width(estimate.stderr), 0.0) for half in halves)
     return estimate.value - low, estimate.value + high
+
+
+def _width(stderr: float) -> float:
+    """Half of a 95 % interval; 0 where the error is not known, since it is then in none."""
+    return 0.0 if math.isnan(stderr) else Z * stderr
 
 
 @dataclass

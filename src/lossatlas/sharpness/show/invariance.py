@@ -184,11 +184,11 @@ def _word(value: float, moved: bool) -> str:
         return DASH
     if abs(value - 1) <= EXACT:
         return TICK
-    text = (
-        number(value, 2)
-        if 0.01 <= abs(value) < 1000 or value == 0
-        else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    )
+    if value and not 0.01 <= abs(value) < 1000:
+        mantissa, exponent = f"{value:.0e}".split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    else:
+        text = number(value, 3 if abs(value - 1) < 0.05 else 2)
     return text if moved else f"({text})"
 
 
@@ -196,9 +196,7 @@ def _labels(axes: Axes, shown: xr.Dataset, narrow: bool) -> None:
     """Measures on the left, reparametrisations above, where a column is read from."""
     size = 6.0 if narrow else 7.5
     names = [str(title) for title in shown["title"].to_numpy()]
-    axes.set_yticks(
-        range(len(names)), [textwrap.shorten(n, 34, placeholder="…") if narrow else n for n in names], fontsize=size
-    )
+    axes.set_yticks(range(len(names)), [textwrap.fill(n, 27) if narrow else n for n in names], fontsize=size)
     columns = [name.replace(" ", "\n", 1) for name in _names(shown)]
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(columns)), columns, fontsize=size, rotation=90 if narrow else 0)
