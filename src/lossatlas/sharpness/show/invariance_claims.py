@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lossatlas.results.blocks import Answer, Formula, Reference, Topic, paragraph
+from lossatlas.results.blocks import Answer, Formula, Topic, paragraph
 from lossatlas.results.captions import listed
 from lossatlas.results.claim import UNKNOWN, Claim, Interval
 from lossatlas.results.provenance import Provenance
@@ -178,22 +178,6 @@ def _which(titles: Sequence[str]) -> str:
     return f" ({listed(list(titles))})" if 0 < len(titles) <= NAMED else ""
 
 
-REFERENCES = {
-    "dinh2017": Reference(
-        "L. Dinh, R. Pascanu, S. Bengio, Y. Bengio",
-        2017,
-        "Sharp Minima Can Generalize For Deep Nets",
-        "ICML",
-        "https://arxiv.org/abs/1703.04933",
-    ),
-    "kunin2021": Reference(
-        "D. Kunin, J. Sagastuy-Brena, S. Ganguli, D. L. K. Yamins, H. Tanaka",
-        2021,
-        "Neural Mechanics: Symmetry and Broken Conservation Laws in Deep Learning Dynamics",
-        "ICLR",
-        "https://arxiv.org/abs/2012.04728",
-    ),
-}
 REWRITTEN = Topic(
     "Other weights of the same function",
     (
