@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import xarray as xr
 from scipy.stats import t
 
-from lossatlas.curvature.density import Beyond, density_to_tolerance, spectral_density, total
+from lossatlas.curvature.density import Beyond, Prober, spectral_density, total
 from lossatlas.curvature.gabdullin import gabdullin
 from lossatlas.curvature.krylov import Floats
 from lossatlas.curvature.lanczos import search
-from lossatlas.curvature.progress import Budget, product_bar
-from lossatlas.curvature.quadrature import Rule
 from lossatlas.errors import ConvergenceWarning
 from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 
 STEPS, PROBES = 40, 4  # of the criteria: with n < 1 they depend on the steps
 QUANTILE = float(t.ppf(0.975, PROBES - 1))
-LEAST = (10, 2)  # steps and random vectors of a density
-PAIRS = 20
+PAIRS = 20  # eigenvalues that are computed one by one
+FEWEST, MOST = 2, 10  # random vectors for the others
 COST = 300  # gradient passes
 
 
@@ -38,11 +37,9 @@ def effective_dimension(problem: Problem, rho: float) -> Estimate:
         positive = np.maximum(values, 0)
         return positive / (positive + rho)
 
-    found = problem.shared("density", partial(_density, problem))
+    found = _density(problem, counted)
     value, stderr = total(found, counted)
-    off = abs(value - total(_shorter(found), counted)[0])
-    errors = ("solver", "draws") if found.rules else ()
-    return Estimate.normal(value, stderr, off=off, errors=errors)
+    return Estimate.normal(value, stderr, errors=("solver", "draws"))
 
 
 def gabdullin_k(problem: Problem) -> Estimate:
@@ -80,24 +77,25 @@ def _quadrature(problem: Problem) -> xr.Dataset:
     return problem.shared("quadrature", compute)
 
 
-def _density(problem: Problem) -> Beyond:
-    """The largest eigenvalues one by one, which carry most of the sum, and random vectors for the others."""
+def _density(problem: Problem, function: Callable[[Floats], Floats]) -> Beyond:
+    """The largest eigenvalues one by one, which carry most of the sum, and random vectors for the others.
+
+    As many of these as make the standard error of the sum ``tol`` of it, from 2 to 10.
+    """
     operator, count = problem.hessian, max(min(PAIRS, problem.n // 3), 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the interval tells
-        run = search(operator, count, tol=problem.tol, floor=problem.tol / 10, seed=problem.seed)
-        budget = Budget(product_bar("", shown=False))
-        return density_to_tolerance(operator, run, problem.tol, LEAST, budget, problem.seed)
-
-
-def _shorter(found: Beyond) -> Beyond:
-    """The same from half of the Lanczos steps of each random vector."""
-    return replace(found, rules=[rule if rule.taken.size else _half(rule) for rule in found.rules])
-
-
-def _half(rule: Rule) -> Rule:
-    steps = max(len(rule.diagonal) // 2, 1)
-    return Rule(rule.diagonal[:steps], rule.off_diagonal[: steps - 1], rule.off_diagonal[steps - 1], rule.rounding)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # residuals only change where the rest begins
+        pairs = search(operator, count, tol=0.1, look=False, seed=problem.seed).pairs
+    atoms, rest = pairs.values.numpy(), problem.n - count
+    prober = Prober(operator, pairs.vectors, float(np.abs(atoms).max(initial=0)))
+    found = Beyond(problem.n, atoms, [], operator.errors)
+    for seed in np.random.SeedSequence(problem.seed).generate_state(MOST):
+        steps = min(STEPS, rest)
+        found = replace(found, rules=[*found.rules, prober.rule(int(seed), steps, steps, lambda _: False)])
+        value, stderr = total(found, function) if len(found.rules) >= FEWEST else (0.0, math.inf)
+        if stderr <= problem.tol * abs(value):
+            break
+    return found
 
 
 MEASURES = (
