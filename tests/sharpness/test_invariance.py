@@ -17,10 +17,10 @@ import lossatlas as la
 from lossatlas.connectivity.alignment import symmetries_of
 from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.results.catalogue import Catalogue
-from lossatlas.sharpness.invariance import ratio, without_data
 from lossatlas.sharpness.measure import BASIS, BATCH_NORM, LAYER, LOGITS, NEURON, PERMUTATION, REPARAMETRISATIONS, Z
 from lossatlas.sharpness.measure import Estimate as E
 from lossatlas.sharpness.problem import Problem
+from lossatlas.sharpness.ratios import ratio, without_data
 from lossatlas.sharpness.reparametrisations import Reparametrisations, Reparametrised
 from lossatlas.sharpness.scalings import relations
 from lossatlas.sharpness.show.invariance_claims import moved, stays

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,12 +15,14 @@ from lossatlas.connectivity.symmetry.verification import difference
 from lossatlas.model.data.batches import preserved_rng
 from lossatlas.objective import Objective
 from lossatlas.sharpness.measure import BASIS, BATCH_NORM, LAYER, LOGITS, NEURON, PERMUTATION
-from lossatlas.sharpness.scalings import Network, Scaling, Scalings, State, scalings
+from lossatlas.sharpness.places import Scaling, State
+from lossatlas.sharpness.scalings import Scalings, scalings
+from lossatlas.sharpness.slopes import Network
 
 FACTOR = 10.0  # of a layer, or one divided by it
 LOGIT_FACTOR = 2.0  # a power of two, so that no rounding changes which logit is the largest
 SPREAD = 0.5  # of the logarithms of the singular values of a change of basis
-KEEPS = {torch.float64: 1e-8, torch.float32: 1e-5}  # relative deviation of f: above rounding, far below any change
+KEEPS, COARSE = {torch.float64: 1e-8}, 1e-5  # relative deviation of f: above rounding, far below any change
 EVERY = 10**12  # examples
 NAMED = 6  # groups that a reason names
 
@@ -83,15 +85,12 @@ class Reparametrisations:
 
     def _layers(self, generator: torch.Generator) -> Reparametrised | Unavailable:
         # What meets along an axis is one layer: a filter of the next one is scaled as a whole.
-        layers: dict[tuple[str, int], float] = {}
+        layers = _joined(_axes(scaling) for several in self.scalings.groups.values() for scaling in several)
+        ups = (torch.rand(len(layers), generator=generator) < 0.5).tolist()
 
         def factors(scaling: Scaling) -> Tensor:
-            met = {(place.tensor, place.dim) for place, _ in scaling.exponents}
-            own = next((layers[axis] for axis in met if axis in layers), None)
-            if own is None:
-                own = FACTOR if bool(torch.rand((), generator=generator) < 0.5) else 1 / FACTOR
-            layers.update(dict.fromkeys(met, own))
-            return torch.full((scaling.size,), own, dtype=torch.float64)
+            up = next(up for up, axes in zip(ups, layers, strict=True) if _axes(scaling) <= axes)
+            return torch.full((scaling.size,), FACTOR if up else 1 / FACTOR, dtype=torch.float64)
 
         return self._scaled(factors)
 
@@ -121,12 +120,14 @@ class Reparametrisations:
 
     def _bases(self, generator: torch.Generator) -> Reparametrised | Unavailable:
         def change(scaling: Scaling) -> Apply | None:
-            if not scaling.can_mix:
-                return None
             inner = self.symmetries.groups[scaling.group].size
-            blocks = [_well_conditioned(inner, generator) for _ in range(scaling.size // inner)]
-            matrix = torch.block_diag(*blocks)
-            return lambda state: scaling.mixed(state, matrix)
+            outer = scaling.size // inner
+            # Two units first: no large matrix is made for what passes through a ReLU.
+            if not scaling.can_mix or self._kept(_turned(scaling, outer, inner)) is None:
+                return None
+            drawn = [_well_conditioned(inner, generator) for _ in range(outer)]
+            blocks, inverses = (torch.stack(each) for each in zip(*drawn, strict=True))
+            return lambda state: scaling.mixed(state, blocks, inverses)
 
         return self._changed(change, statistics=False, reason="what the units pass through is not linear")
 
@@ -172,7 +173,7 @@ class Reparametrisations:
 
     @property
     def _tol(self) -> float:
-        return KEEPS[self.network.dtype]
+        return KEEPS.get(self.network.dtype, COARSE)
 
     def _finished(
         self,
@@ -237,10 +238,34 @@ def _log_normal(size: int, generator: torch.Generator) -> Tensor:
     return torch.randn(size, generator=generator, dtype=torch.float64).exp()
 
 
-def _well_conditioned(size: int, generator: torch.Generator) -> Tensor:
-    """U diag(exp(0.5 N(0, 1))) V with random rotations U, V."""
+def _well_conditioned(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A = U diag(exp(0.5 N(0, 1))) V with random rotations U, V, and A^-T."""
     u, v = (torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0] for _ in range(2))
-    found: Tensor = u * (SPREAD * torch.randn(size, generator=generator, dtype=torch.float64)).exp() @ v
+    values = (SPREAD * torch.randn(size, generator=generator, dtype=torch.float64)).exp()
+    return u * values @ v, u / values @ v
+
+
+def _turned(scaling: Scaling, outer: int, inner: int) -> Apply:
+    """Its first two units turned by 45 degrees."""
+    turn = torch.eye(inner, dtype=torch.float64).repeat(outer, 1, 1)
+    turn[0, :2, :2] = torch.tensor([[1.0, -1.0], [1.0, 1.0]], dtype=torch.float64) / 2**0.5
+    return lambda state: scaling.mixed(state, turn, turn)
+
+
+Axes = set[tuple[str, int]]
+
+
+def _axes(scaling: Scaling) -> Axes:
+    """The axes of tensors that it scales along."""
+    return {(place.tensor, place.dim) for place, _ in scaling.exponents}
+
+
+def _joined(several: Iterable[Axes]) -> list[Axes]:
+    """Sets joined until none shares an axis with another."""
+    found: list[Axes] = []
+    for axes in several:
+        apart = [other for other in found if not other & axes]
+        found = [*apart, axes.union(*(other for other in found if other & axes))]
     return found
 
 
