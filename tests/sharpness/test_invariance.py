@@ -76,10 +76,25 @@ def generic(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+class Two(nn.Module):
+    """Two linear layers, with the square of a ReLU between them, or with normalised weights."""
+
+    def __init__(self, normalised: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.power = nn.Linear(64, 7), nn.Linear(7, 10), 1 if normalised else 2
+        for layer in (self.a, self.b) if normalised else ():
+            nn.utils.parametrizations.weight_norm(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.relu(self.a(x.flatten(1))) ** self.power)
+
+
 HIDDEN, SCALED = {PERMUTATION, LOGITS}, {PERMUTATION, LOGITS, LAYER, NEURON}
 MODELS = {
     "ReLU units": (lambda: la.zoo.mlp(64, (7, 6), seed=0), SCALED),
     "GELU units": (lambda: la.zoo.mlp(64, (7,), activation="gelu", seed=0), HIDDEN),
+    "squared ReLU units": (lambda: Two(normalised=False), SCALED),
+    "layers whose weights are normalised": (lambda: Two(normalised=True), HIDDEN),
     "a convolutional network": (lambda: la.zoo.simple_cnn(1, 8, seed=0), SCALED),
     "linear units": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Linear(5, 10)), SCALED | {BASIS}),
     "a residual block with BatchNorm": (Residual, SCALED | {BATCH_NORM}),

@@ -23,6 +23,7 @@ FACTOR = 10.0  # of a layer, or one divided by it
 LOGIT_FACTOR = 2.0  # a power of two, so that no rounding changes which logit is the largest
 SPREAD = 0.5  # of the logarithms of the singular values of a change of basis
 KEEPS, COARSE = {torch.float64: 1e-8}, 1e-5  # relative deviation of f: above rounding, far below any change
+AGREES = 1e-3  # of the outputs on all data, in the objective's own type
 EVERY = 10**12  # examples
 NAMED = 6  # groups that a reason names
 
@@ -189,6 +190,8 @@ class Reparametrisations:
             return Unavailable(f"the outputs change where they should not, by {off:.1e}: please report the model")
         other = with_state(self.objective, state)
         found = difference(_pairs(self.objective, other, factor), EVERY)
+        if not found <= AGREES:
+            return Unavailable(f"the outputs deviate by {found:.1e} in {self.objective.dtype}")
         return Reparametrised(other, found, tuple(used), left_out, carry)
 
     def _none_hidden(self) -> str:

@@ -61,7 +61,8 @@ def _last_layer(slopes: Slopes, tol: float) -> tuple[str, ...]:
     """The parameters of the last layer of which f is a multiple, by Euler's theorem; empty where there is none."""
     layers: dict[str, list[str]] = {}
     for name in slopes.tensors:
-        layers.setdefault(name.partition(".parametrizations.")[0].rpartition(".")[0], []).append(name)
+        layer, parametrised, _ = name.partition(".parametrizations.")
+        layers.setdefault(layer if parametrised else name.rpartition(".")[0], []).append(name)
     size = torch.linalg.vector_norm(slopes.outputs)
     for names in reversed(layers.values()):
         off = torch.stack([slopes.tensors[name] for name in names]).sum(0) - slopes.outputs
