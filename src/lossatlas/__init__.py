@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from lossatlas.results.files import load as load
     from lossatlas.results.files import save as save
     from lossatlas.robustness.robustness import robustness as robustness
+    from lossatlas.sharpness.invariance import invariance as invariance
     from lossatlas.sharpness.sharpness import sharpness as sharpness
     from lossatlas.surfaces.surface import refine as refine
     from lossatlas.surfaces.surface import surface as surface
@@ -135,6 +136,7 @@ _HOME = {
     "connectivity_plane": "connectivity.plane",
     "robustness": "robustness.robustness",
     "sharpness": "sharpness.sharpness",
+    "invariance": "sharpness.invariance",
     "Claim": "results.claim",
     "Verdict": "results.claim",
     "save": "results.files",

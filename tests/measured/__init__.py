@@ -101,6 +101,7 @@ def _surfaces(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def _curvature(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
+    yield "invariance", la.invariance(a.train, ("sam", "asam", "average", "lambda_max"), progress=False)
     density = la.spectral_density(la.hessian(a.train), steps=10, probes=2)
     yield "spectral density", density
     yield "criteria", la.gabdullin(density)

@@ -63,5 +63,6 @@ def test_coverage_of_errors():
         evaluate, root = errors_of(seed)
         found = crossing(evaluate, 0.05)
         covered += found.low <= root <= found.high
-        widths.append(math.log(found.high / found.low)); ev.append(found.evaluations)
+        widths.append(math.log(found.high / found.low))
+        ev.append(found.evaluations)
     print(covered, np.median(widths), max(widths), np.mean(ev), max(ev))

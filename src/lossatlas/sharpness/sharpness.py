@@ -84,7 +84,7 @@ def sharpness(
         measured(problem, measure, sizes.get(measure.name))
         for measure in tqdm(chosen, desc="sharpness", disable=not progress, leave=False)
     ]
-    _tell_missing(found, named=measures is not None)
+    tell_missing(found, named=measures is not None)
     whole = problem.total
     return result(
         "sharpness",
@@ -158,7 +158,7 @@ def measured(problem: Problem, measure: Measure, rho: float | None) -> Measured:
     return Measured(measure, rho, estimate, problem.alone(meter))
 
 
-def _tell_missing(found: Sequence[Measured], named: bool) -> None:
+def tell_missing(found: Sequence[Measured], named: bool) -> None:
     """Raises where there is nothing at all, and warns of what was asked for by name."""
     missing = [each for each in found if math.isnan(each.estimate.value)]
     reasons = "; ".join(f"{each.measure.name}: {each.estimate.note}" for each in missing)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossatlas.model.loss.samples import Sample
 from lossatlas.robustness.averages import Average
-from lossatlas.sharpness.measure import LAYER, NEURON, PERMUTATION, Estimate, Measure, Z
+from lossatlas.sharpness.measure import BATCH_NORM, LAYER, NEURON, PERMUTATION, Estimate, Measure, Z
 from lossatlas.sharpness.problem import Problem, joint
 
 FIRST, MOST = 10, 60  # pairs of draws
@@ -50,7 +50,7 @@ def mean_rise(problem: Problem, rho: float, scale: Tensor) -> Estimate:
     half = joint(QUANTILE * found.over_draws, Z * over_data)
     note = "" if _enough(found, problem.tol) else f"After {2 * MOST} draws their error is still {found.over_draws:.2g}."
     value, stderr = found.mean, joint(found.over_draws, over_data)
-    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), note=note)
+    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), note=note, data=over_data)
 
 
 def _enough(found: Average, tol: float) -> bool:
@@ -77,7 +77,7 @@ MEASURES = (
         r"\mathbb{E}_u L(w + \rho\, |w| \circ u) - L(w)",
         "andriushchenko2023",
         adaptive_average,
-        frozenset({LAYER, NEURON, PERMUTATION}),
+        frozenset({LAYER, NEURON, BATCH_NORM, PERMUTATION}),
         PASSES,
         rho=0.1,
     ),
