@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from lossatlas.results.claim import Verdict as Verdict
     from lossatlas.results.files import load as load
     from lossatlas.results.files import save as save
+    from lossatlas.robustness.basin import basin as basin
     from lossatlas.robustness.robustness import robustness as robustness
     from lossatlas.surfaces.surface import refine as refine
     from lossatlas.surfaces.surface import surface as surface
@@ -132,6 +133,7 @@ _HOME = {
     "instability": "connectivity.instability",
     "connectivity_plane": "connectivity.plane",
     "robustness": "robustness.robustness",
+    "basin": "robustness.basin",
     "Claim": "results.claim",
     "Verdict": "results.claim",
     "save": "results.files",

@@ -14,9 +14,9 @@ from lossatlas.model.loss.samples import Sample
 class Spread(NamedTuple):
     """The errors of a mean over draws and examples; NaN where they are not known.
 
-    ``over_draws`` a: of the draws' means, sd / sqrt(J). ``over_examples`` b: of the examples' means over the draws. Both
-    hold the interaction c of draws and examples, and ``stderr`` holds it once: sqrt(a^2 + b^2 - c^2), in two-way
-    analysis of variance with random effects. ``degrees`` of freedom: Welch's and Satterthwaite's, cautiously of a and b.
+    ``over_draws`` a: of the draws' means, sd / sqrt(J). ``over_examples`` b: of the examples' means over the draws.
+    Both hold the interaction c of draws and examples, and ``stderr`` holds it once: sqrt(a^2 + b^2 - c^2), as in a
+    two-way analysis of variance with random effects. ``degrees`` of freedom: Welch's and Satterthwaite's, of a and b.
     """
 
     over_draws: float

@@ -124,6 +124,14 @@ def crossing(
     return _within(search, low, high, tol)
 
 
+def bracketed(
+    evaluate: Evaluate, threshold: float, bounds: tuple[float, float] = BOUNDS
+) -> tuple[tuple[float, float], int]:
+    """The crossing of an exact function to a factor of 1.25, by bisection alone, and how many evaluations it took."""
+    search = _Search(evaluate, threshold, LIMIT, exact=True)
+    return search.bracket(*bounds), search.spent
+
+
 def _within(search: _Search, low: float, high: float, tol: float) -> Crossing:
     below, above = search.bracket(low, high)
     draws = 1 if search.exact else max((search.limit - search.spent) // 4, 2)
