@@ -21,6 +21,7 @@ FEWEST = 20  # evaluations: below these no interval can be found
 CONFIDENCE = 0.975  # of either end of the interval
 EARLY = 0.999  # of a sign that is taken before all draws are made: such looks must cost next to no confidence
 NEAR = 1.25  # ratio of the bracket that plain bisection leaves
+LOPSIDED = 0.6  # share of the interval, in log size, between an end and the next open size that is worth a test
 MARGIN = 1.2  # how much further out than predicted an end is tested
 
 
@@ -81,8 +82,9 @@ def crossing(
     estimates at near sizes err alike. Bisection in log s with two draws finds the place to a factor of 1.25. There the
     error is measured with more draws, and sizes on both sides are tested that should just be decided: draws are added
     until the side is clear (99.9 %), or the size has its share of the budget (97.5 %), or the error over the examples
-    is by far the larger one. A side that stays open is tested further out, and widens the interval. Tests are
-    Student's, with the errors over draws and examples joined (``Average``). What is not finite counts as above.
+    is by far the larger one. A side that stays open is tested further out, and widens the interval; what is left of
+    the budget narrows it again. Tests are Student's, with the errors over draws and examples joined (``Average``). What
+    is not finite counts as above.
 
     Where the quantity is an accuracy and only a handful of examples change, its error over the examples is too small,
     as for any mean of zeros and ones: threshold times the number of examples should be 5 or more.
@@ -142,6 +144,7 @@ def _within(search: _Search, low: float, high: float, tol: float) -> Crossing:
     center = search.root(below, above)
     search.decide(center, draws)
     search.close(center, draws, tol)
+    search.tighten(draws, tol)
     ends = search.interval()
     return search.found(Outcome.CROSSED, min(max(search.estimate(center), ends[0]), ends[1]), ends)
 
@@ -155,6 +158,7 @@ class _Search:
         self.spent = 1
         self._at: dict[float, Average] = {}
         self._sides: dict[float, int] = {}
+        self._open: set[float] = set()  # sizes that stayed undecided
 
     def rise(self, size: float) -> float:
         """The mean rise over the draws made; infinite where it is not finite."""
@@ -180,6 +184,8 @@ class _Search:
         else:
             self.look(size, draws)
         self._sides[size] = self._side(size, self._at[size].spread(), CONFIDENCE)
+        if not self._sides[size]:
+            self._open.add(size)
         return self._sides[size]
 
     def _side(self, size: float, spread: Spread, confidence: float) -> int:
@@ -213,6 +219,21 @@ class _Search:
             for side, width in widths.items():
                 if self.spent < self.limit and not self._decided(side, center, further * width):
                     self.decide(center * math.exp(side * further * width), draws)
+
+    def tighten(self, draws: int, tol: float) -> None:
+        """What is left of the budget is spent between an end and the next size that stayed open."""
+        while self.spent + (1 if self.exact else draws) <= self.limit:
+            low, high = self.interval()
+            if not 0 < low < high < math.inf:
+                return
+            still = [size for size in self._open if low < size < high] or [math.sqrt(low * high)]
+            gaps = (low, min(still)), (max(still), high)
+            start, end = max(gaps, key=lambda gap: gap[1] / gap[0])
+            spent = self.spent
+            if end / start >= max((high / low) ** LOPSIDED, 1 + tol):
+                self.decide(math.sqrt(start * end), draws)
+            if self.spent == spent:
+                return
 
     def _decided(self, side: int, center: float, width: float) -> bool:
         """Whether an end was found not much further out than this."""

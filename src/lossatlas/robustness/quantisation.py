@@ -43,13 +43,14 @@ class Quantisation:
 
 def step_of(cut: Cut, theta: Tensor, bits: int) -> Tensor:
     """s of each block, 0 where all of it is 0."""
-    largest: Tensor = cut.of(theta).abs().amax(dim=cut.within, keepdim=True)
-    return largest / (2 ** (bits - 1) - 1)
+    step: Tensor = cut.of(theta).abs().amax(dim=cut.within, keepdim=True) / (2 ** (bits - 1) - 1)
+    return step
 
 
 def levels(values: Tensor, step: Tensor) -> Tensor:
     """round(w / s), whole numbers; 0 where s is."""
-    return torch.round(values / torch.where(step == 0, 1, step))
+    found: Tensor = torch.round(values / torch.where(step == 0, 1, step))
+    return found
 
 
 def matrices(entries: Sequence[Entry]) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,15 +46,15 @@ class WorstDirection:
         unit = self._longest(self._value_and_gradient(self._point)[1], normal(self._point, seed, 0))
         bounds, looks = BOUNDS, 0
         for k in range(ROUNDS):
-            (low, high), spent = bracketed(lambda size, draw, u=unit: self._along(u, size), self._fall, bounds)
+            (low, high), spent = bracketed(partial(self._along, unit), self._fall, bounds)
             size, bounds = math.sqrt(low * high), (max(low / 16, BOUNDS[0]), min(2 * high, BOUNDS[1]))
             unit = self._ascended(unit, size, steps * (k + 1) // ROUNDS - steps * k // ROUNDS)
             looks += spent + 1
         spent = self.gradients + looks
-        last = crossing(lambda size, draw: self._along(unit, size), self._fall, limit=limit - spent, exact=True)
+        last = crossing(partial(self._along, unit), self._fall, limit=limit - spent, exact=True)
         return Crossing(last.outcome, last.value, last.low, last.high, last.evaluations + spent, last.trials)
 
-    def _along(self, unit: Tensor, size: float) -> Sample:
+    def _along(self, unit: Tensor, size: float, draw: int) -> Sample:
         return self._clean if size == 0 else self._score(samples_at(self._objective, self._moved(unit, size)))
 
     def _moved(self, unit: Tensor, size: float) -> Tensor:
@@ -74,7 +75,8 @@ class WorstDirection:
         scaled = (self._scale * gradient).double()
         usable = bool(torch.isfinite(scaled).all()) and bool(scaled.any())
         chosen = scaled if usable else otherwise.double()
-        return (math.sqrt(len(chosen)) * chosen / torch.linalg.vector_norm(chosen)).to(self._point)
+        unit: Tensor = math.sqrt(len(chosen)) * chosen / torch.linalg.vector_norm(chosen)
+        return unit.to(self._point)
 
     @torch.inference_mode(False)
     def _value_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
