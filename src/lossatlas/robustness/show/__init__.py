@@ -45,14 +45,14 @@ class BasinOptions(Options):
     direction: Literal["random", "worst", "both"] = Field("both", description="random noise, or the worst direction")
     relative: Relative = Field("none", description="absolute sizes, or relative to filter norms or to each weight")
     steps: int = Field(8, ge=1, description="of the ascent that looks for the worst direction")
-    limit: int = Field(60, ge=30, description="evaluations of the data for each direction")
+    limit: int = Field(60, ge=20, description="evaluations of the data for each direction")
     seed: int = Field(0, ge=0, description="of the draws")
 
 
-def _shown(module: str) -> dict[str, Any]:
-    functions = ("figures", "numbers", "claims", "answers")
-    found: dict[str, Callable[..., Any]] = {name: function_at(f"{_SHOW}.{module}:{name}") for name in functions}
-    return found
+def _shown() -> dict[str, Callable[..., Any]]:
+    """What all results over the sizes of a perturbation are shown with."""
+    places = {"figures": "figures", "numbers": "figures", "claims": "claims", "answers": "answers"}
+    return {name: function_at(f"{_SHOW}.{module}:{name}") for name, module in places.items()}
 
 
 def _schema(size: str, *attrs: str) -> Schema:
@@ -86,8 +86,8 @@ ROBUSTNESS = Kind(
     help="Loss and accuracy under noise, quantisation, pruning and flips of bits, with paired errors.",
     options=RobustnessOptions,
     schema=_schema("sigma", "relative", "seed"),
-    **_shown("noise"),
-    panels=function_at(f"{_SHOW}.noise:panels"),
+    **_shown(),
+    panels=function_at(f"{_SHOW}.figures:panels"),
     theory=_theory("of_noise"),
 )
 QUANTISATION = Kind(
@@ -95,7 +95,7 @@ QUANTISATION = Kind(
     title="Quantisation of the weights",
     chapter=chapters.ROBUSTNESS,
     schema=_schema("bits", "per"),
-    **_shown("compression"),
+    **_shown(),
     theory=_theory("of_quantisation"),
 )
 PRUNING = Kind(
@@ -103,7 +103,7 @@ PRUNING = Kind(
     title="Pruning of the weights",
     chapter=chapters.ROBUSTNESS,
     schema=_schema("share"),
-    **_shown("compression"),
+    **_shown(),
     theory=_theory("of_pruning"),
 )
 BIT_FLIPS = Kind(
@@ -111,7 +111,7 @@ BIT_FLIPS = Kind(
     title="Flips of bits",
     chapter=chapters.ROBUSTNESS,
     schema=_schema("rate", "representation", "seed"),
-    **_shown("compression"),
+    **_shown(),
     theory=_theory("of_flips"),
 )
 BASIN = Kind(
@@ -141,7 +141,10 @@ BASIN = Kind(
         attrs=(*OBJECTIVE, "metric", "fall", "relative", "limit", "seed", "stderr_over"),
         optional_attrs=(*COMMON, "filters", "filters_assumed", "steps"),
     ),
-    **_shown("basins"),
+    figures=function_at(f"{_SHOW}.basins:figures"),
+    numbers=function_at(f"{_SHOW}.basins:numbers"),
+    claims=function_at(f"{_SHOW}.basins:claims"),
+    answers=function_at(f"{_SHOW}.basins:answers"),
     theory=_theory("of_basin"),
     references={
         "chen2025": Reference(
