@@ -129,9 +129,11 @@ def crossing(
 def bracketed(
     evaluate: Evaluate, threshold: float, bounds: tuple[float, float] = BOUNDS
 ) -> tuple[tuple[float, float], int]:
-    """The crossing of an exact function to a factor of 1.25, by bisection alone, and how many evaluations it took."""
+    """The crossing of an exact function to a factor of 1.25, by bisection alone, and the number of evaluations beside
+    that of the clean network.
+    """
     search = _Search(evaluate, threshold, LIMIT, exact=True)
-    return search.bracket(*bounds), search.spent
+    return search.bracket(*bounds), search.spent - 1
 
 
 def _within(search: _Search, low: float, high: float, tol: float) -> Crossing:
@@ -230,7 +232,7 @@ class _Search:
             gaps = (low, min(still)), (max(still), high)
             start, end = max(gaps, key=lambda gap: gap[1] / gap[0])
             spent = self.spent
-            if end / start >= max((high / low) ** LOPSIDED, 1 + tol):
+            if end / start >= max((high / low) ** (LOPSIDED / 2 if self.exact else LOPSIDED), 1 + tol):
                 self.decide(math.sqrt(start * end), draws)
             if self.spent == spent:
                 return

@@ -49,13 +49,13 @@ class BasinOptions(Options):
     seed: int = Field(0, ge=0, description="of the draws")
 
 
-def _shown() -> dict[str, Callable[..., Any]]:
+def _shown() -> dict[str, Any]:
     """What all results over the sizes of a perturbation are shown with."""
     places = {"figures": "figures", "numbers": "figures", "claims": "claims", "answers": "answers"}
     return {name: function_at(f"{_SHOW}.{module}:{name}") for name, module in places.items()}
 
 
-def _schema(size: str, *attrs: str) -> Schema:
+def _schema(size: str, *attrs: str, optional: tuple[str, ...] = ()) -> Schema:
     """Of a result over the sizes of a perturbation."""
     every = ("loss", "loss_stderr", "loss_change", "loss_change_stderr", "finite")
     return Schema(
@@ -70,7 +70,7 @@ def _schema(size: str, *attrs: str) -> Schema:
             "*": (size,),
         },
         attrs=(*OBJECTIVE, "noise", "draws", "stderr_over", *attrs),
-        optional_attrs=(*COMMON, "filters", "filters_assumed"),
+        optional_attrs=(*COMMON, *optional, "filters", "filters_assumed"),
     )
 
 
@@ -110,7 +110,7 @@ BIT_FLIPS = Kind(
     name="bit_flips",
     title="Flips of bits",
     chapter=chapters.ROBUSTNESS,
-    schema=_schema("rate", "representation", "seed"),
+    schema=_schema("rate", "representation", "seed", optional=("per",)),
     **_shown(),
     theory=_theory("of_flips"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from lossatlas.results.catalogue import Catalogue
 
-FAR = 0.5  # the share of the random size below which the worst one is called far below
+BEYOND = (1e-12, 1e12)  # ends of an axis on which an interval is open
+FAR = 1 / 3  # the share of the random size below which the worst one is called far below
 WORDS = {"random": "random noise", "worst": "the worst direction found"}
+SHORT = {"random": "random", "worst": "worst direction"}
 BASIS = "quotient of two 95 % intervals"
 LIMIT = (
     "The worst direction is what an ascent on the loss found: there may be worse ones, so its size is an upper bound."
@@ -68,6 +70,10 @@ def _picture(datasets: Sequence[xr.Dataset]) -> Picture:
 def _fallen(dataset: xr.Dataset) -> str:
     metric = str(dataset.attrs["metric"])
     return "rise of the loss" if metric == "loss" else f"fall of the {metric}"
+
+
+def _verb(dataset: xr.Dataset) -> str:
+    return "rises" if dataset.attrs["metric"] == "loss" else "falls"
 
 
 def _scale(dataset: xr.Dataset) -> float:
@@ -137,7 +143,7 @@ def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Cla
 
 
 def far_below(dataset: xr.Dataset) -> Claim | None:
-    """Whether the size in the worst direction found is below half of that of random noise; None without both."""
+    """Whether the size in the worst direction found is below a third of that of random noise; None without both."""
     rows = dict(_rows(dataset))
     if set(rows) != {"random", "worst"}:
         return None
@@ -145,9 +151,8 @@ def far_below(dataset: xr.Dataset) -> Claim | None:
     random_low, random_high = _bounds(rows["random"])
     return Claim(
         hypothesis=f"In the worst direction found the {dataset.attrs['metric']} of {of.who} "
-        f"{'rises' if dataset.attrs['metric'] == 'loss' else 'falls'} by {_amount(dataset)} at a size far below that of "
-        f"random noise, less than {FAR:g} of it",
-        statistic=f"size in the worst direction over that of random noise, threshold {FAR:g}",
+        f"{_verb(dataset)} by {_amount(dataset)} at a size far below that of random noise, less than a third of it",
+        statistic="size in the worst direction over that of random noise, threshold 1/3",
         value=_quotient(float(rows["worst"]["size"]), float(rows["random"]["size"])),
         interval=(_quotient(low, random_high), _quotient(high, random_low)),
         threshold=FAR,
@@ -170,9 +175,8 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
     for dataset in datasets:
         rows, of, claim = dict(_rows(dataset)), Provenance.of(dataset), far_below(dataset)
         metric = str(dataset.attrs["metric"])
-        verb = "rises" if metric == "loss" else "falls"
         each = [f"sigma = {size_of(row)} {_for(name)}" for name, row in rows.items()]
-        lead = f"the {metric} of {of.who} {verb} by {_amount(dataset)} at"
+        lead = f"the {metric} of {of.who} {_verb(dataset)} by {_amount(dataset)} at"
         told = "" if claim is None else f"; that the worst one is far below random noise is {claim.verdict}"
         brief = [f"{number(float(row['size']), 2)} {_for(name)}" for name, row in rows.items()]
         brief = [text.replace("–", f"no size up to {_largest(rows)}") for text in brief]
@@ -208,10 +212,9 @@ def basin(*datasets: xr.Dataset) -> Figure:
     axes.axhline(0, color=GREY, linestyle=":", linewidth=0.6, zorder=0)
     for k, (dataset, label) in enumerate(zip(datasets, labels(datasets), strict=True)):
         for j, (name, row) in enumerate(_rows(dataset)):
-            series = (
-                f"{label}, {'random' if name == 'random' else 'worst direction'}" if len(datasets) > 1 else WORDS[name]
-            )
-            _draw(axes, row, goal, COLOURS[(2 * k + j) % len(COLOURS)], MARKERS[(2 * k + j) % len(MARKERS)], series)
+            series = f"{label}, {SHORT[name]}" if len(datasets) > 1 else WORDS[name]
+            look = {"color": COLOURS[(2 * k + j) % len(COLOURS)], "marker": MARKERS[(2 * k + j) % len(MARKERS)]}
+            _draw(axes, row, goal, look, series)
     axes.set_xscale("log")
     unit = {"filter": " / filter norm", "weight": " / weight"}.get(str(first.attrs["relative"]), "")
     points = " (points)" if _scale(first) == 100 else ""
@@ -222,35 +225,15 @@ def basin(*datasets: xr.Dataset) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, row: xr.Dataset, goal: float, colour: str, marker: str, label: str) -> None:
-    scale = _scale_of(row)
-    size, fall = values(row, "trial_size"), scale * values(row, "trial_fall")
-    error = scale * values(row, "trial_fall_stderr")
+def _draw(axes: Axes, row: xr.Dataset, goal: float, look: dict[str, Any], label: str) -> None:
+    size, fall = values(row, "trial_size"), _scale(row) * values(row, "trial_fall")
+    error = _scale(row) * values(row, "trial_fall_stderr")
     known = np.isfinite(size) & np.isfinite(fall)
-    axes.errorbar(
-        size[known],
-        fall[known],
-        yerr=error[known],
-        color=colour,
-        marker=marker,
-        linewidth=0.8,
-        elinewidth=0.7,
-        capsize=0,
-    )
-    low, high = _bounds(row)
-    axes.plot(
-        [low if low > 0 else 1e-12, high if math.isfinite(high) else 1e12],
-        [goal, goal],
-        color=colour,
-        linewidth=4,
-        alpha=0.45,
-        solid_capstyle="butt",
-    )
-    axes.plot([], [], color=colour, marker=marker, label=label)
-
-
-def _scale_of(row: xr.Dataset) -> float:
-    return 100.0 if row.attrs["metric"] == "accuracy" else 1.0
+    axes.errorbar(size[known], fall[known], yerr=error[known], linewidth=0.8, elinewidth=0.7, **look)
+    low, high = (float(row[end]) for end in ("low", "high"))
+    ends = low if low > 0 else BEYOND[0], high if math.isfinite(high) else BEYOND[1]
+    axes.plot(ends, (goal, goal), color=look["color"], linewidth=4, alpha=0.45, solid_capstyle="butt")
+    axes.plot([], [], label=label, **look)
 
 
 def _window(datasets: Sequence[xr.Dataset]) -> tuple[float, float]:

@@ -119,9 +119,9 @@ def accuracy_cost(dataset: xr.Dataset, points: float = POINTS) -> Cost | None:
     supported = Verdict.SUPPORTED in verdicts
     k = verdicts.index(Verdict.SUPPORTED) if supported else len(sizes) - 1
     severe = "severest" if noise != supported else "mildest"
-    which = f"It is the {severe} of the {len(sizes)} tested {NAMES[dimension(dataset)]}" + (
-        " at which this is supported." if supported else "; none supports this."
-    )
+    several = f"the {severe} of the {len(sizes)} tested {NAMES[dimension(dataset)]}"
+    where = " at which this is supported." if supported else "; none supports this."
+    which = "It is the only size tested." if len(sizes) == 1 else f"It is {several}{where}"
     return Cost(dataset, sizes[k], _cost(dataset, sizes[k], falls[k], which, points))
 
 
@@ -142,7 +142,7 @@ def _cost(dataset: xr.Dataset, size: float, fall: Estimate, which: str, points: 
 
 
 def fall_interval(dataset: xr.Dataset, fall: Estimate) -> Interval:
-    """The normal interval of a fall in percentage points; where no prediction changed, the bound on what is not seen."""
+    """The normal interval of a fall in percentage points; where no prediction changed, a bound on what is not seen."""
     bound = 100 * NONE_SEEN / int(dataset.attrs["n_examples"]) if fall[1] == 0 else 0.0
     return normal_interval(*fall, bound)
 
@@ -163,7 +163,7 @@ def _lost(dataset: xr.Dataset, size: float) -> str:
 
 
 def most_sensitive(dataset: xr.Dataset) -> Sensitive | None:
-    """The layer whose perturbation alone raises the loss most, at the upper middle of the sizes; None without layers."""
+    """The layer that alone perturbed raises the loss most, at the upper middle of the sizes; None where none does."""
     sizes = from_mild_to_severe(dataset)
     if "layer" not in dataset.dims or dataset.sizes["layer"] < 2 or not sizes:
         return None
@@ -172,6 +172,8 @@ def most_sensitive(dataset: xr.Dataset) -> Sensitive | None:
     rises = at["layer_loss_change"].to_numpy().astype(float)
     errors = at["layer_loss_change_stderr"].to_numpy().astype(float)
     first, second = (-rises).argsort()[:2]  # NaN last
+    if rises[first] <= 0:
+        return None
     value, stderr = rises[first] - rises[second], math.hypot(errors[first], errors[second])
     names = [str(name) for name in dataset["layer"].to_numpy()]
     of = Provenance.of(dataset)

@@ -131,7 +131,7 @@ def alt(datasets: Sequence[xr.Dataset]) -> str:
     """The finding in words: the accuracy, or the loss where there is none, unperturbed and at the severest size."""
     name = "accuracy" if all("accuracy" in dataset for dataset in datasets) else "loss"
     each = [
-        f"{_clean(d, name)} to {_value_at(d, name, from_mild_to_severe(d)[-1])} for {Provenance.of(d).who}, under "
+        f"{_clean(d, name)} to {_value_at(d, name, from_mild_to_severe(d)[-1])} for {Provenance.of(d).who} under "
         f"{of_size(d, from_mild_to_severe(d)[-1])}"
         for d in datasets
         if from_mild_to_severe(d)

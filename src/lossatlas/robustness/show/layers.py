@@ -35,18 +35,24 @@ def has_layers(dataset: xr.Dataset) -> bool:
 def layer_picture(dataset: xr.Dataset) -> Picture:
     """The heat map of one network."""
     of, (quantity, _) = Provenance.of(dataset), _judged(dataset)
+    draws = ", and the draws are those of the figure of all layers" if dataset.sizes["draw"] > 1 else ""
     written = "; pale numbers are within two standard errors of 0" if _written(dataset) else ""
-    found = most_sensitive(dataset)
-    told = f" {found.layer} loses most: {plus_minus(*found.rise)} of loss, under {of_size(dataset, found.size)}."
     return Picture(
         f"{dataset.attrs['kind']}_layers",
         partial(layer_map, dataset),
         f"{quantity[0].upper()}{quantity[1:]} of {of.who} where one layer alone is perturbed by "
         f"{perturbation(dataset)}{relative(dataset)}{written}.",
-        how=f"The other layers are as trained; the draws are those of the figure of all layers, on {of.data_label}.",
+        how=f"The other layers are as trained{draws}; on {of.data_label}.",
         pitfall="Layers of many weights are perturbed at more places: sizes are per weight, not per layer.",
-        alt=f"A heat map of layers by sizes.{told if found else ''}",
+        alt=f"A heat map of layers by sizes.{_most_sensitive(dataset)}",
     )
+
+
+def _most_sensitive(dataset: xr.Dataset) -> str:
+    found = most_sensitive(dataset)
+    if found is None:
+        return ""
+    return f" {found.layer} loses most: {plus_minus(*found.rise)} of loss, under {of_size(dataset, found.size)}."
 
 
 @styled
@@ -76,8 +82,8 @@ def layer_map(dataset: xr.Dataset) -> Figure:
 def _write(axes: Axes, change: FloatArray, stderr: FloatArray, image: mpl.image.AxesImage) -> None:
     """The number in each cell, dark on light cells and light on dark ones."""
     for (row, column), number in np.ndenumerate(change):
-        red, green, blue, _ = image.cmap(image.norm(number)) if np.isfinite(number) else (1.0, 1.0, 1.0, 1.0)
-        light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
+        red, green, blue, _ = image.to_rgba(np.array([number]))[0]
+        light = not np.isfinite(number) or 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
         clear = not abs(number) < 2 * stderr[row, column]
         text = f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}"
         axes.text(

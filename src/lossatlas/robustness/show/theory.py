@@ -57,9 +57,9 @@ FLIPS = Topic(
     "Flips of bits",
     (
         paragraph(
-            "Each bit of the numbers that represent the weights is flipped with the given probability. In float32 a flip "
-            "in the exponent can make a weight huge or not a number; in int8, the levels of an 8-bit quantiser, no "
-            "weight leaves the range of its tensor."
+            "Each bit of the numbers that represent the weights is flipped with the given probability. In float32 a "
+            "flip in the exponent can make a weight huge or not a number; in int8, the levels of an 8-bit quantiser, "
+            "no weight leaves the range of its tensor."
         ),
     ),
 )

@@ -106,7 +106,7 @@ def groups(datasets: Sequence[xr.Dataset]) -> list[list[xr.Dataset]]:
 def change(dataset: xr.Dataset, name: str, size: float, scale: float = 1.0) -> tuple[float, float]:
     """Scale (value at this size - value of the unperturbed network), with its standard error, paired over examples."""
     at = dataset.sel({dimension(dataset): size})
-    return scale * float(at[f"{name}_change"]), abs(scale) * float(at[f"{name}_change_stderr"])
+    return scale * float(at[f"{name}_change"]) + 0.0, abs(scale) * float(at[f"{name}_change_stderr"])
 
 
 def finite(dataset: xr.Dataset) -> FloatArray:
