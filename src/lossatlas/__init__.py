@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from lossatlas.results.claim import Verdict as Verdict
     from lossatlas.results.files import load as load
     from lossatlas.results.files import save as save
+    from lossatlas.robustness.basin import basin as basin
     from lossatlas.robustness.robustness import robustness as robustness
     from lossatlas.sharpness.invariance import invariance as invariance
     from lossatlas.sharpness.sharpness import sharpness as sharpness
@@ -137,6 +138,7 @@ _HOME = {
     "robustness": "robustness.robustness",
     "sharpness": "sharpness.sharpness",
     "invariance": "sharpness.invariance",
+    "basin": "robustness.basin",
     "Claim": "results.claim",
     "Verdict": "results.claim",
     "save": "results.files",
