@@ -121,8 +121,8 @@ def test_the_same_measurement_has_the_same_id_however_long_it_took():
 
 def noisy(network: str, rise: float) -> xr.Dataset:
     dataset = measured.results()[f"robustness {network}"].copy(deep=True)
-    dataset["loss"][:] = np.array([0.2, 0.2 + rise, 0.2 + rise])
-    return dataset.assign(loss_stderr=dataset["loss_stderr"] * 0 + 1e-4)
+    dataset["loss_change"][:] = np.array([0.0, rise, rise])
+    return dataset.assign(loss_change_stderr=dataset["loss_change_stderr"] * 0 + 1e-4)
 
 
 @pytest.mark.parametrize(
