@@ -79,8 +79,20 @@ def _results() -> Iterator[tuple[str, xr.Dataset]]:
     yield from trajectory_measurement(trained("A").trajectory, trained("A").train, **along).items()
     yield from _connectivity()
     yield "relative robustness", la.robustness(trained("A").test, (0, 0.2), relative="filter", draws=2, progress=False)
+    yield from _perturbed(trained("A").test)
     made = [trained("A").history, la.robustness(trained("A").test, draws=2, progress=False)]
     yield "comparison", comparison(Catalogue(made), study="fashion")
+
+
+def _perturbed(objective: la.Objective) -> Iterator[tuple[str, xr.Dataset]]:
+    quiet: dict[str, Any] = {"draws": 2, "progress": False}
+    yield "noise by layers", la.robustness(objective, (0, 0.3), noise="multiplicative", layers=True, **quiet)
+    yield "input noise", la.robustness(objective, (0, 0.5), noise="input", **quiet)
+    yield "quantisation", la.robustness(objective, noise="quantise", layers=True, **quiet)
+    yield "pruning", la.robustness(objective, noise="prune", shares=(0, 0.5), **quiet)
+    yield "flips", la.robustness(objective, noise="flip", rates=(1e-3, 1e-2), **quiet)
+    yield "flips of int8", la.robustness(objective, noise="flip", representation="int8", rates=(0, 0.05), **quiet)
+    yield "basin", la.basin(objective, fall=0.05, progress=False)
 
 
 def _surfaces(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
@@ -101,6 +113,7 @@ def _surfaces(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def _curvature(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
+    yield "invariance", la.invariance(a.train, ("sam", "asam", "average", "lambda_max"), progress=False)
     density = la.spectral_density(la.hessian(a.train), steps=10, probes=2)
     yield "spectral density", density
     yield "criteria", la.gabdullin(density)

@@ -1,9 +1,9 @@
-"""The mean of paired samples over draws of a perturbation, with an error from both the draws and the examples."""
+"""The mean over draws of a perturbation and over examples, with an error from both."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -11,25 +11,37 @@ from torch import Tensor
 from lossatlas.model.loss.samples import Sample
 
 
+class Spread(NamedTuple):
+    """The errors of a mean over draws and examples; NaN where they are not known.
+
+    ``over_draws`` a: of the draws' means, sd / sqrt(J). ``over_examples`` b: of the examples' means over the draws.
+    Both hold the interaction c of draws and examples, and ``stderr`` holds it once: sqrt(a^2 + b^2 - c^2), as in a
+    two-way analysis of variance with random effects. ``degrees`` of freedom: Welch's and Satterthwaite's, of a and b.
+    """
+
+    over_draws: float
+    over_examples: float
+    stderr: float
+    degrees: float
+
+
 class Average:
     """The mean over draws j and examples i of x_ij, one ``Sample`` a draw, kept as sums: memory is that of one sample.
 
-    The standard error joins two sources, sqrt(a^2 + b^2): a, over the draws, of each draw's mean; b, over the examples,
-    of each example's mean over the draws. It is slightly cautious, since both hold their interaction. ``exact`` says
-    that there is nothing to draw: then one sample is all, and a = 0.
+    ``exact`` says that there is nothing to draw: then one sample is all, and a = c = 0.
     """
 
-    def __init__(self, samples: Iterable[Sample] = (), *, exact: bool = False) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
         self.means: list[float] = []
+        self._within: list[float] = []  # each draw's own error over the examples
         self._exact = exact
         self._total: Tensor | None = None
-        for sample in samples:
-            self.add(sample)
 
     def add(self, sample: Sample) -> None:
         """One more draw."""
         self._total = sample.values if self._total is None else self._total + sample.values
         self.means.append(sample.mean)
+        self._within.append(sample.stderr)
         self._last = sample
 
     @property
@@ -43,31 +55,31 @@ class Average:
         return float(np.mean(self.means))
 
     @property
-    def over_draws(self) -> float:
-        """a; NaN for a single draw of several that could be made, or where a mean is infinite."""
-        if self._exact:
-            return 0.0
-        if self.draws < 2:
-            return math.nan
-        with np.errstate(invalid="ignore"):
-            return float(np.std(self.means, ddof=1)) / math.sqrt(self.draws)
-
-    @property
     def averaged(self) -> Sample:
         """Each example's mean over the draws."""
         assert self._total is not None, "of no draws there is no mean"
         return Sample(self._total / self.draws, self._last.weights, self._last.over)
 
-    @property
-    def stderr(self) -> float:
-        """sqrt(a^2 + b^2); NaN where one of them is not known."""
-        return math.hypot(self.over_draws, self.averaged.stderr)
+    def spread(self) -> Spread:
+        """The errors of the mean."""
+        a, b = self._over_draws(), self.averaged.stderr
+        both = a * a + b * b
+        if not math.isfinite(both):
+            return Spread(a, b, math.hypot(a, b), math.inf)
+        stderr = math.sqrt(max(both - self._interaction(b), a * a, b * b))
+        parts = [part**4 / (m - 1) for part, m in ((a, self.draws), (b, len(self._last.values))) if part > 0]
+        return Spread(a, b, stderr, both**2 / sum(parts) if parts else math.inf)
 
-    @property
-    def degrees(self) -> float:
-        """Degrees of freedom of the standard error, by Welch and Satterthwaite."""
-        if not math.isfinite(self.stderr):
-            return math.inf
-        a, b, m = self.over_draws, self.averaged.stderr, len(self._last.values)
-        parts = (0.0 if self._exact else a**4 / (self.draws - 1)) + b**4 / (m - 1)
-        return (a * a + b * b) ** 2 / parts if parts > 0 else math.inf
+    def _over_draws(self) -> float:
+        if self._exact:
+            return 0.0
+        if self.draws < 2:
+            return math.nan
+        with np.errstate(invalid="ignore"):  # of an infinite loss the error is unknown: NaN
+            return float(np.std(self.means, ddof=1)) / math.sqrt(self.draws)
+
+    def _interaction(self, b: float) -> float:
+        """c^2: the mean of the draws' own b_j^2 holds it J times, b^2 once."""
+        if self.draws < 2:
+            return 0.0
+        return max(float(np.mean(np.square(self._within))) - b * b, 0.0) / (self.draws - 1)

@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from lossatlas.errors import InputError
 from lossatlas.model.loss.samples import Sample
-from lossatlas.robustness.averages import Average
+from lossatlas.robustness.averages import Average, Spread
 
 Evaluate = Callable[[float, int], Sample]  # (size, number of the draw) -> one value an example
 
@@ -21,6 +21,7 @@ FEWEST = 20  # evaluations: below these no interval can be found
 CONFIDENCE = 0.975  # of either end of the interval
 EARLY = 0.999  # of a sign that is taken before all draws are made: such looks must cost next to no confidence
 NEAR = 1.25  # ratio of the bracket that plain bisection leaves
+LOPSIDED = 0.6  # share of the interval, in log size, between an end and the next open size that is worth a test
 MARGIN = 1.2  # how much further out than predicted an end is tested
 
 
@@ -34,7 +35,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Tested:
+class Trial:
     """The rise found at one size, and its side of the threshold: -1 below, 1 above, 0 not decided."""
 
     size: float
@@ -54,7 +55,7 @@ class Crossing:
     low, high : the 95 % interval: the largest tested size at which the expectation is below the threshold, and the
         smallest at which it is above it, each with 97.5 % confidence; 0 and infinity where there is none.
     evaluations : passes over the data, that of the clean network among them.
-    tested : all sizes that were tried, in their order.
+    trials : all sizes that were tried, in their order.
     """
 
     outcome: Outcome
@@ -62,7 +63,7 @@ class Crossing:
     low: float
     high: float
     evaluations: int
-    tested: tuple[Tested, ...]
+    trials: tuple[Trial, ...]
 
 
 def crossing(
@@ -80,9 +81,10 @@ def crossing(
     the clean network. The differences are paired over the examples, and the same draws u_j serve every size, so that
     estimates at near sizes err alike. Bisection in log s with two draws finds the place to a factor of 1.25. There the
     error is measured with more draws, and sizes on both sides are tested that should just be decided: draws are added
-    until the side is clear (99.9 %), or those of the budget are made (97.5 %), or those over the examples are the larger
-    errors by far. A side that stays open is tested further out, and widens the interval. Tests are Student's, with
-    the errors over draws and examples joined (``Average``). A value that is not finite counts as above.
+    until the side is clear (99.9 %), or the size has its share of the budget (97.5 %), or the error over the examples
+    is by far the larger one. A side that stays open is tested further out, and widens the interval; what is left of
+    the budget narrows it again. Tests are Student's, with the errors over draws and examples joined (``Average``). What
+    is not finite counts as above.
 
     Where the quantity is an accuracy and only a handful of examples change, its error over the examples is too small,
     as for any mean of zeros and ones: threshold times the number of examples should be 5 or more.
@@ -124,6 +126,16 @@ def crossing(
     return _within(search, low, high, tol)
 
 
+def bracketed(
+    evaluate: Evaluate, threshold: float, bounds: tuple[float, float] = BOUNDS
+) -> tuple[tuple[float, float], int]:
+    """The crossing of an exact function to a factor of 1.25, by bisection alone, and the number of evaluations beside
+    that of the clean network.
+    """
+    search = _Search(evaluate, threshold, LIMIT, exact=True)
+    return search.bracket(*bounds), search.spent - 1
+
+
 def _within(search: _Search, low: float, high: float, tol: float) -> Crossing:
     below, above = search.bracket(low, high)
     draws = 1 if search.exact else max((search.limit - search.spent) // 4, 2)
@@ -134,6 +146,7 @@ def _within(search: _Search, low: float, high: float, tol: float) -> Crossing:
     center = search.root(below, above)
     search.decide(center, draws)
     search.close(center, draws, tol)
+    search.tighten(draws, tol)
     ends = search.interval()
     return search.found(Outcome.CROSSED, min(max(search.estimate(center), ends[0]), ends[1]), ends)
 
@@ -147,6 +160,7 @@ class _Search:
         self.spent = 1
         self._at: dict[float, Average] = {}
         self._sides: dict[float, int] = {}
+        self._open: set[float] = set()  # sizes that stayed undecided
 
     def rise(self, size: float) -> float:
         """The mean rise over the draws made; infinite where it is not finite."""
@@ -156,35 +170,33 @@ class _Search:
     def look(self, size: float, draws: int) -> float:
         """The mean rise with at least so many draws, as far as the budget goes."""
         average = self._at.setdefault(size, Average(exact=self.exact))
+        self._sides.setdefault(size, 0)
         while average.draws < (1 if self.exact else draws) and (self.spent < self.limit or not average.draws):
             average.add(self._evaluate(size, average.draws).combined(self._clean, -1.0))
             self.spent += 1
-        self._sides[size] = self._side(size, EARLY)
         return self.rise(size)
 
     def decide(self, size: float, draws: int) -> int:
         """The side of the threshold, with as many draws as it takes up to so many."""
-        for count in range(2, draws + 1):
+        for count in range(1 if self.exact else 3, draws):
             self.look(size, count)
-            if self._sides[size] or self._examples_dominate(size) or self.spent >= self.limit:
+            spread = self._at[size].spread()
+            if self._side(size, spread, EARLY) or _examples_dominate(spread, count):
                 break
-        self.look(size, 1)
-        self._sides[size] = self._side(size, CONFIDENCE)
+        else:
+            self.look(size, draws)
+        self._sides[size] = self._side(size, self._at[size].spread(), CONFIDENCE)
+        if not self._sides[size]:
+            self._open.add(size)
         return self._sides[size]
 
-    def _examples_dominate(self, size: float) -> bool:
-        average = self._at[size]
-        return average.draws >= 4 and 5 * average.over_draws < average.averaged.stderr
-
-    def _side(self, size: float, confidence: float) -> int:
-        average = self._at[size]
+    def _side(self, size: float, spread: Spread, confidence: float) -> int:
         distance = self.rise(size) - self.threshold
         if math.isinf(distance):
             return 1
-        stderr = average.stderr
-        if math.isnan(stderr):
+        if math.isnan(spread.stderr):
             return 0
-        needed = float(stdtrit(average.degrees, confidence)) * stderr if stderr else 0.0
+        needed = float(stdtrit(spread.degrees, confidence)) * spread.stderr if spread.stderr else 0.0
         return 0 if abs(distance) <= needed else int(math.copysign(1, distance))
 
     def bracket(self, low: float, high: float) -> tuple[float, float]:
@@ -200,7 +212,7 @@ class _Search:
         if not all(0 < rise < math.inf for rise in rises) or rises[0] == rises[1]:
             return math.sqrt(low * high)
         share = math.log(self.threshold / rises[0]) / math.log(rises[1] / rises[0])
-        return low * (high / low) ** min(max(share, 0.05), 0.95)
+        return float(low * (high / low) ** min(max(share, 0.05), 0.95))
 
     def close(self, center: float, draws: int, tol: float) -> None:
         """Sizes are tested on both sides, ever further out, until both are decided or the budget is spent."""
@@ -210,6 +222,21 @@ class _Search:
                 if self.spent < self.limit and not self._decided(side, center, further * width):
                     self.decide(center * math.exp(side * further * width), draws)
 
+    def tighten(self, draws: int, tol: float) -> None:
+        """What is left of the budget is spent between an end and the next size that stayed open."""
+        while self.spent + (1 if self.exact else draws) <= self.limit:
+            low, high = self.interval()
+            if not 0 < low < high < math.inf:
+                return
+            still = [size for size in self._open if low < size < high] or [math.sqrt(low * high)]
+            gaps = (low, min(still)), (max(still), high)
+            start, end = max(gaps, key=lambda gap: gap[1] / gap[0])
+            spent = self.spent
+            if end / start >= max((high / low) ** (LOPSIDED / 2 if self.exact else LOPSIDED), 1 + tol):
+                self.decide(math.sqrt(start * end), draws)
+            if self.spent == spent:
+                return
+
     def _decided(self, side: int, center: float, width: float) -> bool:
         """Whether an end was found not much further out than this."""
         low, high = self.interval()
@@ -218,9 +245,9 @@ class _Search:
     def _widths(self, size: float, tol: float) -> dict[int, float]:
         """How far below and above, in log size, a test should just be decided, with an error that grows as the rise."""
         nearest = min(self._sides, key=lambda each: abs(math.log(each / size)))
-        average = self._at[nearest]
-        stderr = average.stderr if math.isfinite(average.stderr) else self.threshold
-        share = min(MARGIN * float(stdtrit(average.degrees, CONFIDENCE)) * stderr / self.threshold, 10.0)
+        spread = self._at[nearest].spread()
+        stderr = spread.stderr if math.isfinite(spread.stderr) else self.threshold
+        share = min(MARGIN * float(stdtrit(spread.degrees, CONFIDENCE)) * stderr / self.threshold, 10.0)
         power, least = self._power(size), tol / 2
         return {-1: math.log1p(share) / power + least, 1: -math.log1p(-min(share, 0.8)) / power + least}
 
@@ -239,7 +266,7 @@ class _Search:
         rise = self.rise(size)
         if not 0 < rise < math.inf:
             return size
-        return size * min(max((self.threshold / rise) ** (1 / self._power(size)), 0.5), 2.0)
+        return size * float(min(max((self.threshold / rise) ** (1 / self._power(size)), 0.5), 2.0))
 
     def interval(self) -> tuple[float, float]:
         """The decided sizes next to the crossing."""
@@ -248,8 +275,13 @@ class _Search:
 
     def found(self, outcome: Outcome, value: float, ends: tuple[float, float]) -> Crossing:
         """The result, with all that was tested."""
-        tested = tuple(
-            Tested(size, self.rise(size), average.stderr, average.draws, self._sides[size])
+        trials = tuple(
+            Trial(size, self.rise(size), average.spread().stderr, average.draws, self._sides[size])
             for size, average in self._at.items()
         )
-        return Crossing(outcome, value, *ends, self.spent, tested)
+        return Crossing(outcome, value, *ends, self.spent, trials)
+
+
+def _examples_dominate(spread: Spread, draws: int) -> bool:
+    """Whether more draws would not help."""
+    return draws >= 4 and 5 * spread.over_draws < spread.over_examples

@@ -28,6 +28,10 @@ class Ball(ABC):
     def farthest(self, gradient: Tensor) -> Tensor:
         """argmax <gradient, delta> over the set, ``(n,)``."""
 
+    def random(self, noise: Tensor) -> Tensor:
+        """A point on its boundary from N(0, I): the set is scaled with the weights, and the point is with it."""
+        return self.farthest(noise)
+
 
 @dataclass(frozen=True)
 class Euclidean(Ball):
@@ -40,6 +44,10 @@ class Euclidean(Ball):
         scaled = self.scale * gradient
         length = float(torch.linalg.vector_norm(scaled, dtype=torch.float64))
         return torch.zeros_like(gradient) if length == 0 else self.scale * scaled * (self.rho / length)
+
+    def random(self, noise: Tensor) -> Tensor:
+        length = float(torch.linalg.vector_norm(noise, dtype=torch.float64))
+        return self.scale * noise * (self.rho / length)
 
 
 @dataclass(frozen=True)
@@ -85,12 +93,12 @@ def ascent(problem: Problem, ball: Ball) -> Climbed:
 
     A step goes to, or towards, argmax <grad L(w + delta), delta'> over the ball, so none leaves it, and none is taken
     that does not raise the loss. An ascent ends when a step gains less than ``tol`` of the rise so far, or after 20.
-    The starts are where the gradient at w points, and where a random vector does.
+    The starts are where the gradient at w points, and at random.
 
     Source: Frank & Wolfe 1956, "An algorithm for quadratic programming".
     """
-    starts = (problem.gradient(), problem.normal(0, stream=1))
-    return max((_climb(problem, ball, ball.farthest(g)) for g in starts), key=lambda end: end.rise.mean)
+    starts = (ball.farthest(problem.gradient()), ball.random(problem.normal(0, stream=1)))
+    return max((_climb(problem, ball, delta) for delta in starts), key=lambda end: end.rise.mean)
 
 
 def _climb(problem: Problem, ball: Ball, delta: Tensor) -> Climbed:

@@ -10,7 +10,8 @@ from typing import Literal
 from scipy.stats import norm
 
 LAYER, NEURON, PERMUTATION, LOGITS = "layer rescaling", "neuron rescaling", "permutation", "logit scale"
-REPARAMETRISATIONS = (LAYER, NEURON, PERMUTATION, LOGITS)
+BATCH_NORM, BASIS = "BatchNorm scale", "change of basis"
+REPARAMETRISATIONS = (LAYER, NEURON, BATCH_NORM, PERMUTATION, BASIS, LOGITS)
 CHEAP = 100  # gradient passes over the data: what a measure of the default set costs at most
 Z = float(norm.ppf(0.975))
 
@@ -21,7 +22,7 @@ class Estimate:
 
     ``errors`` names what the interval is made of: ``"solver"``, ``"draws"``, ``"data"``; empty where there are none.
     ``bound`` is ``"lower"`` where the value is a lower bound of what is defined, which the interval does not undo.
-    ``note`` tells what a reader must know besides.
+    ``note`` tells what a reader must know besides. ``data`` is the data's part of ``stderr`` where draws are in it too.
     """
 
     value: float
@@ -31,6 +32,7 @@ class Estimate:
     errors: tuple[str, ...] = ()
     bound: Literal["", "lower"] = ""
     note: str = ""
+    data: float = 0.0
 
     @staticmethod
     def normal(
@@ -70,6 +72,7 @@ class Measure:
     passes : about how many gradient passes over the data it takes alone; the default set is what takes fewer than 100.
     rho : the default of its size, in the units that ``formula`` gives it; None where it has none.
     sharper : whether a larger or a smaller value is the sharper one.
+    of_update : whether it is of the last update, which must be given.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Measure:
     passes: float
     rho: float | None = None
     sharper: Literal["larger", "smaller"] = "larger"
+    of_update: bool = False
 
     @property
     def cheap(self) -> bool:

@@ -15,7 +15,7 @@ from lossatlas.curvature.activations import activation_hessian
 from lossatlas.curvature.krylov import unit
 from lossatlas.curvature.operators import drawn_batches, gauss_newton
 from lossatlas.errors import InputError
-from lossatlas.sharpness.measure import LAYER, NEURON, PERMUTATION, Estimate, Measure
+from lossatlas.sharpness.measure import BASIS, BATCH_NORM, LAYER, NEURON, PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import PRODUCT, Problem
 
 FIRST, MOST = 10, 100  # products
@@ -163,7 +163,7 @@ MEASURES = (
         r"\sum_{s,s'} \langle w_s, w_{s'} \rangle\, \mathrm{tr}\, H_{s,s'}",
         "petzka2021",
         relative_flatness,
-        frozenset({LAYER, NEURON, PERMUTATION}),
+        frozenset({LAYER, BATCH_NORM, PERMUTATION}),
         20,
     ),
     Measure(
@@ -172,7 +172,7 @@ MEASURES = (
         r"\sum_{l} \sum_{s,s'} \langle w^l_s, w^l_{s'} \rangle\, \mathrm{tr}\, H^l_{s,s'}",
         "petzka2021",
         relative_flatness_sum,
-        frozenset({LAYER, PERMUTATION}),
+        frozenset({LAYER, BATCH_NORM, PERMUTATION}),
         200,
     ),
     Measure(
@@ -181,7 +181,7 @@ MEASURES = (
         r"\langle w, F w \rangle",
         "liang2019",
         fisher_rao,
-        frozenset({LAYER, NEURON, PERMUTATION}),
+        frozenset({LAYER, NEURON, BATCH_NORM, PERMUTATION, BASIS}),
         2,
     ),
 )

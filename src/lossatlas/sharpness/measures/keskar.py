@@ -40,7 +40,7 @@ def keskar_subspace(problem: Problem, rho: float) -> Estimate:
     half = joint(float(t.ppf(0.975, SUBSPACES - 1)) * over_subspaces, 1.96 * over_data)
     value = float(values.mean())
     stderr, note = joint(over_subspaces, over_data), f"{SUBSPACES} subspaces of {COLUMNS} dimensions."
-    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), "lower", note)
+    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), "lower", note, over_data)
 
 
 def _relative_rise(problem: Problem, ball: Ball) -> Estimate:

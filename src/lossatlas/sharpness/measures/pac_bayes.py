@@ -10,7 +10,7 @@ from torch import Tensor
 from lossatlas.errors import InputError
 from lossatlas.model.loss.samples import Sample
 from lossatlas.robustness.crossing import Outcome, crossing
-from lossatlas.sharpness.measure import LAYER, NEURON, PERMUTATION, Estimate, Measure
+from lossatlas.sharpness.measure import BATCH_NORM, LAYER, LOGITS, NEURON, PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 
 
@@ -67,7 +67,7 @@ MEASURES = (
         r"\max \{\sigma: \mathbb{E}_u\, \mathrm{err}(w + \sigma |w| \circ u) - \mathrm{err}(w) \le \rho\}",
         "jiang2020",
         pac_bayes_adaptive,
-        frozenset({LAYER, NEURON, PERMUTATION}),
+        frozenset({LAYER, NEURON, BATCH_NORM, PERMUTATION, LOGITS}),
         20,
         rho=0.1,
         sharper="smaller",

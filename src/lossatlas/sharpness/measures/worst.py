@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lossatlas.sharpness.balls import Box, Euclidean, filter_norms, one_step, worst_case
-from lossatlas.sharpness.measure import LAYER, NEURON, PERMUTATION, Estimate, Measure
+from lossatlas.sharpness.measure import BATCH_NORM, LAYER, NEURON, PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 
 ONE_STEP, CLIMB = 4 / 3, 60  # gradient passes
@@ -93,7 +93,7 @@ MEASURES = (
         r"L(w + \rho\, T^2 g / \lVert T g \rVert) - L(w),\ T = \mathrm{diag}\,|w|",
         "kwon2021",
         asam,
-        frozenset({LAYER, NEURON, PERMUTATION}),
+        frozenset({LAYER, NEURON, BATCH_NORM, PERMUTATION}),
         ONE_STEP,
         rho=0.5,
     ),
@@ -103,7 +103,7 @@ MEASURES = (
         r"L(w + \rho\, T^2 g / \lVert T g \rVert) - L(w),\ T_{f} = \lVert w_f \rVert",
         "kwon2021",
         asam_filter,
-        frozenset({LAYER, PERMUTATION}),
+        frozenset({LAYER, BATCH_NORM, PERMUTATION}),
         ONE_STEP,
         rho=0.05,
     ),
@@ -113,7 +113,7 @@ MEASURES = (
         r"\max_{\lVert \delta / |w| \rVert_2 \le \rho} L(w + \delta) - L(w)",
         "andriushchenko2023",
         adaptive_worst,
-        frozenset({LAYER, NEURON, PERMUTATION}),
+        frozenset({LAYER, NEURON, BATCH_NORM, PERMUTATION}),
         CLIMB,
         rho=0.5,
     ),
@@ -123,7 +123,7 @@ MEASURES = (
         r"\max_{|\delta_i| \le \rho |w_i|} L(w + \delta) - L(w)",
         "andriushchenko2023",
         adaptive_worst_inf,
-        frozenset({LAYER, NEURON, PERMUTATION}),
+        frozenset({LAYER, NEURON, BATCH_NORM, PERMUTATION}),
         CLIMB,
         rho=0.01,
     ),
