@@ -15,7 +15,7 @@ from lossatlas import plot
 from lossatlas.results.blocks import Answer
 from lossatlas.results.catalogue import Catalogue
 from lossatlas.results.claim import Claim
-from lossatlas.robustness.show import ROBUSTNESS
+from lossatlas.robustness.show import BASIN, BIT_FLIPS, QUANTISATION, ROBUSTNESS
 
 
 def one(name: str) -> xr.Dataset:
@@ -28,6 +28,9 @@ def with_changes(name: str, loss: list[float], accuracy: list[float], stderr: fl
     for variable, values in (("loss", loss), ("accuracy", accuracy)):
         found[variable][:] = values
         found[f"{variable}_stderr"][:] = stderr
+        found[f"{variable}_clean"] = values[0]
+        found[f"{variable}_change"][:] = np.subtract(values, values[0])
+        found[f"{variable}_change_stderr"][1:] = stderr
     return found
 
 
@@ -75,15 +78,15 @@ def test_the_smallest_sigma_that_costs_a_point_is_named_or_else_the_largest(
 
 
 def infinite(dataset: xr.Dataset) -> xr.Dataset:
-    for name in ("loss", "loss_draws"):
+    for name in ("loss", "loss_draws", "loss_change"):
         dataset[name][{"sigma": -1}] = np.inf
-    return dataset.assign(loss_stderr=dataset["loss_stderr"] * np.nan)
+    return dataset.assign({name: dataset[name] * np.nan for name in ("loss_stderr", "loss_change_stderr")})
 
 
 EDGES: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "an infinite loss": infinite,
     "no draws": lambda dataset: dataset.drop_vars(["loss_draws", "accuracy_draws"]),
-    "no accuracy": lambda dataset: dataset.drop_vars(["accuracy", "accuracy_stderr", "accuracy_draws"]),
+    "no accuracy": lambda dataset: dataset.drop_vars([name for name in dataset if "accuracy" in str(name)]),
 }
 
 
@@ -108,7 +111,7 @@ def test_what_noise_costs_two_networks_is_told_with_the_intervals_of_their_claim
     (found,) = answers(a, b, spectrum("A", 1.0), spectrum("B", 2.0))
     assert found.sentence.startswith("Weight noise of sigma = 0.1 lowers the accuracy of network A by 10.0")
     assert "that of network B by 20.0" in found.sentence
-    assert "the sharper one, network B, loses more: its loss rises further by 3.0000 [2.9961, 3.0039]" in found.sentence
+    assert "the sharper one, network B, loses more: its loss rises further by 3.0000 [2.9972, 3.0028]" in found.sentence
     assert found.claim == claim("of network A by more than one", a, b)
     assert found.finding == "noise of 0.1 costs over a point"
     told = r"Weight noise of sigma = 0.1 costs 10\.\S+ \[\S+ \S+ points of accuracy for A and 20\.\S+ \[\S+ \S+ for B\."
@@ -139,17 +142,16 @@ def test_without_accuracy_the_rise_of_the_loss_is_told():
     dataset = with_changes("robustness A", FLAT, HIGH)
     (found,) = answers(EDGES["no accuracy"](dataset))
     assert found.claim is None
-    assert "the loss of network A rises by 0.3000 [0.2972, 0.3028] at sigma = 0.5" in found.sentence
+    assert "the loss of network A rises by 0.3000 [0.2980, 0.3020] at sigma = 0.5" in found.sentence
     assert "undecided" not in found.short
     assert answers(EDGES["no accuracy"](infinite(dataset))) == []
 
 
 def test_a_loss_that_falls_under_noise_is_said_to_fall():
     dataset = EDGES["no accuracy"](with_changes("robustness A", FLAT, HIGH))
-    mirrored = {name: 2 * float(dataset["loss"][0]) - dataset[name] for name in ("loss", "loss_draws")}
-    (found,) = answers(dataset.assign(mirrored))
-    assert "the loss of network A falls by 0.3000 [0.2972, 0.3028] at sigma = 0.5" in found.sentence
-    assert "falls by 0.3000 [0.2972, 0.3028]" in found.short
+    (found,) = answers(dataset.assign(loss_change=-dataset["loss_change"]))
+    assert "the loss of network A falls by 0.3000 [0.2980, 0.3020] at sigma = 0.5" in found.sentence
+    assert "falls by 0.3000 [0.2980, 0.3020]" in found.short
 
 
 def test_many_networks_are_told_as_a_range():
@@ -174,3 +176,122 @@ def test_the_panel_shows_accuracy_or_else_the_loss(edge: str):
     axes = Figure().add_subplot()
     panel.draw(axes)
     assert axes.get_ylabel() == ("loss" if edge == "no accuracy" else "accuracy")
+
+
+def quantised(falls: list[float], stderr: float = 1e-3) -> xr.Dataset:
+    """Network A in 8, 4, 3 and 2 bits, with these falls of its accuracy."""
+    found = one("quantisation")
+    found["accuracy_change"][:] = np.negative(falls)
+    found["accuracy_change_stderr"][:] = stderr
+    return found
+
+
+@pytest.mark.parametrize(
+    ("falls", "bits", "verdict", "told"),
+    [
+        (
+            [0, 0.001, 0.004, 0.3],
+            3,
+            "supported",
+            "Quantisation to 3 bits lowers the accuracy of network A by less than",
+        ),
+        ([0.2, 0.3, 0.4, 0.5], 8, "contradicted", "Quantisation to 8 bits lowers the accuracy of network A by 20.0"),
+        ([0.01, 0.3, 0.4, 0.5], 8, "undecided", "Whether quantisation to 8 bits lowers the accuracy"),
+    ],
+)
+def test_the_fewest_bits_that_cost_less_than_a_point_are_named_or_else_the_most(
+    falls: list[float], bits: int, verdict: str, told: str
+):
+    dataset = quantised(falls)
+    found = claim("less than one percentage point", dataset)
+    assert found.verdict == verdict
+    assert f"to {bits} bits " in found.hypothesis
+    assert "paired over the examples" in found.detail
+    catalogue = Catalogue([dataset])
+    (answer,) = QUANTISATION.answers(catalogue.of(QUANTISATION), catalogue)
+    assert answer.sentence.startswith(told)
+    assert answer.claim == found
+
+
+def test_no_changed_prediction_is_no_proof_that_none_will_change():
+    """Of 200 examples none changed: with 97.5 % confidence at most 3.7 / 200 do, more than a point."""
+    dataset = quantised([0, 0, 0, 0], stderr=0.0)
+    assert claim("less than one", dataset).verdict == "undecided"
+    assert claim("less than one", dataset.assign_attrs(n_examples=2000)).verdict == "supported"
+
+
+def test_the_most_sensitive_layer_is_the_one_that_raises_the_loss_most():
+    dataset = one("noise by layers")
+    dataset["layer_loss_change"][:] = [[0, 0.1], [0, 0.4]]
+    dataset["layer_loss_change_stderr"][:] = [[0, 0.01], [0, 0.02]]
+    found = claim("alone loses most", dataset)
+    assert found.verdict == "supported"
+    assert "fc2 alone" in found.hypothesis
+    assert found.interval == pytest.approx((0.3 - 1.96 * 0.02236, 0.3 + 1.96 * 0.02236), abs=1e-4)
+    dataset["layer_loss_change"][:] = -0.1
+    assert not [each for each in Catalogue([dataset]).claims() if "alone loses most" in each.hypothesis]
+
+
+def test_the_heat_map_holds_each_layer_and_each_size_but_none_without_a_perturbation():
+    dataset = one("noise by layers")
+    (group,) = list(ROBUSTNESS.figures([dataset], Catalogue([dataset])))
+    axes, bar = group.pictures[1].figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fc1", "fc2"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.3"]
+    np.testing.assert_allclose(axes.images[0].get_array()[:, 0], -100 * dataset["layer_accuracy_change"][:, 1])
+    assert bar.get_ylabel() == "fall of the accuracy (points)"
+
+
+@pytest.mark.parametrize(("name", "words"), [("flips", "float32"), ("pruning", "set to 0"), ("input noise", "inputs")])
+def test_a_caption_says_what_was_perturbed(name: str, words: str):
+    catalogue = Catalogue([one(name)])
+    kind = catalogue.present()[0]
+    (group,) = kind.figures(list(catalogue), catalogue)
+    assert words in f"{group.pictures[0].caption} {group.pictures[0].how}"
+    assert "Gaussian weight noise" not in group.pictures[0].caption
+
+
+def test_draws_without_a_finite_loss_are_in_the_table_and_in_the_claim():
+    dataset = one("flips")
+    dataset["finite"][:] = [1.0, 0.5]
+    catalogue = Catalogue([dataset])
+    (group,) = BIT_FLIPS.figures(list(catalogue), catalogue)
+    assert [row[-1] for row in group.tables[0].rows] == ["0.0 %", "50.0 %"]
+    dataset["accuracy_change"][:] = [0.0, -0.001]
+    dataset["accuracy_change_stderr"][:] = 1e-4
+    assert "In 50.0 % of the draws the loss was not finite" in claim("less than one", dataset).detail
+
+
+def based(sizes: tuple[float, float], low: tuple[float, float], high: tuple[float, float]) -> xr.Dataset:
+    found = one("basin")
+    for name, values in (("size", sizes), ("low", low), ("high", high)):
+        found[name][:] = values
+    return found
+
+
+@pytest.mark.parametrize(
+    ("worst", "verdict", "interval"),
+    [
+        ((0.01, 0.02), "supported", (0.01 / 0.12, 0.02 / 0.08)),
+        ((0.06, 0.07), "contradicted", (0.06 / 0.12, 0.07 / 0.08)),
+        ((0.02, 0.05), "undecided", (0.02 / 0.12, 0.05 / 0.08)),
+        ((0.01, np.inf), "undecided", (0.01 / 0.12, np.inf)),
+    ],
+)
+def test_the_worst_direction_is_far_below_random_noise_where_the_far_ends_say_so(
+    worst: tuple[float, float], verdict: str, interval: tuple[float, float]
+):
+    dataset = based((0.1, worst[0]), (0.08, worst[0]), (0.12, worst[1]))
+    found = claim("far below", dataset)
+    assert found.verdict == verdict
+    assert found.interval == pytest.approx(interval)
+
+
+def test_a_basin_is_told_with_its_intervals_also_where_an_end_was_not_found():
+    catalogue = Catalogue([based((0.1, np.nan), (0.08, 100.0), (0.12, np.inf))])
+    (found,) = BASIN.answers(list(catalogue), catalogue)
+    assert "falls by 5 percentage points at sigma = 0.100 [0.080, 0.120] at random" in found.sentence
+    assert "above 100 in the worst direction found" in found.sentence
+    assert found.claim is not None
+    assert found.claim.verdict == "undecided"
+    assert len(found.short.split()) <= 25

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ Measured = list[dict[str, Tensor]]
 Loop = Callable[[Weights], Measured]
 
 
-def sweep(function: FunctionalModel, batches: Batches, theta: Tensor) -> Measured:
+def sweep(function: FunctionalModel, batches: Iterable[Any], theta: Tensor) -> Measured:
     """What each batch yields at ``theta``, without gradients: the reference for every other loop."""
     # Not inference_mode: a model may keep what it computes here (a table of positions) for a pass with gradients.
     with torch.no_grad(), preserved_rng(function.point.device):

@@ -1,4 +1,4 @@
-"""Claims on weight noise."""
+"""Claims on perturbations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from lossatlas.curvature.show import SPECTRUM
-from lossatlas.results.claim import Claim, Verdict, verdict
+from lossatlas.results.claim import Claim, Interval, Verdict, verdict
 from lossatlas.results.groups import alike, by_network
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import normal_interval, plus_minus
-from lossatlas.results.values import scalar
+from lossatlas.results.uncertainty import normal_interval, percent, plus_minus
+from lossatlas.robustness.show.words import change, dimension, from_mild_to_severe, is_noise, lowers, of_size
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,13 +20,16 @@ if TYPE_CHECKING:
     from lossatlas.results.catalogue import Catalogue
 
 Estimate = tuple[float, float]  # with its standard error
-POINTS = 1.0  # percentage points of accuracy that noise is asked to cost
+POINTS = 1.0  # percentage points of accuracy that a perturbation is asked to cost
+NAMES = {"sigma": "sigmas", "bits": "numbers of bits", "share": "shares", "rate": "rates"}
+NONE_SEEN = 3.689  # -log 0.025: the bound on the expected number of events of which none was seen
 
 
 class Cost(NamedTuple):
-    """What noise of this size costs one network, and the claim on it."""
+    """What a perturbation of this size costs one network, and the claim on it."""
 
-    sigma: float
+    dataset: xr.Dataset
+    size: float
     claim: Claim
 
 
@@ -40,19 +41,31 @@ class Comparison(NamedTuple):
     claim: Claim
 
 
+class Sensitive(NamedTuple):
+    """The layer that loses most where it alone is perturbed, by how much, and the claim that no other loses as much."""
+
+    layer: str
+    size: float
+    rise: Estimate
+    claim: Claim
+
+
 def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Claim]:
-    """What noise costs each network, and for each two networks whether the sharper one loses more."""
+    """What it costs each network, which layer is the most sensitive, and whether the sharper of two loses more."""
     for dataset in datasets:
         if cost := accuracy_cost(dataset):
             yield cost.claim
+        if layer := most_sensitive(dataset):
+            yield layer.claim
     for comparison in comparisons(datasets, catalogue):
         yield comparison.claim
 
 
 def comparisons(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Comparison]:
-    """For each two networks with spectra and noise measured alike, whether the sharper one loses more."""
+    """For each two networks with spectra and weight noise measured alike, whether the sharper one loses more."""
+    noise = [each for each in datasets if is_noise(each) and each.attrs["noise"] != "input"]
     for spectra in map(by_network, alike(catalogue.of(SPECTRUM), "data", "parameters")):
-        for noisy in map(by_network, alike(datasets, "data", "relative")):
+        for noisy in map(by_network, alike(noise, "data", "noise", "relative")):
             for a, b in combinations([network for network in noisy if network in spectra], 2):
                 if found := sharper_less_robust((spectra[a], spectra[b]), (noisy[a], noisy[b])):
                     yield found
@@ -65,11 +78,10 @@ def sharper_less_robust(
 
     At the upper middle of the positive sigmas that both were tested at; None where there is none.
     """
-    tested = [set(dataset["sigma"].to_numpy().tolist()) for dataset in noisy]
-    common = sorted(tested[0] & tested[1])
-    if len(common) < 2 or common[0] != 0:
+    common = sorted(set(from_mild_to_severe(noisy[0])) & set(from_mild_to_severe(noisy[1])))
+    if not common:
         return None
-    at = common[1:][len(common[1:]) // 2]
+    at = common[len(common) // 2]
     sharpness = [float(spectrum["eigenvalue"].sel(end="top").isel(rank=0)) for spectrum in spectra]
     sharper, flatter = noisy if sharpness[0] >= sharpness[1] else noisy[::-1]
     rises = change(sharper, "loss", at), change(flatter, "loss", at)
@@ -81,8 +93,7 @@ def _loses_more(sharper: xr.Dataset, at: float, rises: tuple[Estimate, Estimate]
     value, stderr = rises[0][0] - rises[1][0], math.hypot(rises[0][1], rises[1][1])
     of = Provenance.of(sharper)
     return Claim(
-        hypothesis=f"Of the two networks, the sharper one ({of.who}) loses more under weight noise of sigma = {at:g}"
-        f"{relative(sharper)}",
+        hypothesis=f"Of the two networks, the sharper one ({of.who}) loses more under {of_size(sharper, at)}",
         statistic="rise of the loss of the sharper network minus that of the flatter one, threshold 0",
         value=value,
         interval=normal_interval(value, stderr),
@@ -94,49 +105,87 @@ def _loses_more(sharper: xr.Dataset, at: float, rises: tuple[Estimate, Estimate]
 
 
 def accuracy_cost(dataset: xr.Dataset, points: float = POINTS) -> Cost | None:
-    """Whether weight noise lowers the accuracy by more than so many points, at the smallest sigma that supports it.
+    """Of noise, whether it lowers the accuracy by more than so many points, at the mildest size that supports it; of
+    quantisation, pruning and flips, whether by less, at the severest size that supports it.
 
-    Where no tested sigma supports it, the largest is reported. None where accuracy or sigma = 0 is missing.
+    Where no tested size supports it, the severest (of noise) or the mildest is reported. None without accuracy.
     """
-    sigmas = np.sort(dataset["sigma"].to_numpy().astype(float))
-    if "accuracy" not in dataset or sigmas[0] != 0 or sigmas[-1] <= 0:
+    noise = is_noise(dataset)
+    sizes = from_mild_to_severe(dataset)[:: 1 if noise else -1]
+    if "accuracy" not in dataset or not sizes:
         return None
-    positive = sigmas[sigmas > 0]
-    falls = [change(dataset, "accuracy", sigma, -100.0) for sigma in positive]
-    supported = [verdict(normal_interval(*fall), points) is Verdict.SUPPORTED for fall in falls]
-    k = supported.index(True) if any(supported) else len(positive) - 1
-    which = (
-        f"the smallest of the {len(positive)} tested sigmas at which this is supported"
-        if any(supported)
-        else f"the largest of the {len(positive)} tested sigmas; none supports this"
-    )
-    return Cost(
-        float(positive[k]), _costs(dataset, f"sigma = {positive[k]:g}{relative(dataset)}", falls[k], which, points)
-    )
+    falls = [change(dataset, "accuracy", size, -100.0) for size in sizes]
+    verdicts = [verdict(fall_interval(dataset, fall), points, "above" if noise else "below") for fall in falls]
+    supported = Verdict.SUPPORTED in verdicts
+    k = verdicts.index(Verdict.SUPPORTED) if supported else len(sizes) - 1
+    severe = "severest" if noise != supported else "mildest"
+    several = f"the {severe} of the {len(sizes)} tested {NAMES[dimension(dataset)]}"
+    where = " at which this is supported." if supported else "; none supports this."
+    which = "It is the only size tested." if len(sizes) == 1 else f"It is {several}{where}"
+    return Cost(dataset, sizes[k], _cost(dataset, sizes[k], falls[k], which, points))
 
 
-def _costs(dataset: xr.Dataset, at: str, fall: Estimate, which: str, points: float) -> Claim:
-    of = Provenance.of(dataset)
+def _cost(dataset: xr.Dataset, size: float, fall: Estimate, which: str, points: float) -> Claim:
+    of, noise, what = Provenance.of(dataset), is_noise(dataset), of_size(dataset, size)
+    point = "one percentage point" if points == 1 else f"{points:g} percentage points"
     return Claim(
-        hypothesis=f"Weight noise of {at} lowers the accuracy of {of.who} by more than "
-        f"{'one percentage point' if points == 1 else f'{points:g} percentage points'}",
+        hypothesis=f"{what[0].upper()}{what[1:]} {lowers(dataset)} the accuracy of {of.who} by "
+        f"{'more' if noise else 'less'} than {point}",
         statistic=f"fall of the accuracy in percentage points, threshold {points:g}",
         value=fall[0],
-        interval=normal_interval(*fall),
+        interval=fall_interval(dataset, fall),
         threshold=points,
-        detail=f"It is {which}. On {of.data_label}, {dataset.attrs['draws']} draws; the two accuracies are treated "
-        "as if from different examples.",
+        direction="above" if noise else "below",
+        detail=" ".join(filter(None, (which, _basis(dataset), _unseen(fall), _lost(dataset, size)))),
         datasets=(dataset.attrs["id"],),
     )
 
 
-def change(dataset: xr.Dataset, name: str, sigma: float, scale: float = 1.0) -> Estimate:
-    """Scale (value at sigma - value at 0) with its standard error, the two taken as independent."""
-    noisy, clean = dataset.sel(sigma=sigma), dataset.sel(sigma=0.0)
-    errors = [scalar(at, f"{name}_stderr") for at in (noisy, clean)]
-    return scale * (float(noisy[name]) - float(clean[name])), abs(scale) * math.hypot(*errors)
+def fall_interval(dataset: xr.Dataset, fall: Estimate) -> Interval:
+    """The normal interval of a fall in percentage points; where no prediction changed, a bound on what is not seen."""
+    bound = 100 * NONE_SEEN / int(dataset.attrs["n_examples"]) if fall[1] == 0 else 0.0
+    return normal_interval(*fall, bound)
 
 
-def relative(dataset: xr.Dataset) -> str:
-    """What sigma is relative to, where it is."""
-    return " (relative to each filter's norm)" if dataset.attrs["relative"] == "filter" else ""
+def _basis(dataset: xr.Dataset) -> str:
+    draws = f", {dataset.attrs['draws']} draws" if dataset.sizes["draw"] > 1 else ""
+    data = Provenance.of(dataset).data_label
+    return f"On {data}{draws}; the difference to the unperturbed network is paired over the examples."
+
+
+def _unseen(fall: Estimate) -> str:
+    return "No prediction changed: the interval is the bound 3.7 / n on a share never seen." if fall[1] == 0 else ""
+
+
+def _lost(dataset: xr.Dataset, size: float) -> str:
+    lost = 1 - float(dataset["finite"].sel({dimension(dataset): size}))
+    return f"In {percent(lost)} of the draws the loss was not finite." if lost > 0 else ""
+
+
+def most_sensitive(dataset: xr.Dataset) -> Sensitive | None:
+    """The layer that alone perturbed raises the loss most, at the upper middle of the sizes; None where none does."""
+    sizes = from_mild_to_severe(dataset)
+    if "layer" not in dataset.dims or dataset.sizes["layer"] < 2 or not sizes:
+        return None
+    size = sizes[len(sizes) // 2]
+    at = dataset.sel({dimension(dataset): size})
+    rises = at["layer_loss_change"].to_numpy().astype(float)
+    errors = at["layer_loss_change_stderr"].to_numpy().astype(float)
+    first, second = (-rises).argsort()[:2]  # NaN last
+    if rises[first] <= 0:
+        return None
+    value, stderr = rises[first] - rises[second], math.hypot(errors[first], errors[second])
+    names = [str(name) for name in dataset["layer"].to_numpy()]
+    of = Provenance.of(dataset)
+    claim = Claim(
+        hypothesis=f"Of the {len(names)} layers of {of.who}, {names[first]} alone loses most under "
+        f"{of_size(dataset, size)}",
+        statistic=f"rise of the loss with {names[first]} perturbed minus that with {names[second]} perturbed, "
+        "threshold 0",
+        value=float(value),
+        interval=normal_interval(float(value), stderr),
+        detail=f"On {of.data_label}. The two errors are joined as if independent. The layer was chosen as the one that "
+        "loses most, which favours it.",
+        datasets=(dataset.attrs["id"],),
+    )
+    return Sensitive(names[first], size, (float(rises[first]), float(errors[first])), claim)
