@@ -13,13 +13,14 @@ from oracles.plain import normal
 from oracles.quadratic import quadratic, symmetric
 from torch import Tensor, nn
 
+import lossatlas as la
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
 from lossatlas.sharpness.langevin import Posterior, Sampler
 from lossatlas.sharpness.learning_coefficient import LearningCoefficient, learning_coefficient
-from lossatlas.sharpness.trials import Outcome
+from lossatlas.sharpness.trials import Outcome, sweep
 
-CURVATURES = [10.0, 5.0, 3.0, 1.0]
+CURVATURES = [4.0, 2.0, 1.0, 1.0]
 N_BETA = 100.0
 
 
@@ -91,28 +92,23 @@ def test_a_large_step_biases_draws_without_the_metropolis_test_and_none_with_it(
 
 @pytest.mark.parametrize("preconditioned", [False, True])
 def test_on_a_quadratic_the_interval_holds_the_gaussian_expectation(preconditioned: bool) -> None:
-    found = learning_coefficient(full_rank(), n_beta=N_BETA, gamma=200.0, preconditioned=preconditioned, draws=60)
+    found = learning_coefficient(full_rank(), n_beta=N_BETA, gamma=200.0, preconditioned=preconditioned)
     assert found.outcome is Outcome.VALID
-    assert found.stderr < 0.15 * found.value
+    assert found.stderr < 0.1 * found.value
     assert covers(found, expected(200.0))
+    assert "R-hat" in found.note and "burn-in of 26" in found.note and "Sweep: gamma 200" in found.note
     assert not covers(found, 4 / 2)  # at which a localisation as strong as this does not arrive
 
 
-def test_the_sweep_ends_at_a_weak_localisation_and_near_half_the_dimension() -> None:
-    found = learning_coefficient(quadratic(*_sphere()), n_beta=1000.0, draws=20)
-    assert found.run is not None
-    gammas = [trial.gamma for trial in found.trials if trial.outcome is Outcome.VALID]
-    assert found.run.trial.gamma == min(gammas) < max(gammas) < 1000
-    assert covers(found, 3 / 2)
-    assert "R-hat" in found.note and "burn-in of 26" in found.note and "Sweep: gamma" in found.note
-
-
-def _sphere() -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        torch.eye(3, dtype=torch.float64),
-        torch.zeros(2, 3, dtype=torch.float64),
-        torch.zeros(3, dtype=torch.float64),
-    )
+def test_the_sweep_halves_the_step_until_it_is_stable_and_then_weakens_the_localisation() -> None:
+    posterior = Posterior(full_rank(), 250.0, 0.0)  # curvatures 1000, 500, 250, 250
+    trials = sweep(posterior, None, seed=0)
+    steps, gammas = [trial.step for trial in trials], [trial.gamma for trial in trials]
+    assert trials[0].outcome is Outcome.DIVERGED and steps[0] * 1000 > 1
+    assert steps == sorted(steps, reverse=True) and steps[-1] * 1000 < 4
+    assert gammas == sorted(gammas, reverse=True) and gammas[0] == 10 * gammas[-1]
+    assert trials[-1].outcome is Outcome.VALID and trials[-1].leaps <= 20
+    assert 1 / math.sqrt(steps[-1] * gammas[-1] / 10) > 20
 
 
 def test_at_a_normal_crossing_the_interval_holds_the_quadrature() -> None:
@@ -170,6 +166,18 @@ def test_bad_input_is_refused_with_the_remedy() -> None:
     for wrong in ({"gamma": 0.0}, {"gamma": math.nan}, {"n_beta": -1.0}):
         with pytest.raises(InputError, match="positive"):
             learning_coefficient(full_rank(), **wrong)
+
+
+def test_the_measure_is_the_estimate_with_the_errors_of_the_draws_and_its_whole_cost() -> None:
+    objective, tol = objective_of(lambda w: (w**2).sum(), [0.0, 0.0], n=1000), 0.1
+    found = la.sharpness(objective, "llc", tol=tol, progress=False).isel(measure=0)
+    passes: list[float] = []
+    expected = learning_coefficient(objective, tol=tol, count=passes.append)
+    assert (float(found["value"]), float(found["stderr"])) == (expected.value, expected.stderr)
+    assert float(found["high"]) - float(found["low"]) == pytest.approx(2 * 1.96 * expected.stderr, rel=1e-3)
+    assert str(found["note"].item()) == expected.note
+    assert float(found["passes"]) == sum(passes)
+    assert str(found["errors"].item()) == "draws"
 
 
 @pytest.mark.slow
