@@ -74,7 +74,7 @@ def sharpness(
     >>> found["value"].values.round(4).tolist()  # 1.1^2 - 1, and the second derivative
     [0.21, 2.0]
     """
-    chosen = selected(measures)
+    chosen = selected(measures, of_update=previous is not None)
     sizes = sizes_of(chosen, rho)
     check(tol, batch_size)
     objective.require_finite()
@@ -111,10 +111,12 @@ class Measured:
     cost: Cost
 
 
-def selected(measures: str | Sequence[str] | None) -> list[Measure]:
-    """The measures with these names, each once; the cheap ones for None, all for ``"all"``."""
+def selected(measures: str | Sequence[str] | None, of_update: bool = False) -> list[Measure]:
+    """The measures with these names, each once; the cheap ones for None, with those of the last update if there is one;
+    all for ``"all"``.
+    """
     if measures is None:
-        return [measure for measure in MEASURES.values() if measure.cheap]
+        return [each for each in MEASURES.values() if each.cheap and (of_update or not each.of_update)]
     names = [measures] if isinstance(measures, str) else list(measures)
     names = list(MEASURES) if names == ["all"] else names
     unknown = [name for name in names if name not in MEASURES]

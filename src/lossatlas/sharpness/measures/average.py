@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.stats import t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from lossatlas.model.loss.samples import Sample
 from lossatlas.robustness.averages import Average
-from lossatlas.sharpness.measure import BATCH_NORM, LAYER, NEURON, PERMUTATION, Estimate, Measure, Z
-from lossatlas.sharpness.problem import Problem, joint
+from lossatlas.sharpness.measure import BATCH_NORM, LAYER, NEURON, PERMUTATION, Estimate, Measure
+from lossatlas.sharpness.problem import Problem
 
 FIRST, MOST = 10, 60  # pairs of draws
-QUANTILE = float(t.ppf(0.975, FIRST - 1))
+QUANTILE = float(stdtrit(FIRST - 1, 0.975))
 PASSES = 30
 
 
@@ -38,26 +38,30 @@ def mean_rise(problem: Problem, rho: float, scale: Tensor) -> Estimate:
     """E L(w + rho scale o u) - L(w) from pairs +-u, whose linear terms cancel.
 
     Draws until their standard error is below ``tol`` of the value, or below half of the data's, which more would not
-    lower; 10 pairs at least, 60 at most. The quantile for the draws is Student's of the first ones (Stein 1945), since
-    their spread decides on how many follow.
+    lower; 10 pairs at least, 60 at most. The quantile for the draws is Student's of the first ones at least (Stein
+    1945), since their spread decides on how many follow.
     """
     found = Average()
     while found.draws < MOST and not _enough(found, problem.tol):
         delta = rho * scale * problem.normal(found.draws)
         pair = problem.rise(delta).combined(problem.rise(-delta), 1.0)
         found.add(Sample(pair.values / 2, pair.weights, pair.over))
-    over_data = found.averaged.stderr
-    half = joint(QUANTILE * found.over_draws, Z * over_data)
-    note = "" if _enough(found, problem.tol) else f"After {2 * MOST} draws their error is still {found.over_draws:.2g}."
-    value, stderr = found.mean, joint(found.over_draws, over_data)
-    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), note=note, data=over_data)
+    spread, note = found.spread(), ""
+    known = math.isfinite(spread.stderr)  # of a single example or batch the data's error is not
+    half = float(stdtrit(spread.degrees, 0.975)) * spread.stderr if known else 0.0
+    half = max(half, QUANTILE * spread.over_draws)
+    if not _enough(found, problem.tol):
+        note = f"After {2 * MOST} draws their own error is still {spread.over_draws:.2g}."
+    stderr, value = spread.stderr if known else spread.over_draws, found.mean
+    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), note=note)
 
 
 def _enough(found: Average, tol: float) -> bool:
     if found.draws < FIRST:
         return False
-    over_data = found.averaged.stderr
-    return found.over_draws <= max(tol * abs(found.mean), 0.0 if math.isnan(over_data) else over_data / 2)
+    spread = found.spread()
+    over_data = 0.0 if math.isnan(spread.over_examples) else spread.over_examples
+    return spread.over_draws <= max(tol * abs(found.mean), over_data / 2)
 
 
 MEASURES = (

@@ -12,8 +12,8 @@ from lossatlas.results.groups import by_network
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import normal_interval
 from lossatlas.robustness.show import ROBUSTNESS
-from lossatlas.robustness.show.claims import change, relative
-from lossatlas.robustness.show.figures import groups as noise_groups
+from lossatlas.robustness.show.words import change, relative
+from lossatlas.robustness.show.words import groups as noise_groups
 from lossatlas.sharpness.show.reading import (
     Ratio,
     agreement,
@@ -55,7 +55,8 @@ def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Cla
     for a, b in pairs(datasets):
         if order := ordered_alike(a, b):
             yield order.claim
-        for noisy in map(by_network, noise_groups(catalogue.of(ROBUSTNESS))):
+        noise = [each for each in catalogue.of(ROBUSTNESS) if each.attrs["noise"] == "gaussian"]
+        for noisy in map(by_network, noise_groups(noise)):
             names = Provenance.of(a).network, Provenance.of(b).network
             if names[0] in noisy and names[1] in noisy:
                 yield from flatter_bears_more((a, b), (noisy[names[0]], noisy[names[1]]))
