@@ -121,8 +121,8 @@ def test_the_same_measurement_has_the_same_id_however_long_it_took():
 
 def noisy(network: str, rise: float) -> xr.Dataset:
     dataset = measured.results()[f"robustness {network}"].copy(deep=True)
-    dataset["loss"][:] = np.array([0.2, 0.2 + rise, 0.2 + rise])
-    return dataset.assign(loss_stderr=dataset["loss_stderr"] * 0 + 1e-4)
+    dataset["loss_change"][:] = np.array([0.0, rise, rise])
+    return dataset.assign(loss_change_stderr=dataset["loss_change_stderr"] * 0 + 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,15 @@ def test_the_table_ticks_what_leaves_a_measure_unchanged_and_marks_bounds_exact_
     assert found["worst case, one step, ρ = 0.05"][:3] == ("–", "–", "–")
     (group,) = SHARPNESS.figures([a], Catalogue([a]))
     assert [row[2] for row in group.tables[1].rows] == ["The gradient is 0."]
+
+
+def test_a_measure_that_was_found_to_move_where_theory_says_that_it_stays_is_told():
+    invariance = measured.results()["invariance"].copy(deep=True)
+    invariance["moved"].loc[{"reparametrisation": "neuron rescaling"}] = True
+    (group,) = SHARPNESS.figures([one("A")], Catalogue([one("A"), invariance]))
+    told = {row[0].replace("\u00a0", " "): row[2] for row in group.tables[1].rows}
+    assert told["adaptive worst case, one step, ρ = 0.5"].startswith("Moved here by neuron rescaling, of which theory")
+    assert not any(name.startswith("average case") for name in told)
 
 
 def test_the_ticks_are_set_in_both_renderings_and_every_measure_that_rescaling_changes_is_marked():

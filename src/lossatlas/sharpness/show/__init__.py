@@ -92,13 +92,7 @@ INVARIANCE = Kind(
     answers=function_at(f"{_SHOW}.invariance_claims:answers"),
     theory=function_at(f"{_SHOW}.invariance_claims:theory"),
     references={
-        "dinh2017": Reference(
-            "L. Dinh, R. Pascanu, S. Bengio, Y. Bengio",
-            2017,
-            "Sharp Minima Can Generalize For Deep Nets",
-            "ICML",
-            "https://arxiv.org/abs/1703.04933",
-        ),
+        "dinh2017": REFERENCES["dinh2017"],
         "kunin2021": Reference(
             "D. Kunin, J. Sagastuy-Brena, S. Ganguli, D. L. K. Yamins, H. Tanaka",
             2021,
