@@ -265,16 +265,16 @@ def test_draws_without_a_finite_loss_are_in_the_table_and_in_the_claim():
 def based(sizes: tuple[float, float], low: tuple[float, float], high: tuple[float, float]) -> xr.Dataset:
     found = one("basin")
     for name, values in (("size", sizes), ("low", low), ("high", high)):
-        found[name][:] = values
+        found[name][:] = list(values)
     return found
 
 
 @pytest.mark.parametrize(
     ("worst", "verdict", "interval"),
     [
-        ((0.01, 0.02), "supported", (0.01 / 0.12, 0.02 / 0.08)),
-        ((0.06, 0.07), "contradicted", (0.06 / 0.12, 0.07 / 0.08)),
-        ((0.02, 0.05), "undecided", (0.02 / 0.12, 0.05 / 0.08)),
+        ((0.003, 0.006), "supported", (0.003 / 0.12, 0.006 / 0.08)),
+        ((0.02, 0.03), "contradicted", (0.02 / 0.12, 0.03 / 0.08)),
+        ((0.01, 0.02), "undecided", (0.01 / 0.12, 0.02 / 0.08)),
         ((0.01, np.inf), "undecided", (0.01 / 0.12, np.inf)),
     ],
 )

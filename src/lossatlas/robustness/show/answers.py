@@ -48,7 +48,7 @@ LIMITS = {
 }
 
 
-SHORTER = {RELATIVE["filter"]: "relative ", RELATIVE["weight"]: "weight-relative "}
+SHORTER = {RELATIVE["filter"]: "relative ", RELATIVE["weight"]: "proportional "}
 
 
 class Effect(Enum):

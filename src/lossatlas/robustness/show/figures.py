@@ -19,6 +19,7 @@ from lossatlas.robustness.show.claims import most_sensitive
 from lossatlas.robustness.show.layers import has_layers, layer_picture
 from lossatlas.robustness.show.words import (
     attribute,
+    axis_label,
     change,
     dimension,
     finite,
@@ -255,7 +256,7 @@ def _size_axis(axes: Axes, *datasets: xr.Dataset) -> None:
     """The axis of sizes, with a tick at each of them where there is room."""
     name = dimension(datasets[0])
     positive = np.unique(np.concatenate([values(d, name)[values(d, name) > 0] for d in datasets]))
-    axes.set_xlabel(_axis_label(datasets))
+    axes.set_xlabel(axis_label(datasets))
     if name in ("sigma", "rate") and positive.size:
         zero = name == "sigma" or any(map(_has_zero, datasets))
         linear = {"linthresh": float(positive.min()), "linscale": 0.6} if zero else {}
@@ -269,17 +270,3 @@ def _size_axis(axes: Axes, *datasets: xr.Dataset) -> None:
     if name == "share":
         ticks = [0.0, *positive] if any(map(_has_zero, datasets)) else [*positive]
         axes.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
-
-
-def _axis_label(datasets: Sequence[xr.Dataset]) -> str:
-    first = datasets[0]
-    several = {attribute(dataset, "relative") for dataset in datasets}
-    unit = {frozenset({"filter"}): " / filter norm", frozenset({"weight"}): " / weight"}.get(frozenset(several), "")
-    kind = "input" if attribute(first, "noise") == "input" else "weight"
-    told = {
-        "sigma": rf"{kind} noise $\sigma${unit}",
-        "bits": "bits per weight",
-        "share": "weights set to 0 (%)",
-        "rate": "flips per bit",
-    }
-    return told[dimension(first)]

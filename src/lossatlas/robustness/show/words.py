@@ -112,3 +112,18 @@ def change(dataset: xr.Dataset, name: str, size: float, scale: float = 1.0) -> t
 def finite(dataset: xr.Dataset) -> FloatArray:
     """The share of draws with a finite loss at each size."""
     return values(dataset, "finite")
+
+
+def axis_label(datasets: Sequence[xr.Dataset]) -> str:
+    """The size on an axis, with its unit."""
+    first = datasets[0]
+    several = {attribute(dataset, "relative") for dataset in datasets}
+    unit = {frozenset({"filter"}): " / filter norm", frozenset({"weight"}): " / weight"}.get(frozenset(several), "")
+    kind = "input" if attribute(first, "noise") == "input" else "weight"
+    told = {
+        "sigma": rf"{kind} noise $\sigma${unit}",
+        "bits": "bits per weight",
+        "share": "weights set to 0 (%)",
+        "rate": "flips per bit",
+    }
+    return told[dimension(first)]
