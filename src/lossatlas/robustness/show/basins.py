@@ -156,7 +156,8 @@ def far_below(dataset: xr.Dataset) -> Claim | None:
     random_low, random_high = _bounds(rows["random"])
     return Claim(
         hypothesis=f"In the worst direction found the {dataset.attrs['metric']} of {of.who} "
-        f"{_verb(dataset)} by {_amount(dataset)} at a size{_relative(dataset)} far below that of random noise, less than a tenth of it",
+        f"{_verb(dataset)} by {_amount(dataset)} at a size{_relative(dataset)} far below that of random noise, less "
+        "than a tenth of it",
         statistic="size in the worst direction over that of random noise, threshold 0.1",
         value=_quotient(float(rows["worst"]["size"]), float(rows["random"]["size"])),
         interval=(_quotient(low, random_high), _quotient(high, random_low)),
@@ -178,36 +179,33 @@ def _quotient(above: float, below: float) -> float:
 def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Answer]:
     """At which size the score of each network falls, at random and in the worst direction."""
     for dataset in datasets:
-        rows, of, claim = dict(_rows(dataset)), Provenance.of(dataset), far_below(dataset)
-        metric = str(dataset.attrs["metric"])
-        each = [f"sigma = {size_of(row)} {_for(name)}" for name, row in rows.items()]
-        lead = f"the {metric} of {of.who} {_verb(dataset)} by {_amount(dataset)} at"
-        each[0] = each[0].replace("sigma", f"sizes{_relative(dataset)} of sigma") if _relative(dataset) else each[0]
+        rows, claim, who = dict(_rows(dataset)), far_below(dataset), Provenance.of(dataset).who
+        lead = f"The {dataset.attrs['metric']} of {who} {_verb(dataset)} by {_amount(dataset)} at"
         told = "" if claim is None else f"; that the worst one is far below random noise is {claim.verdict}"
-        brief = [f"{number(float(row['size']), 2)} {_for(name)}" for name, row in rows.items()]
-        brief = [text.replace("–", f"no size up to {_largest(rows)}") for text in brief]
         yield Answer(
-            sentence=f"{lead[0].upper()}{lead[1:]} {listed(each)}{told}.",
-            short=f"{lead[0].upper()}{lead[1:]} sigma = {listed(brief)}{BRIEFLY.get(str(dataset.attrs['relative']), '')}.".replace(
-                " percentage point", " point"
-            ),
+            sentence=f"{lead} sigma = {listed([f'{size_of(row)} {_for(name)}' for name, row in rows.items()])}"
+            f"{_relative(dataset)}{told}.",
+            short=_short(lead, rows, dataset),
             claim=claim,
-            finding=_finding(claim),
+            finding="worst direction far below random noise" if claim else "",
             quantity="worst over random size" if claim else "",
             limit=LIMIT,
         )
 
 
-def _largest(rows: dict[str, xr.Dataset]) -> str:
-    return number(max(float(row["low"]) for row in rows.values()), 2)
+def _short(lead: str, rows: dict[str, xr.Dataset], dataset: xr.Dataset) -> str:
+    each = [f"{_size_briefly(row)} {_for(name).removesuffix(' found')}" for name, row in rows.items()]
+    unit = BRIEFLY.get(str(dataset.attrs["relative"]), "")
+    return f"{lead} sigma = {listed(each)}{unit}.".replace(" percentage point", " point").replace(" network ", " ")
+
+
+def _size_briefly(row: xr.Dataset) -> str:
+    size = float(row["size"])
+    return f"above {number(float(row['low']), 2)}" if math.isnan(size) else number(size, 2)
 
 
 def _for(name: str) -> str:
     return {"random": "at random", "worst": "in the worst direction found"}[name]
-
-
-def _finding(claim: Claim | None) -> str:
-    return "worst direction far below random noise" if claim else ""
 
 
 @styled
