@@ -16,11 +16,11 @@ from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import percent, plus_minus
 from lossatlas.results.values import value
 from lossatlas.robustness.show.claims import most_sensitive
+from lossatlas.robustness.show.estimates import change
 from lossatlas.robustness.show.layers import has_layers, layer_picture
 from lossatlas.robustness.show.words import (
     attribute,
     axis_label,
-    change,
     dimension,
     finite,
     from_mild_to_severe,
@@ -161,7 +161,7 @@ def table(dataset: xr.Dataset) -> Table:
     for k, size in enumerate(values(dataset, dimension(dataset)).tolist()):
         at = [value(dataset, name, **{dimension(dataset): k}) for name in names]
         shares = (percent(1 - float(finite(dataset)[k])),) if lost else ()
-        rows.append((row_of(dataset, size), *at, plus_minus(*change(dataset, judged, size, scale)), *shares))
+        rows.append((row_of(dataset, size), *at, change(dataset, judged, size, scale).text, *shares))
     unit = " (points)" if judged == "accuracy" else ""
     header = (dimension(dataset), *names, f"change of {judged}{unit}", *(("loss not finite",) if lost else ()))
     what = f"{perturbation(dataset)}{relative(dataset)}"
@@ -184,8 +184,8 @@ def numbers(dataset: xr.Dataset) -> Iterator[Number]:
                 f"{name} {_where(dataset, size)} ({of.short_data})", _value_at(dataset, name, size), of.subject
             )
     if layer := most_sensitive(dataset):
-        text = f"{layer.layer}, {plus_minus(*layer.rise)}"
-        yield Number(f"largest rise of the loss by one layer, {of_size(dataset, layer.size)}", text, of.subject)
+        text = f"layer {layer.layer}, {layer.rise.text}"
+        yield Number(f"largest rise of the loss by {perturbation(dataset)} in one layer", text, of.subject)
 
 
 def _where(dataset: xr.Dataset, size: float) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 from lossatlas.drawing.style import sized, styled
 from lossatlas.results.blocks import Picture
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import plus_minus
 from lossatlas.robustness.show.claims import most_sensitive
 from lossatlas.robustness.show.words import (
     axis_label,
@@ -53,6 +52,7 @@ def layer_picture(dataset: xr.Dataset) -> Picture:
         how=f"The other layers are as trained{draws}; on {of.data_label}.{own}",
         pitfall="Layers of many weights are perturbed at more places: sizes are per weight, not per layer.",
         alt=f"A heat map of layers by sizes.{_most_sensitive(dataset)}",
+        width=0.7,
     )
 
 
@@ -60,7 +60,7 @@ def _most_sensitive(dataset: xr.Dataset) -> str:
     found = most_sensitive(dataset)
     if found is None:
         return ""
-    return f" {found.layer} loses most: {plus_minus(*found.rise)} of loss, under {of_size(dataset, found.size)}."
+    return f" Layer {found.layer} loses most: {found.rise.text} of loss, under {of_size(dataset, found.size)}."
 
 
 @styled
