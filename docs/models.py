@@ -2,6 +2,8 @@
 
     python docs/models.py [docs/models.md]
 
+Families with the weights of a package (`docs/pretrained.py`) are among them where it is installed.
+
 Run by ``make slow``, which fails where a family is analysed otherwise than the table says.
 """
 
@@ -21,6 +23,7 @@ import lossatlas as la
 
 sys.path.insert(0, str(Path(__file__).parent))
 from families import Family, families
+from pretrained import missing, pretrained
 
 BEGIN, END = "<!-- table: written by docs/models.py -->", "<!-- end of the table -->"
 WORKS = "yes"
@@ -29,6 +32,8 @@ SEEDS = (0, 1)  # of the model, and of another one of its kind
 
 def main(path: str | Path = "docs/models.md") -> None:
     """Write the table between its marks."""
+    if absent := missing():
+        sys.exit(f"The table has networks of {' and '.join(absent)}: pip install --no-deps {' '.join(absent)}")
     text = Path(path).read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     Path(path).write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
@@ -37,10 +42,16 @@ def main(path: str | Path = "docs/models.md") -> None:
 def table() -> str:
     """The table in Markdown, with the reasons of what is refused or approximate below it."""
     notes: list[str] = []
-    rows = [f"| {family.name} | {' | '.join(marked(cell, notes) for cell in found(family))} |" for family in families()]
+    rows = [f"| {family.name} | {' | '.join(marked(cell, notes) for cell in found(family))} |" for family in every()]
     titles = ["family", *ANALYSES]
     header = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     return "\n".join([*header, *rows, "", *(f"{k}. {note}" for k, note in enumerate(notes, 1))])
+
+
+def every() -> Iterator[Family]:
+    """Those with random weights, then those with a package's."""
+    yield from families()
+    yield from pretrained()
 
 
 def marked(cell: str, notes: list[str]) -> str:

@@ -36,6 +36,7 @@ ROOMS = [
     "trajectory",
     "connectivity",
     "robustness",
+    "sharpness",
     "published",
     "report",
     "plot.py",
@@ -46,7 +47,7 @@ ROOMS = [
     "__init__.py",  # the front page
     "__main__.py",
 ]
-SUBJECTS = {"curvature", "surfaces", "trajectory", "connectivity", "robustness", "published"}
+SUBJECTS = {"curvature", "surfaces", "trajectory", "connectivity", "robustness", "sharpness", "published"}
 # What shows results imports, besides the show of its own subject and of lower ones.
 SHOWN_WITH = {"errors.py", "results", "drawing"}
 

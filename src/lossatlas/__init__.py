@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lossatlas import errors as errors
     from lossatlas import plot as plot
     from lossatlas import zoo as zoo
     from lossatlas.connectivity.alignment import Aligned as Aligned
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
     from lossatlas.results.files import save as save
     from lossatlas.robustness.basin import basin as basin
     from lossatlas.robustness.robustness import robustness as robustness
+    from lossatlas.sharpness.invariance import invariance as invariance
+    from lossatlas.sharpness.sharpness import sharpness as sharpness
     from lossatlas.surfaces.surface import refine as refine
     from lossatlas.surfaces.surface import surface as surface
     from lossatlas.trajectory.recorder import Recorder as Recorder
@@ -133,6 +136,8 @@ _HOME = {
     "instability": "connectivity.instability",
     "connectivity_plane": "connectivity.plane",
     "robustness": "robustness.robustness",
+    "sharpness": "sharpness.sharpness",
+    "invariance": "sharpness.invariance",
     "basin": "robustness.basin",
     "Claim": "results.claim",
     "Verdict": "results.claim",
@@ -143,7 +148,7 @@ _HOME = {
     "Report": "report",
     "LossAtlasError": "errors",
 }
-_MODULES = ("plot", "zoo")
+_MODULES = ("errors", "plot", "zoo")
 
 __all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
 __version__ = "0.1.0"

@@ -81,7 +81,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     names = [_flag((name,)), *([f"-{name}"] if len(name) == 1 else [])]
     annotation, default, text = field.annotation, field.default, field.description or ""
     if _is_list(field):
-        annotation, text = str, f"{text}, with commas".removeprefix(", ")
+        annotation, text = str | None if default is None else str, f"{text}, with commas".removeprefix(", ")
         default = None if default is None else _with_commas(default)
     look = Parameter(help=text, name=names, negative="" if default is False else None)
     default = inspect.Parameter.empty if field.is_required() else default

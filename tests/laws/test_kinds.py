@@ -165,6 +165,7 @@ def test_every_address_of_a_kind_leads_to_a_function(name):
 # What is not of one subject: these may name no kind and import nothing of a subject's show.
 COMMON_ROOMS = ("results", "drawing", "report", "study", "model", "evaluation", "geometry", "zoo")
 COMMON_FILES = ("cli.py", "commands.py", "plot.py", "objective.py", "errors.py")
+OTHER_SENSE = {("sharpness", "trajectory")}  # there it is the largest eigenvalue along a training, no kind
 
 
 @functools.cache
@@ -192,7 +193,7 @@ def files_that_know(kind: str) -> list[str]:
     """The files outside the subject's folder that name a kind, or that belong to no subject and import its show."""
     own, found = home(kind), []
     for place, _, constants, modules in source():
-        if place.parts[0] in (own, "__init__.py"):
+        if place.parts[0] in (own, "__init__.py") or (kind, place.parts[0]) in OTHER_SENSE:
             continue
         common = place.parts[0] in COMMON_ROOMS or str(place) in COMMON_FILES
         shows = any(module.startswith(f"lossatlas.{own}.show") for module in modules)

@@ -21,6 +21,8 @@ from lossatlas.results.catalogue import Catalogue
 from lossatlas.trajectory.measurement import trajectory_measurement
 
 EPOCHS = 3
+SHARPNESS = ("sam", "sam_ascent", "asam", "adaptive_worst", "average", "adaptive_average", "lambda_max")
+FURTHER = ("gabdullin_k1", "effective_dimension", "relative_flatness", "pac_bayes", "critical", "batch_sharpness")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def _results() -> Iterator[tuple[str, xr.Dataset]]:
     for label in "AB":
         yield f"history {label}", trained(label).history
         yield f"spectrum {label}", la.spectrum(trained(label).train, 2, density_tol=0.1, progress=False)
+        yield f"sharpness {label}", la.sharpness(trained(label).train, SHARPNESS, batch_size=40, progress=False)
         yield f"robustness {label}", la.robustness(trained(label).test, (0, 0.1, 0.5), draws=2, progress=False)
+    yield "further sharpness", la.sharpness(trained("A").train, FURTHER, batch_size=40, progress=False)
     yield from _surfaces(trained("A"))
     yield from _curvature(trained("A"))
     along = {"steps": 5, "sharpness": 3, "progress": False}
@@ -109,6 +113,7 @@ def _surfaces(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def _curvature(a: Trained) -> Iterator[tuple[str, xr.Dataset]]:
+    yield "invariance", la.invariance(a.train, ("sam", "asam", "average", "lambda_max"), progress=False)
     density = la.spectral_density(la.hessian(a.train), steps=10, probes=2)
     yield "spectral density", density
     yield "criteria", la.gabdullin(density)

@@ -26,7 +26,7 @@ def test_every_number_of_every_result_is_read_back_from_its_table(name):
             continue
         dims = [dim for dim in dataset.sizes if dim in dataset[variable].dims]
         expected = dataset[variable].transpose(*dims).to_numpy().ravel()
-        if expected.dtype.kind in "fiub":
+        if expected.dtype.kind in "fiu":
             np.testing.assert_array_equal(read.astype(expected.dtype), expected)
         else:
             assert [text for text in expected.astype(str) if text] == list(read)

@@ -146,6 +146,15 @@ def _symmetries(objective: Objective, given: Given | None, state: State) -> tupl
     if given is None:
         found = discover(objective)
         return found.symmetries, found
+    return _written(objective, given, state), None
+
+
+def symmetries_of(objective: Objective, given: Given | None) -> Symmetries:
+    """The symmetries of the objective's network: those given, read anew, or those found in its graph."""
+    return _symmetries(objective, given, network_state(objective))[0]
+
+
+def _written(objective: Objective, given: Given, state: State) -> Symmetries:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     spec = given.spec if isinstance(given, Symmetries) else given  # read anew: it may belong to another model
     if not isinstance(spec, Mapping):
@@ -155,7 +164,7 @@ def _symmetries(objective: Objective, given: Given | None, state: State) -> tupl
         raise InputError(
             f"The symmetries move {fixed[0]!r}, which is not among the parameters that vary: leave it out."
         )
-    return of, None
+    return of
 
 
 def _starts(

@@ -305,13 +305,13 @@ def _resolution(atoms: Floats) -> float:
 def moments(found: Beyond) -> dict[str, xr.Variable]:
     """Trace, norm, effective rank and the share of |lambda| below 0, with standard errors."""
     trace, square, size, below = (
-        _total(found, f) for f in (lambda x: x, lambda x: x**2, np.abs, lambda x: -np.minimum(x, 0))
+        total(found, f) for f in (lambda x: x, lambda x: x**2, np.abs, lambda x: -np.minimum(x, 0))
     )
     tiny = np.finfo(float).tiny
     share, rank = below[0] / max(size[0], tiny), size[0] ** 2 / max(square[0], tiny)
-    ratio = _total(found, lambda x: -np.minimum(x, 0) - share * np.abs(x))[1] / max(size[0], tiny)
+    ratio = total(found, lambda x: -np.minimum(x, 0) - share * np.abs(x))[1] / max(size[0], tiny)
     # The error of s^2 / q to first order is that of (2 s |lambda| - (s^2 / q) lambda^2) / q.
-    spread = _total(found, lambda x: 2 * size[0] * np.abs(x) - rank * x**2)[1] / max(square[0], tiny)
+    spread = total(found, lambda x: 2 * size[0] * np.abs(x) - rank * x**2)[1] / max(square[0], tiny)
     frobenius = math.sqrt(square[0])
     norm_stderr = square[1] / (2 * frobenius) if frobenius else 0.0
     return numbers(
@@ -326,7 +326,7 @@ def moments(found: Beyond) -> dict[str, xr.Variable]:
     )
 
 
-def _total(found: Beyond, f: Callable[[Floats], Floats]) -> tuple[float, float]:
+def total(found: Beyond, f: Callable[[Floats], Floats]) -> tuple[float, float]:
     """The sum of f over all eigenvalues, and its standard error."""
     known = float(f(found.atoms).sum())
     if not found.rules:

@@ -169,6 +169,18 @@ class FunctionalModel(States):
             self.derivatives.pass_on(self.module, other.module)
         return other
 
+    def with_statistics(self, tensors: Mapping[str, Tensor]) -> FunctionalModel:
+        """The same function on a module of its own, with these running statistics."""
+        other = self.duplicate()
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                other.module.get_buffer(name).copy_(tensor)
+        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
+        other._remember_own()
+        if self.derivatives is not None:
+            self.derivatives.pass_on(self.module, other.module)
+        return other
+
     def routed(self, route: Route | None) -> FunctionalModel:
         """The same function, whose products with the Hessian are asked for by another route."""
         other = copy.copy(self)

@@ -50,6 +50,7 @@ _SPECIAL = {
     "≤": r"\ensuremath{\leq}",
     "≥": r"\ensuremath{\geq}",
     "≈": r"\ensuremath{\approx}",
+    "✓": r"\ensuremath{\checkmark}",
     "–": r"\textendash{}",
     "—": r"\textemdash{}",
     "’": "'",

@@ -138,4 +138,11 @@ BIBLIOGRAPHY = {
         "ICML",
         "https://arxiv.org/abs/2302.07011",
     ),
+    "andreyev2024": Reference(
+        "A. Andreyev, P. Beneventano",
+        2024,
+        "Edge of stochastic stability: revisiting the edge of stability for SGD",
+        "arXiv:2412.20553",
+        "https://arxiv.org/abs/2412.20553",
+    ),
 }

@@ -25,12 +25,12 @@ GROUP = "lossatlas.kinds"
 
 @functools.cache
 def kinds() -> dict[str, Kind]:
-    """Name -> kind, in the order of the report: by chapter, then as their subjects list them."""
+    """Name -> kind, in the order of the report: by chapter, first the one that opens it, then as subjects list them."""
     found = [kind for module in _modules() for kind in importlib.import_module(module).KINDS]
     names = [kind.name for kind in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"Two kinds are called {min(twice)!r}: rename the one that is not part of lossatlas.")
-    return {kind.name: kind for kind in sorted(found, key=lambda kind: chapters.place(kind.chapter))}
+    return {kind.name: kind for kind in sorted(found, key=lambda kind: (chapters.place(kind.chapter), not kind.opens))}
 
 
 def kind_of(dataset: xr.Dataset) -> Kind:

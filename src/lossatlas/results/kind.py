@@ -99,6 +99,7 @@ class Kind:
     setup : its Datasets -> rows of the report's table of the set-up.
     shows_instead : its Datasets, and the catalogue -> Datasets of other kinds that its own figures show.
     references : works that only this kind cites.
+    opens : whether it comes first in its chapter, before the kinds of other subjects, since it tells most.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Kind:
     setup: Callable[[Datasets], Mapping[str, str]] = lambda datasets: {}
     shows_instead: Callable[[Datasets, Catalogue], Iterable[xr.Dataset]] = _none
     references: Mapping[str, Reference] = field(default_factory=dict)
+    opens: bool = False
 
     @property
     def verb_name(self) -> str:

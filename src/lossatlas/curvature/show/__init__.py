@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lossatlas.results import chapters
-from lossatlas.results.blocks import Reference
 from lossatlas.results.kind import Kind, Options, function_at
 from lossatlas.results.provenance import COMMON, OBJECTIVE
 from lossatlas.results.schema import Schema
@@ -258,15 +257,6 @@ BATCH_EIGENVALUES = Kind(
     claims=function_at(f"{_SHOW}.batches:claims"),
     answers=function_at(f"{_SHOW}.batches:answers"),
     theory=function_at(f"{_SHOW}.batches:theory"),
-    references={
-        "andreyev2024": Reference(
-            "A. Andreyev, P. Beneventano",
-            2024,
-            "Edge of stochastic stability: revisiting the edge of stability for SGD",
-            "arXiv:2412.20553",
-            "https://arxiv.org/abs/2412.20553",
-        )
-    },
 )
 
 # The one that answers the chapter's question best comes first.
