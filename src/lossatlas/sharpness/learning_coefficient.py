@@ -119,7 +119,9 @@ def learning_coefficient(
     for trial in _valid(trials):
         runs.append(_run(trial, posterior.n_beta, tol, draws))
         if runs[-1].outcome is Outcome.VALID:
-            return LearningCoefficient(runs[-1].mean.value, runs[-1].mean.stderr, Outcome.VALID, tuple(trials), runs[-1])
+            return LearningCoefficient(
+                runs[-1].mean.value, runs[-1].mean.stderr, Outcome.VALID, tuple(trials), runs[-1]
+            )
     last = runs[-1] if runs else trials[-1]
     return LearningCoefficient(math.nan, math.nan, last.outcome, tuple(trials), runs[-1] if runs else None)
 
