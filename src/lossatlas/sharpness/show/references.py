@@ -82,4 +82,11 @@ REFERENCES = {
         "Bayesian Analysis",
         "https://arxiv.org/abs/1903.08008",
     ),
+    "kunin2021": Reference(
+        "D. Kunin, J. Sagastuy-Brena, S. Ganguli, D. L. K. Yamins, H. Tanaka",
+        2021,
+        "Neural mechanics: symmetry and broken conservation laws in deep learning dynamics",
+        "ICLR",
+        "https://arxiv.org/abs/2012.04728",
+    ),
 }

@@ -166,13 +166,13 @@ LEARNING = Topic(
     "Local learning coefficient",
     (
         paragraph(
-            "How fast the volume of weights grows with the rise of the loss that is allowed around $w$ [@lau2023]: half "
-            "the number of parameters where the Hessian has full rank, less where it has not. It is estimated from "
-            "draws of a posterior at the temperature $\\log n$ that a pull of strength $\\gamma$ keeps near $w$:"
+            "How fast the volume of weights grows with the rise of the loss that is allowed around $w$ [@lau2023]: "
+            "half the number of parameters where the Hessian has full rank, less where it has not. It is estimated "
+            "from draws of a posterior at the temperature $\\log n$ that a pull of strength $\\gamma$ keeps near $w$:"
         ),
         Formula(
-            r"\hat\lambda = \frac{n}{\log n} \left( \mathbb{E}_{w'} L(w') - L(w) \right), \qquad p(w') \propto \exp \Big( "
-            r"- \frac{n}{\log n} L(w') - \frac{\gamma}{2} \lVert w' - w \rVert^{2} \Big)."
+            r"\hat\lambda = \frac{n}{\log n} \left( \mathbb{E}_{w'} L(w') - L(w) \right), \qquad p(w') \propto "
+            r"\exp \Big( - \frac{n}{\log n} L(w') - \frac{\gamma}{2} \lVert w' - w \rVert^{2} \Big)."
         ),
         paragraph(
             "The draws are Langevin steps with a Metropolis test, so that the size of the step biases nothing. Chains "
