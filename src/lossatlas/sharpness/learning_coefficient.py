@@ -72,9 +72,9 @@ def learning_coefficient(
     1 + n beta / m, which leaves a gain of at most log n and a bias that is not known.
 
     A sweep of short runs finds the largest step that is stable and the weakest localisation, of powers of ten, at which
-    four chains agree and cross their flat directions in 20 gradients. They go on for ``draws`` each; where their R-hat is
-    not below 1.05 then, the next stronger localisation is taken. The burn-in is no part of the estimate, whose error is
-    that of the draws.
+    four chains agree and cross their flat directions in 20 gradients. They go on for ``draws`` each; where their R-hat
+    is not below 1.05 then, the next stronger localisation is taken. The burn-in is no part of the estimate, whose error
+    is that of the draws.
 
     Parameters
     ----------
@@ -84,7 +84,6 @@ def learning_coefficient(
     preconditioned : steps on the scale v^(-1/4) of each weight, v the second moments of the gradient that RMSProp
         keeps: their mean over a short run, then fixed.
     draws : of each chain, after the burn-in.
-    seed : of the first chain; chains of other seeds are independent.
     count : is told of every gradient pass over the data.
 
     Raises
