@@ -65,11 +65,10 @@ def largest_change(dataset: xr.Dataset) -> Change | None:
 
 
 def unmoved(dataset: xr.Dataset) -> list[str]:
-    """The titles of the measures that no reparametrisation of the function moves, of those that were measured."""
+    """The titles of the measures that stay to 0.001 under every reparametrisation that keeps the function."""
     those = dataset.sel(reparametrisation=((dataset["keeps"] == "function") & dataset["available"]).to_numpy())
-    known = those["ratio"].notnull().any("reparametrisation").to_numpy()
-    still = ~those["moved"].any("reparametrisation").to_numpy()
-    return [str(title) for title in those["title"].to_numpy()[known & still]]
+    still = (abs(those["ratio"] - 1) <= STAYS).all("reparametrisation").to_numpy()
+    return [str(title) for title in those["title"].to_numpy()[still & bool(those.sizes["reparametrisation"])]]
 
 
 def moved(catalogue: Catalogue, measure: str, dataset: xr.Dataset) -> tuple[str, ...]:
