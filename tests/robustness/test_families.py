@@ -243,7 +243,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"noise": "flip", "rates": [1.5]}, ["rates", "from 0 to 1"]),
     ({"noise": "flip", "rates": ["a"]}, ["rates", "from 0 to 1"]),
     ({"bits": [4]}, ["bits=[4] is for noise='quantise'"]),
-    ({"noise": "quantise", "sigmas": [8, 4]}, ["give bits="]),
+    ({"noise": "quantise", "sigmas": [8, 4]}, ["give noise='gaussian' too, or bits="]),
     ({"noise": "quantise", "relative": "filter"}, ["relative", "leave it out"]),
     ({"noise": "multiplicative", "relative": "filter"}, ["relative", "leave it out"]),
     ({"per": "channel"}, ["noise='quantise'"]),

@@ -162,7 +162,7 @@ class Choices:
                 noises = [repr(name) for name, each in FAMILIES.items() if each is family]
                 raise InputError(
                     f"{family.keyword}={sizes} is for noise={' or '.join(noises)}, and noise={self.noise!r} has "
-                    f"{own.keyword}: give {own.keyword}=, or another noise."
+                    f"{own.keyword}: give noise={noises[0]} too, or {own.keyword}= alone."
                 )
         return own.checked(given[own.keyword])
 

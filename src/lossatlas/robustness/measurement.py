@@ -35,7 +35,8 @@ def modules_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def measured(measure: Measure, clean: Samples, sizes: Sequence[float], draws: int, *, exact: bool) -> Columns:
-    """By name a number for each size: the mean, ``_stderr``, ``_change``, ``_change_stderr``, and ``finite``.
+    """By name a number for each size: the mean, ``_stderr``, ``_change``, ``_change_stderr``, ``_change_degrees``,
+    and ``finite``.
 
     ``_draws`` are ``(sizes, draws)``.
     """
@@ -63,7 +64,8 @@ class _OneSize:
         for name, average in self._values.items():
             spread, change = average.spread(), self._changes[name]
             found |= {name: average.mean, f"{name}_stderr": math.hypot(spread.over_draws, spread.over_examples)}
-            found |= {f"{name}_change": change.mean, f"{name}_change_stderr": change.spread().stderr}
+            found[f"{name}_change"], paired = change.mean, change.spread()
+            found |= {f"{name}_change_stderr": paired.stderr, f"{name}_change_degrees": paired.degrees}
             found[f"{name}_draws"] = average.means
         finite = [math.isfinite(mean) for mean in self._values["loss"].means]
         return found | {"finite": sum(finite) / len(finite)}

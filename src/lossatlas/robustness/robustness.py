@@ -89,7 +89,8 @@ def robustness(
         and each metric likewise; ``loss_draws`` over the sizes and ``"draw"``. The standard error joins two sources,
         sqrt(a^2 + b^2): a, over the draws; b, over the examples, of each example's mean over the draws. It is slightly
         cautious, since both hold their interaction. ``loss_change`` and ``loss_change_stderr`` are of the difference
-        to the unperturbed network (``loss_clean``), paired over the examples: what both have in common cancels.
+        to the unperturbed network (``loss_clean``), paired over the examples: what both have in common cancels, and
+        the interaction is counted once. ``loss_change_degrees`` are the error's degrees of freedom, few with few draws.
         ``finite`` is the share of draws with a finite loss: a mean over others is infinite or NaN, and says so. With
         ``layers`` all of these are there as ``layer_loss``, ``layer_loss_change``, .. over ``("layer", size)``.
 

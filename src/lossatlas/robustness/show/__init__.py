@@ -57,7 +57,7 @@ def _shown() -> dict[str, Any]:
 
 def _schema(size: str, *attrs: str, optional: tuple[str, ...] = ()) -> Schema:
     """Of a result over the sizes of a perturbation."""
-    every = ("loss", "loss_stderr", "loss_change", "loss_change_stderr", "finite")
+    every = ("loss", "loss_stderr", "loss_change", "loss_change_stderr", "loss_change_degrees", "finite")
     return Schema(
         variables={size: (size,)} | dict.fromkeys(every, (size,)),
         optional={

@@ -13,12 +13,12 @@ from lossatlas.results.blocks import Answer
 from lossatlas.results.captions import listed
 from lossatlas.results.claim import Claim, Verdict
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import normal_interval, number, with_interval
+from lossatlas.results.uncertainty import number, with_interval
 from lossatlas.robustness.show.claims import Comparison, Cost, accuracy_cost, comparisons, most_sensitive
+from lossatlas.robustness.show.estimates import change
 from lossatlas.robustness.show.words import (
     RELATIVE,
     attribute,
-    change,
     dimension,
     from_mild_to_severe,
     groups,
@@ -48,7 +48,7 @@ LIMITS = {
 }
 
 
-SHORTER = {RELATIVE["filter"]: "relative ", RELATIVE["weight"]: "weight-relative "}
+SHORTER = {RELATIVE["filter"]: "relative ", RELATIVE["weight"]: "proportional "}
 
 
 class Effect(Enum):
@@ -144,9 +144,10 @@ def loss_rise(dataset: xr.Dataset) -> tuple[float, str] | None:
     sizes = from_mild_to_severe(dataset)
     if not sizes:
         return None
-    rise, stderr = change(dataset, "loss", sizes[-1])
-    text = with_interval(abs(rise), normal_interval(abs(rise), stderr))
-    return (sizes[-1], f"{'falls' if rise < 0 else 'rises'} by {text}") if isfinite(rise) else None
+    rise = change(dataset, "loss", sizes[-1])
+    extent = rise._replace(value=abs(rise.value))
+    text = with_interval(extent.value, extent.interval())
+    return (sizes[-1], f"{'falls' if rise.value < 0 else 'rises'} by {text}") if isfinite(rise.value) else None
 
 
 def _at(dataset: xr.Dataset, size: float) -> str:
@@ -175,8 +176,8 @@ def sensitive(named: Mapping[str, xr.Dataset]) -> str:
     decided = {name: layer for name, layer in found.items() if layer.claim.verdict is Verdict.SUPPORTED}
     if found and not decided:
         return "which layer is the most sensitive is undecided"
-    each = [f"{layer.layer} of {name}" for name, layer in decided.items()][:NAMED]
-    return f"the most sensitive layer is {listed(each)}" if each else ""
+    each = [f"layer {layer.layer} of {name}" for name, layer in decided.items()][:NAMED]
+    return f"the most sensitive is {listed(each)}" if each else ""
 
 
 def sharper(found: Sequence[Comparison]) -> str:

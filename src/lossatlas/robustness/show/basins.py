@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from lossatlas.results.catalogue import Catalogue
 
 BEYOND = (1e-12, 1e12)  # ends of an axis on which an interval is open
-FAR = 1 / 3  # the share of the random size below which the worst one is called far below
+FAR = 0.1  # the share of the random size below which the worst one is called far below
 WORDS = {"random": "random noise", "worst": "the worst direction found"}
 SHORT = {"random": "random", "worst": "worst direction"}
+BRIEFLY = {"filter": ", relative to filters", "weight": ", relative to weights"}
 BASIS = "quotient of two 95 % intervals"
 LIMIT = (
     "The worst direction is what an ascent on the loss found: there may be worse ones, so its size is an upper bound."
@@ -51,7 +52,7 @@ def _picture(datasets: Sequence[xr.Dataset]) -> Picture:
         f"The {_fallen(first)} against the size of weight perturbations, mean ± one standard error; dashed, "
         f"{_amount(first)}; bars on it, the 95 % interval of the size at which it is reached.",
         how="Random: Gaussian noise on all weights, the mean over its draws. Worst: one direction of the same length, "
-        f"found by ascent on the loss{RELATIVE.get(str(first.attrs['relative']), '')}.",
+        f"found by ascent on the loss{_relative(first)}.",
         pitfall=LIMIT,
         method=sentences(
             "Sizes by bisection with the same draws at every size; differences are paired over the examples.",
@@ -74,6 +75,10 @@ def _fallen(dataset: xr.Dataset) -> str:
 
 def _verb(dataset: xr.Dataset) -> str:
     return "rises" if dataset.attrs["metric"] == "loss" else "falls"
+
+
+def _relative(dataset: xr.Dataset) -> str:
+    return RELATIVE.get(str(dataset.attrs["relative"]), "")
 
 
 def _scale(dataset: xr.Dataset) -> float:
@@ -143,7 +148,7 @@ def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Cla
 
 
 def far_below(dataset: xr.Dataset) -> Claim | None:
-    """Whether the size in the worst direction found is below a third of that of random noise; None without both."""
+    """Whether the size in the worst direction found is below a tenth of that of random noise; None without both."""
     rows = dict(_rows(dataset))
     if set(rows) != {"random", "worst"}:
         return None
@@ -151,8 +156,9 @@ def far_below(dataset: xr.Dataset) -> Claim | None:
     random_low, random_high = _bounds(rows["random"])
     return Claim(
         hypothesis=f"In the worst direction found the {dataset.attrs['metric']} of {of.who} "
-        f"{_verb(dataset)} by {_amount(dataset)} at a size far below that of random noise, less than a third of it",
-        statistic="size in the worst direction over that of random noise, threshold 1/3",
+        f"{_verb(dataset)} by {_amount(dataset)} at a size{_relative(dataset)} far below that of random noise, less "
+        "than a tenth of it",
+        statistic="size in the worst direction over that of random noise, threshold 0.1",
         value=_quotient(float(rows["worst"]["size"]), float(rows["random"]["size"])),
         interval=(_quotient(low, random_high), _quotient(high, random_low)),
         threshold=FAR,
@@ -173,33 +179,33 @@ def _quotient(above: float, below: float) -> float:
 def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Answer]:
     """At which size the score of each network falls, at random and in the worst direction."""
     for dataset in datasets:
-        rows, of, claim = dict(_rows(dataset)), Provenance.of(dataset), far_below(dataset)
-        metric = str(dataset.attrs["metric"])
-        each = [f"sigma = {size_of(row)} {_for(name)}" for name, row in rows.items()]
-        lead = f"the {metric} of {of.who} {_verb(dataset)} by {_amount(dataset)} at"
+        rows, claim, who = dict(_rows(dataset)), far_below(dataset), Provenance.of(dataset).who
+        lead = f"The {dataset.attrs['metric']} of {who} {_verb(dataset)} by {_amount(dataset)} at"
         told = "" if claim is None else f"; that the worst one is far below random noise is {claim.verdict}"
-        brief = [f"{number(float(row['size']), 2)} {_for(name)}" for name, row in rows.items()]
-        brief = [text.replace("–", f"no size up to {_largest(rows)}") for text in brief]
         yield Answer(
-            sentence=f"{lead[0].upper()}{lead[1:]} {listed(each)}{told}.",
-            short=f"{lead[0].upper()}{lead[1:]} sigma = {listed(brief)}.".replace(" percentage point", " point"),
+            sentence=f"{lead} sigma = {listed([f'{size_of(row)} {_for(name)}' for name, row in rows.items()])}"
+            f"{_relative(dataset)}{told}.",
+            short=_short(lead, rows, dataset),
             claim=claim,
-            finding=_finding(claim),
+            finding="worst direction far below random noise" if claim else "",
             quantity="worst over random size" if claim else "",
             limit=LIMIT,
         )
 
 
-def _largest(rows: dict[str, xr.Dataset]) -> str:
-    return number(max(float(row["low"]) for row in rows.values()), 2)
+def _short(lead: str, rows: dict[str, xr.Dataset], dataset: xr.Dataset) -> str:
+    each = [f"{_size_briefly(row)} {_for(name).removesuffix(' found')}" for name, row in rows.items()]
+    unit = BRIEFLY.get(str(dataset.attrs["relative"]), "")
+    return f"{lead} sigma = {listed(each)}{unit}.".replace(" percentage point", " point").replace(" network ", " ")
+
+
+def _size_briefly(row: xr.Dataset) -> str:
+    size = float(row["size"])
+    return f"above {number(float(row['low']), 2)}" if math.isnan(size) else number(size, 2)
 
 
 def _for(name: str) -> str:
     return {"random": "at random", "worst": "in the worst direction found"}[name]
-
-
-def _finding(claim: Claim | None) -> str:
-    return "worst direction far below random noise" if claim else ""
 
 
 @styled
@@ -219,7 +225,7 @@ def basin(*datasets: xr.Dataset) -> Figure:
     unit = {"filter": " / filter norm", "weight": " / weight"}.get(str(first.attrs["relative"]), "")
     points = " (points)" if _scale(first) == 100 else ""
     axes.set(xlabel=rf"size of the perturbation $\sigma${unit}", ylabel=f"{_fallen(first)}{points}")
-    axes.set_ylim(-1.5 * goal, 6 * goal)
+    axes.set_ylim(-0.8 * goal, 6 * goal)
     axes.set_xlim(*_window(datasets))
     legend_above(figure, axes, columns=2)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,15 +10,16 @@ from lossatlas.curvature.show import SPECTRUM
 from lossatlas.results.claim import Claim, Interval, Verdict, verdict
 from lossatlas.results.groups import alike, by_network
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import normal_interval, percent, plus_minus
-from lossatlas.robustness.show.words import change, dimension, from_mild_to_severe, is_noise, lowers, of_size
+from lossatlas.results.uncertainty import percent
+from lossatlas.robustness.show.estimates import Estimate, change, changed
+from lossatlas.robustness.show.words import dimension, from_mild_to_severe, is_noise, lowers, of_size
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from lossatlas.results.catalogue import Catalogue
 
-Estimate = tuple[float, float]  # with its standard error
+STUDENT = "Student's 95 % interval"
 POINTS = 1.0  # percentage points of accuracy that a perturbation is asked to cost
 NAMES = {"sigma": "sigmas", "bits": "numbers of bits", "share": "shares", "rate": "rates"}
 NONE_SEEN = 3.689  # -log 0.025: the bound on the expected number of events of which none was seen
@@ -90,17 +90,18 @@ def sharper_less_robust(
 
 
 def _loses_more(sharper: xr.Dataset, at: float, rises: tuple[Estimate, Estimate], ids: tuple[str, ...]) -> Claim:
-    value, stderr = rises[0][0] - rises[1][0], math.hypot(rises[0][1], rises[1][1])
+    further = rises[0].minus(rises[1])
     of = Provenance.of(sharper)
     return Claim(
         hypothesis=f"Of the two networks, the sharper one ({of.who}) loses more under {of_size(sharper, at)}",
         statistic="rise of the loss of the sharper network minus that of the flatter one, threshold 0",
-        value=value,
-        interval=normal_interval(value, stderr),
-        detail=f"The loss rises by {plus_minus(*rises[0])} for the sharper and {plus_minus(*rises[1])} for the flatter "
+        value=further.value,
+        interval=further.interval(),
+        detail=f"The loss rises by {rises[0].text} for the sharper and {rises[1].text} for the flatter "
         f"network, on {of.data_label}, {sharper.attrs['draws']} draws each. About these two networks only; sharpness "
         "here is the order of the two largest eigenvalues as computed.",
         datasets=ids,
+        basis=STUDENT,
     )
 
 
@@ -132,19 +133,19 @@ def _cost(dataset: xr.Dataset, size: float, fall: Estimate, which: str, points: 
         hypothesis=f"{what[0].upper()}{what[1:]} {lowers(dataset)} the accuracy of {of.who} by "
         f"{'more' if noise else 'less'} than {point}",
         statistic=f"fall of the accuracy in percentage points, threshold {points:g}",
-        value=fall[0],
+        value=fall.value,
         interval=fall_interval(dataset, fall),
         threshold=points,
         direction="above" if noise else "below",
         detail=" ".join(filter(None, (which, _basis(dataset), _unseen(fall), _lost(dataset, size)))),
         datasets=(dataset.attrs["id"],),
+        basis=STUDENT,
     )
 
 
 def fall_interval(dataset: xr.Dataset, fall: Estimate) -> Interval:
-    """The normal interval of a fall in percentage points; where no prediction changed, a bound on what is not seen."""
-    bound = 100 * NONE_SEEN / int(dataset.attrs["n_examples"]) if fall[1] == 0 else 0.0
-    return normal_interval(*fall, bound)
+    """That of a fall in percentage points; where no prediction changed, the bound on a share of which none was seen."""
+    return fall.interval(100 * NONE_SEEN / int(dataset.attrs["n_examples"]) if fall.stderr == 0 else 0.0)
 
 
 def _basis(dataset: xr.Dataset) -> str:
@@ -154,7 +155,7 @@ def _basis(dataset: xr.Dataset) -> str:
 
 
 def _unseen(fall: Estimate) -> str:
-    return "No prediction changed: the interval is the bound 3.7 / n on a share never seen." if fall[1] == 0 else ""
+    return "No prediction changed: the interval is the bound 3.7 / n on a share never seen." if fall.stderr == 0 else ""
 
 
 def _lost(dataset: xr.Dataset, size: float) -> str:
@@ -169,23 +170,22 @@ def most_sensitive(dataset: xr.Dataset) -> Sensitive | None:
         return None
     size = sizes[len(sizes) // 2]
     at = dataset.sel({dimension(dataset): size})
-    rises = at["layer_loss_change"].to_numpy().astype(float)
-    errors = at["layer_loss_change_stderr"].to_numpy().astype(float)
-    first, second = (-rises).argsort()[:2]  # NaN last
-    if rises[first] <= 0:
+    first, second = (-at["layer_loss_change"].to_numpy().astype(float)).argsort()[:2]  # NaN last
+    rise, next_rise = (changed(at.isel(layer=k), "layer_loss") for k in (first, second))
+    if rise.value <= 0:
         return None
-    value, stderr = rises[first] - rises[second], math.hypot(errors[first], errors[second])
-    names = [str(name) for name in dataset["layer"].to_numpy()]
+    further, names = rise.minus(next_rise), [str(name) for name in dataset["layer"].to_numpy()]
     of = Provenance.of(dataset)
     claim = Claim(
-        hypothesis=f"Of the {len(names)} layers of {of.who}, {names[first]} alone loses most under "
+        hypothesis=f"Of the {len(names)} layers of {of.who}, layer {names[first]} alone loses most under "
         f"{of_size(dataset, size)}",
-        statistic=f"rise of the loss with {names[first]} perturbed minus that with {names[second]} perturbed, "
+        statistic=f"rise of the loss with layer {names[first]} perturbed minus that with {names[second]} perturbed, "
         "threshold 0",
-        value=float(value),
-        interval=normal_interval(float(value), stderr),
+        value=further.value,
+        interval=further.interval(),
         detail=f"On {of.data_label}. The two errors are joined as if independent. The layer was chosen as the one that "
         "loses most, which favours it.",
         datasets=(dataset.attrs["id"],),
+        basis=STUDENT,
     )
-    return Sensitive(names[first], size, (float(rises[first]), float(errors[first])), claim)
+    return Sensitive(names[first], size, rise, claim)

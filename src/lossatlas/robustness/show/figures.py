@@ -16,10 +16,11 @@ from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import percent, plus_minus
 from lossatlas.results.values import value
 from lossatlas.robustness.show.claims import most_sensitive
+from lossatlas.robustness.show.estimates import change
 from lossatlas.robustness.show.layers import has_layers, layer_picture
 from lossatlas.robustness.show.words import (
     attribute,
-    change,
+    axis_label,
     dimension,
     finite,
     from_mild_to_severe,
@@ -160,7 +161,7 @@ def table(dataset: xr.Dataset) -> Table:
     for k, size in enumerate(values(dataset, dimension(dataset)).tolist()):
         at = [value(dataset, name, **{dimension(dataset): k}) for name in names]
         shares = (percent(1 - float(finite(dataset)[k])),) if lost else ()
-        rows.append((row_of(dataset, size), *at, plus_minus(*change(dataset, judged, size, scale)), *shares))
+        rows.append((row_of(dataset, size), *at, change(dataset, judged, size, scale).text, *shares))
     unit = " (points)" if judged == "accuracy" else ""
     header = (dimension(dataset), *names, f"change of {judged}{unit}", *(("loss not finite",) if lost else ()))
     what = f"{perturbation(dataset)}{relative(dataset)}"
@@ -183,8 +184,8 @@ def numbers(dataset: xr.Dataset) -> Iterator[Number]:
                 f"{name} {_where(dataset, size)} ({of.short_data})", _value_at(dataset, name, size), of.subject
             )
     if layer := most_sensitive(dataset):
-        text = f"{layer.layer}, {plus_minus(*layer.rise)}"
-        yield Number(f"largest rise of the loss by one layer, {of_size(dataset, layer.size)}", text, of.subject)
+        text = f"layer {layer.layer}, {layer.rise.text}"
+        yield Number(f"largest rise of the loss by {perturbation(dataset)} in one layer", text, of.subject)
 
 
 def _where(dataset: xr.Dataset, size: float) -> str:
@@ -255,7 +256,7 @@ def _size_axis(axes: Axes, *datasets: xr.Dataset) -> None:
     """The axis of sizes, with a tick at each of them where there is room."""
     name = dimension(datasets[0])
     positive = np.unique(np.concatenate([values(d, name)[values(d, name) > 0] for d in datasets]))
-    axes.set_xlabel(_axis_label(datasets))
+    axes.set_xlabel(axis_label(datasets))
     if name in ("sigma", "rate") and positive.size:
         zero = name == "sigma" or any(map(_has_zero, datasets))
         linear = {"linthresh": float(positive.min()), "linscale": 0.6} if zero else {}
@@ -269,17 +270,3 @@ def _size_axis(axes: Axes, *datasets: xr.Dataset) -> None:
     if name == "share":
         ticks = [0.0, *positive] if any(map(_has_zero, datasets)) else [*positive]
         axes.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
-
-
-def _axis_label(datasets: Sequence[xr.Dataset]) -> str:
-    first = datasets[0]
-    several = {attribute(dataset, "relative") for dataset in datasets}
-    unit = {frozenset({"filter"}): " / filter norm", frozenset({"weight"}): " / weight"}.get(frozenset(several), "")
-    kind = "input" if attribute(first, "noise") == "input" else "weight"
-    told = {
-        "sigma": rf"{kind} noise $\sigma${unit}",
-        "bits": "bits per weight",
-        "share": "weights set to 0 (%)",
-        "rate": "flips per bit",
-    }
-    return told[dimension(first)]

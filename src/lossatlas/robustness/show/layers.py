@@ -11,9 +11,16 @@ import numpy as np
 from lossatlas.drawing.style import sized, styled
 from lossatlas.results.blocks import Picture
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import plus_minus
 from lossatlas.robustness.show.claims import most_sensitive
-from lossatlas.robustness.show.words import dimension, from_mild_to_severe, of_size, perturbation, relative, row_of
+from lossatlas.robustness.show.words import (
+    axis_label,
+    dimension,
+    from_mild_to_severe,
+    of_size,
+    perturbation,
+    relative,
+    row_of,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,7 +31,6 @@ if TYPE_CHECKING:
 
 HIGHEST = 7.5  # inches, so that the figure of a deep network still fits a page with its caption
 MOST_WRITTEN = 24  # layers whose numbers are written into their cells
-HEADINGS = {"sigma": r"$\sigma$", "bits": "bits per weight", "share": "weights set to 0", "rate": "flips per bit"}
 
 
 def has_layers(dataset: xr.Dataset) -> bool:
@@ -36,15 +42,17 @@ def layer_picture(dataset: xr.Dataset) -> Picture:
     """The heat map of one network."""
     of, (quantity, _) = Provenance.of(dataset), _judged(dataset)
     draws = ", and the draws are those of the figure of all layers" if dataset.sizes["draw"] > 1 else ""
+    own = " The share is of the layer's own weights." if dimension(dataset) == "share" else ""
     written = "; pale numbers are within two standard errors of 0" if _written(dataset) else ""
     return Picture(
         f"{dataset.attrs['kind']}_layers",
         partial(layer_map, dataset),
         f"{quantity[0].upper()}{quantity[1:]} of {of.who} where one layer alone is perturbed by "
         f"{perturbation(dataset)}{relative(dataset)}{written}.",
-        how=f"The other layers are as trained{draws}; on {of.data_label}.",
+        how=f"The other layers are as trained{draws}; on {of.data_label}.{own}",
         pitfall="Layers of many weights are perturbed at more places: sizes are per weight, not per layer.",
         alt=f"A heat map of layers by sizes.{_most_sensitive(dataset)}",
+        width=0.7,
     )
 
 
@@ -52,7 +60,7 @@ def _most_sensitive(dataset: xr.Dataset) -> str:
     found = most_sensitive(dataset)
     if found is None:
         return ""
-    return f" {found.layer} loses most: {plus_minus(*found.rise)} of loss, under {of_size(dataset, found.size)}."
+    return f" Layer {found.layer} loses most: {found.rise.text} of loss, under {of_size(dataset, found.size)}."
 
 
 @styled
@@ -69,11 +77,11 @@ def layer_map(dataset: xr.Dataset) -> Figure:
     axes.set_yticks(range(rows), [str(name) for name in dataset["layer"].to_numpy()])
     axes.tick_params("y", labelsize=min(8, 200 / rows))
     sizes = from_mild_to_severe(dataset)
-    axes.set_xticks(range(columns), [row_of(dataset, size) for size in sizes])
+    axes.set_xticks(range(columns), [row_of(dataset, size).removesuffix(" %") for size in sizes])
     axes.tick_params(length=0)
-    axes.set(xlabel=HEADINGS[dimension(dataset)], ylabel="layer")
+    axes.set(xlabel=axis_label([dataset]), ylabel="layer")
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label=quantity, pad=0.02)
+    figure.colorbar(image, ax=axes, label=quantity.replace(" the ", " the\n"), pad=0.02)
     if _written(dataset):
         _write(axes, change, stderr, image)
     return figure
@@ -84,7 +92,7 @@ def _write(axes: Axes, change: FloatArray, stderr: FloatArray, image: mpl.image.
     for (row, column), number in np.ndenumerate(change):
         red, green, blue, _ = image.to_rgba(np.array([number]))[0]
         light = not np.isfinite(number) or 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
-        clear = not abs(number) < 2 * stderr[row, column]
+        clear = abs(number) > 2 * stderr[row, column]
         text = f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}"
         axes.text(
             column,
@@ -110,7 +118,7 @@ def _cells(dataset: xr.Dataset) -> tuple[FloatArray, FloatArray]:
     _, name = _judged(dataset)
     scale = -100.0 if name == "accuracy" else 1.0
     at = dataset.sel({dimension(dataset): from_mild_to_severe(dataset)}).transpose("layer", dimension(dataset), ...)
-    change = scale * at[f"layer_{name}_change"].to_numpy().astype(float)
+    change = scale * at[f"layer_{name}_change"].to_numpy().astype(float) + 0.0  # no minus before a zero
     return change, abs(scale) * at[f"layer_{name}_change_stderr"].to_numpy().astype(float)
 
 

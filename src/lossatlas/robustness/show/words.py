@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lossatlas.drawing.axes import values
+from lossatlas.results.groups import alike
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -92,7 +93,6 @@ def row_of(dataset: xr.Dataset, size: float) -> str:
 
 def groups(datasets: Sequence[xr.Dataset]) -> list[list[xr.Dataset]]:
     """Those of one perturbation and on the same data, Gaussian and absolute noise first."""
-    from lossatlas.results.groups import alike
 
     def place(group: list[xr.Dataset]) -> tuple[Any, ...]:
         first = group[0]
@@ -103,12 +103,21 @@ def groups(datasets: Sequence[xr.Dataset]) -> list[list[xr.Dataset]]:
     return sorted(alike(datasets, "noise", "relative", "per", "representation", "data"), key=place)
 
 
-def change(dataset: xr.Dataset, name: str, size: float, scale: float = 1.0) -> tuple[float, float]:
-    """Scale (value at this size - value of the unperturbed network), with its standard error, paired over examples."""
-    at = dataset.sel({dimension(dataset): size})
-    return scale * float(at[f"{name}_change"]) + 0.0, abs(scale) * float(at[f"{name}_change_stderr"])
-
-
 def finite(dataset: xr.Dataset) -> FloatArray:
     """The share of draws with a finite loss at each size."""
     return values(dataset, "finite")
+
+
+def axis_label(datasets: Sequence[xr.Dataset]) -> str:
+    """The size on an axis, with its unit."""
+    first = datasets[0]
+    several = {attribute(dataset, "relative") for dataset in datasets}
+    unit = {frozenset({"filter"}): " / filter norm", frozenset({"weight"}): " / weight"}.get(frozenset(several), "")
+    kind = "input" if attribute(first, "noise") == "input" else "weight"
+    told = {
+        "sigma": rf"{kind} noise $\sigma${unit}",
+        "bits": "bits per weight",
+        "share": "weights set to 0 (%)",
+        "rate": "flips per bit",
+    }
+    return told[dimension(first)]

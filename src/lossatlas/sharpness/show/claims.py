@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from lossatlas.results.claim import Claim
 from lossatlas.results.groups import by_network
 from lossatlas.results.provenance import Provenance
-from lossatlas.results.uncertainty import normal_interval
 from lossatlas.robustness.show import ROBUSTNESS
-from lossatlas.robustness.show.words import attribute, change, from_mild_to_severe, of_size
+from lossatlas.robustness.show.estimates import change
+from lossatlas.robustness.show.words import attribute, from_mild_to_severe, of_size
 from lossatlas.robustness.show.words import groups as noise_groups
 from lossatlas.sharpness.show.reading import (
     Ratio,
@@ -120,7 +120,7 @@ def flatter_bears_more(
     sigma = tested[len(tested) // 2]
     flatness = sharper_by(at[0], at[1])
     rises = [change(dataset, "loss", sigma) for dataset in noisy]
-    losses = ratio(rises[0][0], normal_interval(*rises[0]), rises[1][0], normal_interval(*rises[1]))
+    losses = ratio(rises[0].value, rises[0].interval(), rises[1].value, rises[1].interval())
     yield _bears_more(sharpness, noisy, title(at[0]), sigma, (flatness, losses))
 
 
