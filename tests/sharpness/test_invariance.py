@@ -210,7 +210,7 @@ def test_the_ratio_has_the_errors_of_solvers_and_draws_but_not_of_data():
     assert without_data(E.normal(2.0, 0.5, off=0.1, errors=("solver", "data"))) == pytest.approx((1.9, 2.1))
     assert without_data(E.normal(2.0, math.nan, off=0.1, errors=("solver", "data"))) == pytest.approx((1.9, 2.1))
     half = math.hypot(0.3, Z * 0.2)
-    drawn = E(2.0, 0.5, 2.0 - half, 2.0 + half, ("draws", "data"), data=0.2)
+    drawn = E(2.0, 0.5, 2.0 - half, 2.0 + half, ("draws", "data"), drawn=0.3)
     assert without_data(drawn) == pytest.approx((1.7, 2.3))
     found = ratio(E(2.0, 0.1, 1.7, 2.3, ("draws",)), E(4.0, 0.1, 3.4, 4.6, ("draws",)))
     assert (found.value, found.low, found.high, found.moved) == (

@@ -182,6 +182,15 @@ def test_the_table_ticks_what_leaves_a_measure_unchanged_and_marks_bounds_exact_
     assert [row[2] for row in group.tables[1].rows] == ["The gradient is 0."]
 
 
+def test_a_measure_that_was_found_to_move_where_theory_says_that_it_stays_is_told():
+    invariance = measured.results()["invariance"].copy(deep=True)
+    invariance["moved"].loc[{"reparametrisation": "neuron rescaling"}] = True
+    (group,) = SHARPNESS.figures([one("A")], Catalogue([one("A"), invariance]))
+    told = {row[0].replace("\u00a0", " "): row[2] for row in group.tables[1].rows}
+    assert told["adaptive worst case, one step, ρ = 0.5"].startswith("Moved here by neuron rescaling, of which theory")
+    assert not any(name.startswith("average case") for name in told)
+
+
 def test_the_ticks_are_set_in_both_renderings_and_every_measure_that_rescaling_changes_is_marked():
     catalogue = Catalogue([one("A"), one("B")])
     document = contents.document(catalogue, catalogue.claims(), "Sharpness", {})

@@ -22,7 +22,8 @@ class Estimate:
 
     ``errors`` names what the interval is made of: ``"solver"``, ``"draws"``, ``"data"``; empty where there are none.
     ``bound`` is ``"lower"`` where the value is a lower bound of what is defined, which the interval does not undo.
-    ``note`` tells what a reader must know besides. ``data`` is the data's part of ``stderr`` where draws are in it too.
+    ``note`` tells what a reader must know besides. ``drawn`` is half of the
+    interval that the draws alone give, where data and draws are both in it.
     """
 
     value: float
@@ -32,7 +33,7 @@ class Estimate:
     errors: tuple[str, ...] = ()
     bound: Literal["", "lower"] = ""
     note: str = ""
-    data: float = 0.0
+    drawn: float = math.nan
 
     @staticmethod
     def normal(

@@ -57,7 +57,7 @@ def without_data(estimate: Estimate) -> tuple[float, float]:
     if "data" not in estimate.errors:
         low, high = halves
     elif "draws" in estimate.errors:
-        low, high = (math.sqrt(max(half**2 - _width(estimate.data) ** 2, 0.0)) for half in halves)
+        low, high = halves if math.isnan(estimate.drawn) else (estimate.drawn, estimate.drawn)
     else:
         low, high = (max(half - _width(estimate.stderr), 0.0) for half in halves)
     return estimate.value - low, estimate.value + high

@@ -49,11 +49,12 @@ def mean_rise(problem: Problem, rho: float, scale: Tensor) -> Estimate:
     spread, note = found.spread(), ""
     known = math.isfinite(spread.stderr)  # of a single example or batch the data's error is not
     half = float(stdtrit(spread.degrees, 0.975)) * spread.stderr if known else 0.0
-    half = max(half, QUANTILE * spread.over_draws)
+    drawn = QUANTILE * spread.over_draws
+    half = max(half, drawn)
     if not _enough(found, problem.tol):
         note = f"After {2 * MOST} draws their own error is still {spread.over_draws:.2g}."
     stderr, value = spread.stderr if known else spread.over_draws, found.mean
-    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), note=note)
+    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), note=note, drawn=drawn)
 
 
 def _enough(found: Average, tol: float) -> bool:

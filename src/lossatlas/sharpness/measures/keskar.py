@@ -37,10 +37,11 @@ def keskar_subspace(problem: Problem, rho: float) -> Estimate:
     values = np.array([each.value for each in every])
     over_subspaces = float(values.std(ddof=1)) / math.sqrt(SUBSPACES)
     over_data = float(np.mean([each.stderr for each in every]))
-    half = joint(float(t.ppf(0.975, SUBSPACES - 1)) * over_subspaces, 1.96 * over_data)
+    drawn = float(t.ppf(0.975, SUBSPACES - 1)) * over_subspaces
+    half = joint(drawn, 1.96 * over_data)
     value = float(values.mean())
     stderr, note = joint(over_subspaces, over_data), f"{SUBSPACES} subspaces of {COLUMNS} dimensions."
-    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), "lower", note, over_data)
+    return Estimate(value, stderr, value - half, value + half, ("draws", "data"), "lower", note, drawn)
 
 
 def _relative_rise(problem: Problem, ball: Ball) -> Estimate:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field
 
 from lossatlas.results import chapters
-from lossatlas.results.blocks import Reference
 from lossatlas.results.kind import Kind, Options, function_at
 from lossatlas.results.provenance import COMMON, OBJECTIVE
 from lossatlas.results.schema import Schema
@@ -91,21 +90,6 @@ INVARIANCE = Kind(
     claims=function_at(f"{_SHOW}.invariance_claims:claims"),
     answers=function_at(f"{_SHOW}.invariance_claims:answers"),
     theory=function_at(f"{_SHOW}.invariance_claims:theory"),
-    references={
-        "dinh2017": Reference(
-            "L. Dinh, R. Pascanu, S. Bengio, Y. Bengio",
-            2017,
-            "Sharp Minima Can Generalize For Deep Nets",
-            "ICML",
-            "https://arxiv.org/abs/1703.04933",
-        ),
-        "kunin2021": Reference(
-            "D. Kunin, J. Sagastuy-Brena, S. Ganguli, D. L. K. Yamins, H. Tanaka",
-            2021,
-            "Neural Mechanics: Symmetry and Broken Conservation Laws in Deep Learning Dynamics",
-            "ICLR",
-            "https://arxiv.org/abs/2012.04728",
-        ),
-    },
+    references=REFERENCES,
 )
 KINDS = (SHARPNESS, INVARIANCE)

@@ -12,8 +12,8 @@ from lossatlas.results.groups import by_network
 from lossatlas.results.provenance import Provenance
 from lossatlas.robustness.show import ROBUSTNESS
 from lossatlas.robustness.show.estimates import change
+from lossatlas.robustness.show.words import attribute, from_mild_to_severe, of_size
 from lossatlas.robustness.show.words import groups as noise_groups
-from lossatlas.robustness.show.words import relative
 from lossatlas.sharpness.show.reading import (
     Ratio,
     agreement,
@@ -55,7 +55,7 @@ def claims(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Cla
     for a, b in pairs(datasets):
         if order := ordered_alike(a, b):
             yield order.claim
-        noise = [each for each in catalogue.of(ROBUSTNESS) if each.attrs["noise"] == "gaussian"]
+        noise = [each for each in catalogue.of(ROBUSTNESS) if attribute(each, "noise") == "gaussian"]
         for noisy in map(by_network, noise_groups(noise)):
             names = Provenance.of(a).network, Provenance.of(b).network
             if names[0] in noisy and names[1] in noisy:
@@ -114,10 +114,10 @@ def flatter_bears_more(
     At the upper middle of the positive sigmas that both were tested at; nothing where there is none.
     """
     at = [of(dataset, JUDGE) for dataset in sharpness]
-    tested = sorted(set.intersection(*(set(dataset["sigma"].to_numpy().tolist()) for dataset in noisy)))
-    if at[0] is None or at[1] is None or len(tested) < 2 or tested[0] != 0:
+    tested = sorted(set.intersection(*map(set, map(from_mild_to_severe, noisy))))
+    if at[0] is None or at[1] is None or not tested:
         return
-    sigma = tested[1:][len(tested[1:]) // 2]
+    sigma = tested[len(tested) // 2]
     flatness = sharper_by(at[0], at[1])
     rises = [change(dataset, "loss", sigma) for dataset in noisy]
     losses = ratio(rises[0].value, rises[0].interval(), rises[1].value, rises[1].interval())
@@ -134,8 +134,8 @@ def _bears_more(
     value, interval = agreement(found)
     names = Provenance.of(sharpness[0]), Provenance.of(sharpness[1])
     return Claim(
-        hypothesis=f"Of {names[0].who} and {names[1].who} the flatter one ({measure}) loses less under weight noise of "
-        f"sigma = {sigma:g}{relative(noisy[0])}",
+        hypothesis=f"Of {names[0].who} and {names[1].who} the flatter one ({measure}) loses less under "
+        f"{of_size(noisy[0], sigma)}",
         statistic="factor by which one and the same network at least is sharper and loses more, threshold 1",
         value=value,
         interval=interval,

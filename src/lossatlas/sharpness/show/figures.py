@@ -56,7 +56,7 @@ def figures(datasets: Datasets, catalogue: Catalogue) -> Iterator[FigureGroup]:
             alt=alt(group),
         )
         pairs = [group[k : k + 2] for k in range(0, len(group), 2)]
-        yield FigureGroup(tuple(group), (picture,), (*map(tables.measures, pairs), *tables.remarks(group)))
+        yield FigureGroup(tuple(group), (picture,), (*map(tables.measures, pairs), *tables.remarks(group, catalogue)))
 
 
 def caption(datasets: Datasets) -> str:

@@ -54,7 +54,7 @@ def caption(dataset: xr.Dataset) -> str:
     wrong = " Framed: theory says it stays." if bool(_contradicts(dataset).any()) else ""
     return (
         f"Measures of sharpness of {Provenance.of(dataset).who} after a reparametrisation, divided by those before; a "
-        f"tick where they stay to 1e-3, in parentheses where 1 is within the error.{wrong} All columns but the logit "
+        f"tick where they stay to 0.001, in parentheses where 1 is within the error.{wrong} All columns but the logit "
         "scale keep the function."
     )
 

@@ -12,6 +12,7 @@ from lossatlas.results.claim import UNKNOWN, Claim, Interval
 from lossatlas.results.provenance import Provenance
 from lossatlas.results.uncertainty import number, with_interval
 from lossatlas.sharpness.show import INVARIANCE
+from lossatlas.sharpness.show.theory import RESCALING
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -188,11 +189,9 @@ REWRITTEN = Topic(
         ),
         Formula(r"q^\top k = (W_Q x)^\top (W_K y) = (A\, W_Q x)^\top (A^{-\top} W_K y)."),
         paragraph(
-            "Curvature and rises of the loss at a fixed distance change with the weights [@dinh2017], so that they are "
-            "no properties of the function. Where $w' = D w$ with a diagonal $D$, a measure that sees perturbations "
-            "relative to each weight stays as it is [@andriushchenko2023]. Which tensors scale together is found from "
-            "derivatives of the outputs: a scaling keeps $f$ where $\\sum_k e_k \\langle \\partial f / \\partial w_k, "
-            "w_k \\rangle = 0$ at every point [@kunin2021]. Twice the logits keep the predictions, not the function."
+            "Which tensors scale together is found from derivatives of the outputs: a scaling keeps $f$ where $\\sum_k "
+            "e_k \\langle \\partial f / \\partial w_k, w_k \\rangle = 0$ at every point [@kunin2021]. Twice the logits "
+            "keep the predictions, not the function."
         ),
     ),
 )
@@ -200,4 +199,4 @@ REWRITTEN = Topic(
 
 def theory() -> tuple[Topic, ...]:
     """What the report explains where it holds such a table."""
-    return (REWRITTEN,)
+    return (RESCALING, REWRITTEN)

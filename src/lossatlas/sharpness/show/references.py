@@ -68,4 +68,11 @@ REFERENCES = {
         "arXiv:2601.16979",
         "https://arxiv.org/abs/2601.16979",
     ),
+    "kunin2021": Reference(
+        "D. Kunin, J. Sagastuy-Brena, S. Ganguli, D. L. K. Yamins, H. Tanaka",
+        2021,
+        "Neural mechanics: symmetry and broken conservation laws in deep learning dynamics",
+        "ICLR",
+        "https://arxiv.org/abs/2012.04728",
+    ),
 }

@@ -9,10 +9,13 @@ from lossatlas.drawing.style import labels
 from lossatlas.results.blocks import Table
 from lossatlas.results.captions import joined, listed
 from lossatlas.results.uncertainty import DASH, number
+from lossatlas.sharpness.show.invariance_claims import moved
 from lossatlas.sharpness.show.reading import bounds, each, is_bound, smaller_is_sharper, spelt, title, unbroken
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from lossatlas.results.catalogue import Catalogue
 
 TICK = "✓"
 SHORT = {"layer rescaling": "layer", "neuron rescaling": "neuron", "permutation": "perm.", "logit scale": "logits"}
@@ -21,13 +24,12 @@ SHORT = {"layer rescaling": "layer", "neuron rescaling": "neuron", "permutation"
 def measures(datasets: Sequence[xr.Dataset]) -> Table:
     """Value and interval for each network, the cost, and a tick for what leaves a measure unchanged."""
     names = [name.removeprefix("network ") for name in labels(datasets)] if len(datasets) > 1 else ["value"]
-    changes = [SHORT.get(name, name) for name in datasets[0]["reparametrisation"].to_numpy().tolist()]
     rows = tuple(_row(pair) for pair in zip(*map(each, datasets), strict=True))
-    return Table(_caption(datasets), ("measure", *names, "passes", "seconds", *changes), rows, lead=True)
+    return Table(_caption(datasets), ("measure", *names, "passes", "seconds", *SHORT.values()), rows, lead=True)
 
 
 def _row(pair: Sequence[xr.Dataset]) -> tuple[str, ...]:
-    ticks = [TICK if unchanged else "" for unchanged in pair[0]["invariant"].to_numpy()]
+    ticks = [TICK if bool(pair[0]["invariant"].sel(reparametrisation=name)) else "" for name in SHORT]
     values = [value(at) for at in pair]
     costs = [number(max(float(at[name]) for at in pair), 2) for name in ("passes", "seconds")]
     return unbroken(title(pair[0])), *values, *([DASH, DASH] if set(values) == {DASH} else costs), *ticks
@@ -51,13 +53,20 @@ def _caption(datasets: Sequence[xr.Dataset]) -> str:
     )
 
 
-def remarks(datasets: Sequence[xr.Dataset]) -> Iterator[Table]:
+def remarks(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[Table]:
     """What must be known of single values, and why one is missing; none where there is nothing."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, dataset in zip(labels(datasets), datasets, strict=True):
         for at in each(dataset):
-            if note := str(at["note"].item()):
+            for note in filter(None, (str(at["note"].item()), _moved(catalogue, at, dataset))):
                 found.setdefault((title(at), note), []).append(name.removeprefix("network "))
     if found:
-        rows = tuple((what, ", ".join(names), note) for (what, note), names in found.items())
+        rows = tuple((unbroken(what), ", ".join(names), note) for (what, note), names in found.items())
         yield Table("Remarks on the measures.", ("measure", "network", "remark"), rows, (0.3, 0.12, 0.58))
+
+
+def _moved(catalogue: Catalogue, at: xr.Dataset, dataset: xr.Dataset) -> str:
+    """Which reparametrisations were found to move the measure, where theory says that they do not."""
+    unchanged = at["reparametrisation"].to_numpy()[at["invariant"].to_numpy()]
+    names = [name for name in moved(catalogue, str(at["measure"].item()), dataset) if name in unchanged]
+    return f"Moved here by {listed(names)}, of which theory says that they leave it unchanged." if names else ""
