@@ -36,6 +36,7 @@ TINY = [
     "measure.robustness={networks: [A], options: {draws: 2, sigmas: [0, 0.1]}}",
     "measure.robustness_filter={networks: [B], options: {draws: 2, sigmas: [0, 0.1]}}",
     "measure.quantisation={networks: [A], options: {noise: quantise, bits: [4]}}",
+    "measure.invariance=null",
     "measure.pruning=null",
     "measure.basin=null",
     "measure.instability={networks: [A], options: {ks: [40, 0], steps: 3, draws: 100}}",
