@@ -68,7 +68,6 @@ def test_a_study_is_networks_times_measurements() -> None:
         *("training_a", "training_b", "training_c"),
         *("spectrum_a", "spectrum_b", "spectrum_c"),
         *("sharpness_a", "sharpness_b", "sharpness_c"),
-        *("invariance_a", "invariance_b", "invariance_c"),
         *("connect_ab", "connect_ac", "connect_bc"),
         "robustness_c",
     ]

@@ -30,7 +30,6 @@ TINY = [
     "measure.power_fixed={data: {examples: 100}, options: {steps: 2}}",
     "measure.power_changing=null",
     "measure.sharpness={networks: [A], data: {examples: 100}, options: {measures: [asam]}}",
-    "measure.invariance={networks: [A], data: {examples: 100}, options: {measures: [asam]}}",
     "measure.connect.data={objective: {examples: 200}, test: {examples: 200}}",
     "measure.connect.options={epochs: 2, steps: 3, plane_steps: 3}",
     "measure.robustness={networks: [A], options: {draws: 2, sigmas: [0, 0.1]}}",
@@ -44,7 +43,7 @@ TINY = [
 BARRIERS = [f"barrier{path}{data}_ab" for path in ("", "_aligned", "_curve") for data in ("", "_test")]
 EVERY = {
     *("training_a", "training_b", "line_a", "line_b", "surface_b", "trajectory_a", "trajectory_plane_a"),
-    *("spectrum_a", "sharpness_a", "invariance_a", "power_fixed_a", "robustness_a", "robustness_filter_b"),
+    *("spectrum_a", "sharpness_a", "power_fixed_a", "robustness_a", "robustness_filter_b"),
     *("quantisation_a", "instability_a"),
     *(*BARRIERS, "alignment_ab", "connection_ab", "connectivity_plane_ab", "connectivity_plane_aligned_ab"),
 }
