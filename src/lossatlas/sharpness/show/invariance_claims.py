@@ -156,8 +156,8 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
             sentence=f"Of {count} measures of sharpness of {who}, {len(still)} {_stay(len(still))} under other weights "
             f"of the same function{_which(still)}; the largest change is by a factor of {factor}, of {largest.title} "
             f"under {largest.reparametrisation}.",
-            short=f"{len(still)} of {count} measures of sharpness of {who} {_properties(len(still))} of its function; the "
-            f"others change by up to a factor of {number(largest.factor, 2)}.",
+            short=f"{len(still)} of {count} measures of sharpness of {who} {_properties(len(still))} of its function; "
+            f"the others change by up to a factor of {number(largest.factor, 2)}.",
             claim=claim,
             finding="sharpness depends on how the weights are written",
             quantity="largest factor of change",
