@@ -25,7 +25,7 @@ def test_the_effective_size_is_that_of_the_known_autocorrelation(phi: float) -> 
 
 
 def test_the_standard_error_is_the_spread_of_means_over_repetitions() -> None:
-    found = [mean_of(autoregressive(0.7, 4, 500, seed)) for seed in range(400)]
+    found = [mean_of(autoregressive(0.7, 4, 500, seed)) for seed in range(200)]
     spread = np.std([one.value for one in found])
     assert np.mean([one.stderr for one in found]) == pytest.approx(spread, rel=0.1)
     covered = np.mean([abs(one.value) < 1.96 * one.stderr for one in found])

@@ -70,10 +70,10 @@ class Posterior:
 class Sampler:
     """w -> w', by leapfrog steps from a fresh momentum p ~ N(0, I), and a Metropolis test (Duane et al. 1987).
 
-    One leapfrog step is the step of SGLD, w' = w - eps/2 S^2 grad U + sqrt(eps) S z with S = diag(scale); the test makes
-    its draws exact at any eps (MALA; Roberts & Tweedie 1996). More of them, at a gradient each, keep the momentum and so
-    cross flat directions in fewer steps. Their number is uniform in 1 .. 2 ``leaps`` - 1, so that no direction comes
-    back to where it was at every draw.
+    One leapfrog step is the step of SGLD, w' = w - eps/2 S^2 grad U + sqrt(eps) S z with S = diag(scale); the test
+    makes its draws exact at any eps (MALA; Roberts & Tweedie 1996). More of them, at a gradient each, keep the momentum
+    and so cross flat directions in fewer steps. Their number is uniform in 1 .. 2 ``leaps`` - 1, so that no direction
+    comes back to where it was at every draw.
     """
 
     posterior: Posterior
@@ -95,7 +95,7 @@ class Sampler:
         return self._squares / max(self._seen, 1)
 
     def burn_in(self, draws: int) -> bool:
-        """Moves without the test, which would hold a chain at the bottom that it starts from; False where it diverges."""
+        """Moves without the test, which would hold a chain at the bottom where it starts; False if it diverges."""
         for _ in range(draws):
             place, change = self._proposed()
             if not math.isfinite(change):

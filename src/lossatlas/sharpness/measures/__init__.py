@@ -10,10 +10,11 @@ from lossatlas.sharpness.measures import (
     density,
     flatness,
     keskar,
+    llc,
     pac_bayes,
     spectral,
     worst,
 )
 
-_FILES = (worst, average, batches, keskar, spectral, density, flatness, pac_bayes, critical)
+_FILES = (worst, average, batches, keskar, spectral, density, flatness, pac_bayes, critical, llc)
 MEASURES: dict[str, Measure] = {measure.name: measure for file in _FILES for measure in file.MEASURES}

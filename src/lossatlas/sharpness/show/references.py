@@ -68,6 +68,20 @@ REFERENCES = {
         "arXiv:2601.16979",
         "https://arxiv.org/abs/2601.16979",
     ),
+    "lau2023": Reference(
+        "E. Lau, Z. Furman, G. Wang, D. Murfet, S. Wei",
+        2023,
+        "The local learning coefficient: a singularity-aware complexity measure",
+        "arXiv:2308.12108",
+        "https://arxiv.org/abs/2308.12108",
+    ),
+    "vehtari2021": Reference(
+        "A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Bürkner",
+        2021,
+        "Rank-normalization, folding, and localization: an improved R-hat for assessing convergence of MCMC",
+        "Bayesian Analysis",
+        "https://arxiv.org/abs/1903.08008",
+    ),
     "kunin2021": Reference(
         "D. Kunin, J. Sagastuy-Brena, S. Ganguli, D. L. K. Yamins, H. Tanaka",
         2021,

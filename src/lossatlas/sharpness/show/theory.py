@@ -162,7 +162,28 @@ TRAINING = Topic(
     needed=_has("critical", "critical_update", "batch_sharpness"),
 )
 
+LEARNING = Topic(
+    "Local learning coefficient",
+    (
+        paragraph(
+            "How fast the volume of weights grows with the rise of the loss that is allowed around $w$ [@lau2023]: "
+            "half the number of parameters where the Hessian has full rank, less where it has not. It is estimated "
+            "from draws of a posterior at the temperature $\\log n$ that a pull of strength $\\gamma$ keeps near $w$:"
+        ),
+        Formula(
+            r"\hat\lambda = \frac{n}{\log n} \left( \mathbb{E}_{w'} L(w') - L(w) \right), \qquad p(w') \propto "
+            r"\exp \Big( - \frac{n}{\log n} L(w') - \frac{\gamma}{2} \lVert w' - w \rVert^{2} \Big)."
+        ),
+        paragraph(
+            "The draws are Langevin steps with a Metropolis test, so that the size of the step biases nothing. Chains "
+            "that disagree ($\\hat R > 1.05$ [@vehtari2021]) and negative values are invalid. The value falls as "
+            "$\\gamma$ grows: compare it at equal $\\gamma$ and equal $n$."
+        ),
+    ),
+    needed=_has("llc", "llc_rmsprop"),
+)
+
 
 def theory() -> tuple[Topic, ...]:
     """What the report explains where it holds measures of sharpness."""
-    return (RESCALING, WORST, AVERAGE, PAC_BAYES, HESSIAN, DIMENSION, SIGNS, FLATNESS, TRAINING)
+    return (RESCALING, WORST, AVERAGE, PAC_BAYES, HESSIAN, DIMENSION, SIGNS, FLATNESS, TRAINING, LEARNING)
