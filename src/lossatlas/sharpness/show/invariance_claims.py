@@ -156,8 +156,8 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
             sentence=f"Of {count} measures of sharpness of {who}, {len(still)} {_stay(len(still))} under other weights "
             f"of the same function{_which(still)}; the largest change is by a factor of {factor}, of {largest.title} "
             f"under {largest.reparametrisation}.",
-            short=f"{len(still)} of {count} measures of sharpness of {who} are properties of its function; the others "
-            f"change by up to a factor of {number(largest.factor, 2)}.",
+            short=f"{len(still)} of {count} measures of sharpness of {who} {_properties(len(still))} of its function; "
+            f"the others change by up to a factor of {number(largest.factor, 2)}.",
             claim=claim,
             finding="sharpness depends on how the weights are written",
             quantity="largest factor of change",
@@ -171,6 +171,10 @@ def _measured(found: Iterable[Change]) -> list[str]:
 
 def _stay(count: int) -> str:
     return "stays as it is" if count == 1 else "stay as they are"
+
+
+def _properties(count: int) -> str:
+    return "is a property" if count == 1 else "are properties"
 
 
 def _which(titles: Sequence[str]) -> str:
