@@ -50,7 +50,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     (folder / "toy.yaml").write_text("measure: {toy: {options: {power: 3}}}\n")
     settings = ["train.network=mlp", "train.options={widths: [4]}", "train.epochs=1", "train.seeds=[1, 2, 3]"]
     names = ("line", "surface", "trajectory", "spectrum", "power_fixed", "power_changing", "connect", "robustness")
-    settings += [f"measure.{name}=null" for name in (*names, "robustness_filter", "quantisation", "pruning", "basin")]
+    names += ("robustness_filter", "quantisation", "pruning", "basin", "sharpness", "invariance")
+    settings += [f"measure.{name}=null" for name in names]
     study = ["study", "--config", f"{folder}/toy.yaml", "--out", f"{folder}/study", "--quiet"]
     study += [part for setting in settings for part in ("--set", setting)]
     command = ["toy", "examples/digits_objective.py:objective", "--out", str(folder), "--power", "1"]

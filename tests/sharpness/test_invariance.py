@@ -23,7 +23,7 @@ from lossatlas.sharpness.problem import Problem
 from lossatlas.sharpness.ratios import ratio, without_data
 from lossatlas.sharpness.reparametrisations import Reparametrisations, Reparametrised
 from lossatlas.sharpness.scalings import relations
-from lossatlas.sharpness.show.invariance_claims import moved, stays
+from lossatlas.sharpness.show.invariance_claims import moved, stays, unmoved
 
 DIGITS = la.zoo.load("digits").test
 X, Y = DIGITS[0][:60].double().reshape(-1, 1, 8, 8), DIGITS[1][:60]
@@ -230,6 +230,8 @@ def test_a_measure_that_moves_is_known_and_theory_is_judged():
     assert moved(every, "sam", dataset) == (LAYER, NEURON, LOGITS)
     assert moved(every, "asam", dataset) == (LOGITS,)
     assert stays(dataset).verdict is la.Verdict.SUPPORTED
+    names = ("asam", "adaptive_worst", "adaptive_average", "fisher_rao", "pac_bayes_adaptive")
+    assert unmoved(dataset) == [str(dataset["title"].sel(measure=name).item()) for name in names]
     wrong = dataset.copy(deep=True)
     at = {"measure": "asam", "reparametrisation": NEURON}
     for name in ("ratio", "ratio_low", "ratio_high"):

@@ -62,7 +62,7 @@ def test_without_data_a_measurement_is_on_the_test_set() -> None:
 
 def test_a_study_is_networks_times_measurements() -> None:
     only = [f"measure.{name}=null" for name in ("line", "surface", "trajectory", "power_fixed", "power_changing")]
-    only += [f"measure.{name}=null" for name in ("quantisation", "pruning", "basin")]
+    only += [f"measure.{name}=null" for name in ("invariance", "quantisation", "pruning", "basin")]
     three = labels(*only, "train.seeds=[1, 2, 3]", "measure.robustness_filter=null", "measure.robustness.networks=[C]")
     assert three == [
         *("training_a", "training_b", "training_c"),

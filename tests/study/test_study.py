@@ -35,6 +35,7 @@ TINY = [
     "measure.robustness={networks: [A], options: {draws: 2, sigmas: [0, 0.1]}}",
     "measure.robustness_filter={networks: [B], options: {draws: 2, sigmas: [0, 0.1]}}",
     "measure.quantisation={networks: [A], options: {noise: quantise, bits: [4]}}",
+    "measure.invariance=null",
     "measure.pruning=null",
     "measure.basin=null",
     "measure.instability={networks: [A], options: {ks: [40, 0], steps: 3, draws: 100}}",
@@ -42,8 +43,8 @@ TINY = [
 BARRIERS = [f"barrier{path}{data}_ab" for path in ("", "_aligned", "_curve") for data in ("", "_test")]
 EVERY = {
     *("training_a", "training_b", "line_a", "line_b", "surface_b", "trajectory_a", "trajectory_plane_a"),
-    *("spectrum_a", "sharpness_a", "power_fixed_a", "robustness_a", "robustness_filter_b", "quantisation_a"),
-    "instability_a",
+    *("spectrum_a", "sharpness_a", "power_fixed_a", "robustness_a", "robustness_filter_b"),
+    *("quantisation_a", "instability_a"),
     *(*BARRIERS, "alignment_ab", "connection_ab", "connectivity_plane_ab", "connectivity_plane_aligned_ab"),
 }
 # Runs the command once for each place, each time in a process that is killed there: when a file is there, or just

@@ -69,7 +69,7 @@ def sharpness(*datasets: xr.Dataset) -> Figure:
     """
     rows = list(_with_headings(ratios(datasets) if len(datasets) > 1 else values(datasets[0])))
     figure = sized(WIDTH, 1.0)
-    figure.set_figheight(FRAME + sum(row.height for row in rows))
+    figure.set_figheight(FRAME + ROW / 4 + sum(row.height for row in rows))
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.set_xlim(*_limits(rows))
@@ -133,14 +133,14 @@ def _rows(axes: Axes, rows: Sequence[Row], first: int) -> None:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
             _words(axes, at, row.name, style="italic", size=mpl.rcParams["ytick.labelsize"], bbox=box)
         for k, (found, why) in enumerate(zip(row.found, row.why, strict=True)):
-            apart = at + (k - (len(row.found) - 1) / 2) * 0.4 * ROW
+            apart = at + (k - (len(row.found) - 1) / 2) * min(0.4, 1 / len(row.found)) * ROW
             if why:
                 _words(axes, apart, why, color=GREY, size="small")
             else:
                 _number(axes, row, found, apart, k + first)
     named = [(at, "\n".join(row.lines)) for row, at in zip(rows, places, strict=True) if row.found]
     axes.set_yticks([at for at, _ in named], [name for _, name in named])
-    axes.set_ylim(float(ends[-1]), 0)
+    axes.set_ylim(float(ends[-1]) + ROW / 4, 0)
     axes.tick_params(axis="y", length=0)
 
 

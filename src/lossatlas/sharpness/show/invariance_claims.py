@@ -65,11 +65,10 @@ def largest_change(dataset: xr.Dataset) -> Change | None:
 
 
 def unmoved(dataset: xr.Dataset) -> list[str]:
-    """The titles of the measures that no reparametrisation of the function moves, of those that were measured."""
+    """The titles of the measures that stay to 0.001 under every reparametrisation that keeps the function."""
     those = dataset.sel(reparametrisation=((dataset["keeps"] == "function") & dataset["available"]).to_numpy())
-    known = those["ratio"].notnull().any("reparametrisation").to_numpy()
-    still = ~those["moved"].any("reparametrisation").to_numpy()
-    return [str(title) for title in those["title"].to_numpy()[known & still]]
+    still = (abs(those["ratio"] - 1) <= STAYS).all("reparametrisation").to_numpy()
+    return [str(title) for title in those["title"].to_numpy()[still & bool(those.sizes["reparametrisation"])]]
 
 
 def moved(catalogue: Catalogue, measure: str, dataset: xr.Dataset) -> tuple[str, ...]:
@@ -157,8 +156,8 @@ def answers(datasets: Sequence[xr.Dataset], catalogue: Catalogue) -> Iterator[An
             sentence=f"Of {count} measures of sharpness of {who}, {len(still)} {_stay(len(still))} under other weights "
             f"of the same function{_which(still)}; the largest change is by a factor of {factor}, of {largest.title} "
             f"under {largest.reparametrisation}.",
-            short=f"{len(still)} of {count} measures of sharpness of {who} are properties of its function; the others "
-            f"change by up to a factor of {number(largest.factor, 2)}.",
+            short=f"{len(still)} of {count} measures of sharpness of {who} {_properties(len(still))} of its function; "
+            f"the others change by up to a factor of {number(largest.factor, 2)}.",
             claim=claim,
             finding="sharpness depends on how the weights are written",
             quantity="largest factor of change",
@@ -172,6 +171,10 @@ def _measured(found: Iterable[Change]) -> list[str]:
 
 def _stay(count: int) -> str:
     return "stays as it is" if count == 1 else "stay as they are"
+
+
+def _properties(count: int) -> str:
+    return "is a property" if count == 1 else "are properties"
 
 
 def _which(titles: Sequence[str]) -> str:
