@@ -189,8 +189,8 @@ GEODESIC = Topic(
     (
         paragraph(
             "In an attention head the matrices $G = W_Q$ and $H = W_K$ compute the same function as $A G$ and "
-            "$A^{-\\top} H$, which no scale of single weights follows. The ball is therefore one of a metric that no such "
-            "change of basis moves [@dasilva2025], and its points are reached along geodesics:"
+            "$A^{-\\top} H$, which no scale of single weights follows. The ball is therefore one of a metric that no "
+            "such change of basis moves [@dasilva2025], and its points are reached along geodesics:"
         ),
         Formula(
             r"\max_{\lVert v \rVert_w \leq \rho} L(\mathrm{Exp}_w(v)) - L(w), \qquad \lVert v \rVert_w^{2} = \sum_G "
