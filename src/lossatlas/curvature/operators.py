@@ -274,7 +274,7 @@ def matrix_products(
     weights = batches.weights if data is None else batches.weights * (len(data) // period)
     source = batches if data is None else data
     form = FORMS[matrix](objective.function)
-    return Products(form, source, weights, objective.point, max_memory, stage=stage, period=period)
+    return Products(form, source, weights, objective.function.point, max_memory, stage=stage, period=period)
 
 
 def drawn_batches(objective: Objective, draws: int = 1, seed: int = 0) -> list[Sampled]:

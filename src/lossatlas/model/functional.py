@@ -71,6 +71,7 @@ class FunctionalModel(States):
         self.module = converted(own, device, dtype)
         self.space = ParameterSpace(self.module, parameters)
         self.point = self.space.flatten(dict(self.module.named_parameters()))
+        self._share_storage()
         self._remember_own()
         types = {p.dtype.to_real() for p in self.module.parameters() if p.is_floating_point() or p.is_complex()}
         if len(types) > 1:
@@ -78,6 +79,14 @@ class FunctionalModel(States):
         if isinstance(measure, Supervised):
             self._measure = measure.copied_to(self.point)
         self._wire()
+
+    def _share_storage(self) -> None:
+        """The module's own parameters become views of the point, which no call reads: a large model is there once."""
+        own = dict(self.module.named_parameters())
+        for name, view in self.space.unflatten(self.point).items():
+            kept = own[name].data
+            if type(kept) is Tensor and (kept.dtype, kept.shape) == (view.dtype, view.shape) and not kept.is_complex():
+                own[name].data = view
 
     def _wire(self) -> None:
         put_into(self.module.requires_grad_(False), self.mode)

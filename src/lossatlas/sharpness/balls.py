@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -79,6 +80,23 @@ def one_step(problem: Problem, ball: Ball) -> Estimate:
     return Estimate.normal(rise.mean, rise.stderr)
 
 
+class Rising(Protocol):
+    """What an ascent asks for: a problem, or one in other coordinates."""
+
+    @property
+    def tol(self) -> float:
+        """The relative gain that ends an ascent."""
+
+    def rise(self, delta: Tensor) -> Sample:
+        """L(w + delta) - L(w)."""
+
+    def gradient(self, delta: Tensor | None = None) -> Tensor:
+        """Its gradient by delta; at 0 for None."""
+
+    def normal(self, draw: int, stream: int = 0) -> Tensor:
+        """N(0, I) ``(n,)``."""
+
+
 @dataclass(frozen=True)
 class Climbed:
     """The end of an ascent: ``delta``, how far the loss has risen there, and whether the last step gained little."""
@@ -88,7 +106,7 @@ class Climbed:
     ended: bool
 
 
-def ascent(problem: Problem, ball: Ball) -> Climbed:
+def ascent(problem: Rising, ball: Ball) -> Climbed:
     """The largest L(w + delta) - L(w) that conditional-gradient ascent finds in the ball, from two starts.
 
     A step goes to, or towards, argmax <grad L(w + delta), delta'> over the ball, so none leaves it, and none is taken
@@ -101,7 +119,7 @@ def ascent(problem: Problem, ball: Ball) -> Climbed:
     return max((_climb(problem, ball, delta) for delta in starts), key=lambda end: end.rise.mean)
 
 
-def _climb(problem: Problem, ball: Ball, delta: Tensor) -> Climbed:
+def _climb(problem: Rising, ball: Ball, delta: Tensor) -> Climbed:
     at = Climbed(delta, problem.rise(delta), ended=False)
     for _ in range(STEPS):
         better = _step(problem, ball, at)
@@ -111,7 +129,7 @@ def _climb(problem: Problem, ball: Ball, delta: Tensor) -> Climbed:
     return at
 
 
-def _step(problem: Problem, ball: Ball, at: Climbed) -> Climbed | None:
+def _step(problem: Rising, ball: Ball, at: Climbed) -> Climbed | None:
     """The first point on the way to the ball's farthest along the gradient that is higher; None where none is."""
     toward = ball.farthest(problem.gradient(at.delta)) - at.delta
     for share in SHARES:
@@ -122,7 +140,7 @@ def _step(problem: Problem, ball: Ball, at: Climbed) -> Climbed | None:
     return None
 
 
-def worst_case(problem: Problem, ball: Ball) -> Estimate:
+def worst_case(problem: Rising, ball: Ball) -> Estimate:
     """The rise at the end of an ascent, with the data's error at that delta: a lower bound of the maximum."""
     found = ascent(problem, ball)
     note = "" if found.ended else f"The last of {STEPS} steps still gained over {problem.tol:g} of it."

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,12 +82,15 @@ class Sampler:
     leaps: int
     scale: Tensor | float = 1.0
     seed: int = 0
+    chain: int = 0
     place: Place = field(init=False)
     accepted: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.place = self.posterior.start
-        self._generator = torch.Generator().manual_seed(self.seed)
+        # Consecutive seeds of a Mersenne twister give chains that are correlated.
+        entropy = np.random.SeedSequence([self.seed, self.chain]).generate_state(1, np.uint64)[0]
+        self._generator = torch.Generator().manual_seed(int(entropy))
         self._squares, self._seen = torch.zeros_like(self.place.gradient), 0
 
     @property

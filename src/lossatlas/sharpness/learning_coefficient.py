@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,6 @@ from lossatlas.objective import Objective
 from lossatlas.sharpness.chains import Mean, mean_of
 from lossatlas.sharpness.langevin import Posterior, Sampler
 from lossatlas.sharpness.trials import AGREE, SETTLING, SHORT, Outcome, Trial, acceptance, outcome, sweep
-
-FIRST = 100  # draws a chain before the error is looked at
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ def learning_coefficient(
     n_beta: float | None = None,
     gamma: float | None = None,
     preconditioned: bool = False,
-    tol: float = 0.05,
-    draws: int = 200,
+    draws: int = 150,
     seed: int = 0,
     count: Callable[[float], None] = lambda passes: None,
 ) -> LearningCoefficient:
@@ -76,9 +72,9 @@ def learning_coefficient(
     1 + n beta / m, which leaves a gain of at most log n and a bias that is not known.
 
     A sweep of short runs finds the largest step that is stable and the weakest localisation, of powers of ten, at which
-    four chains agree and cross their flat directions in 20 gradients. They go on for 100 draws, and then for as many as
-    bring the standard error to ``tol`` of the value, up to ``draws``. Where their R-hat is not below 1.05 after that,
-    the next stronger localisation is taken. The burn-in is no part of the estimate, whose error is that of the draws.
+    four chains agree and cross their flat directions in 20 gradients. They go on for ``draws`` each; where their R-hat
+    is not below 1.05 then, the next stronger localisation is taken. The burn-in is no part of the estimate, whose error
+    is that of the draws.
 
     Parameters
     ----------
@@ -87,7 +83,7 @@ def learning_coefficient(
         are not comparable.
     preconditioned : steps on the scale v^(-1/4) of each weight, v the second moments of the gradient that RMSProp
         keeps: their mean over a short run, then fixed.
-    seed : of the first chain; chains of other seeds are independent.
+    draws : of each chain, after the burn-in.
     count : is told of every gradient pass over the data.
 
     Raises
@@ -117,7 +113,7 @@ def learning_coefficient(
         trials = sweep(posterior, gamma, seed, _rms_scale(pilot[0].samplers))
     runs: list[Run] = []
     for trial in _valid(trials):
-        runs.append(_run(trial, posterior.n_beta, tol, draws))
+        runs.append(_run(trial, posterior.n_beta, draws))
         if runs[-1].outcome is Outcome.VALID:
             mean = runs[-1].mean
             return LearningCoefficient(mean.value, mean.stderr, Outcome.VALID, tuple(trials), runs[-1])
@@ -135,29 +131,12 @@ def _rms_scale(samplers: Sequence[Sampler]) -> Tensor:
     return squares.clamp(min=torch.finfo(squares.dtype).tiny) ** -0.25
 
 
-def _run(trial: Trial, n_beta: float, tol: float, most: int) -> Run:
+def _run(trial: Trial, n_beta: float, draws: int) -> Run:
     """The chains of a trial go on from where they are.
 
-    The first draws alone decide how many follow (Stein 1945): a run that ends as soon as its error looks small ends
-    where it looks too small.
+    For a number of draws that is fixed before: a run that ends as soon as its error looks small ends where it looks
+    too small.
     """
-    chains: list[list[float]] = [[] for _ in trial.samplers]
-    draws = min(FIRST, most)
-    _extend(chains, trial.samplers, draws)
-    _extend(chains, trial.samplers, min(_needed(mean_of(n_beta * np.array(chains)), tol, draws), most))
-    rises = np.array(chains)
+    rises = np.array([sampler.draw(draws) for sampler in trial.samplers])
     mean = mean_of(n_beta * rises)
-    return Run(trial, outcome(mean, AGREE), mean, len(chains[0]), float((rises < 0).mean()))
-
-
-def _extend(chains: list[list[float]], samplers: Sequence[Sampler], draws: int) -> None:
-    """To so many draws each."""
-    for chain, sampler in zip(chains, samplers, strict=True):
-        chain += sampler.draw(draws - len(chain))
-
-
-def _needed(mean: Mean, tol: float, draws: int) -> int:
-    """Draws a chain at which the error is ``tol`` of the value; no bound where the chains do not agree yet."""
-    if mean.r_hat > AGREE or not mean.value > 0:
-        return sys.maxsize
-    return math.ceil(draws * max(1.0, mean.stderr / (tol * mean.value)) ** 2)
+    return Run(trial, outcome(mean, AGREE), mean, draws, float((rises < 0).mean()))

@@ -36,6 +36,11 @@ class Place:
         """The part of its tensor, a view."""
         return tensors[self.tensor].narrow(self.dim, self.start, self.length)
 
+    @property
+    def order(self) -> Tensor:
+        """``(length,)``: the entries unit by unit, where all units lie along its axis."""
+        return (self.units.flatten() * (int(self.rest.max()) + 1) + self.rest).argsort()
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -66,11 +71,10 @@ class Scaling:
         found = dict(state) | {place.tensor: state[place.tensor].clone() for place, _ in self.exponents}
         for place, exponent in self.exponents:
             part, matrices = place.of(found), (blocks if exponent > 0 else inverses).to(found[place.tensor])
-            order = (place.units.flatten() * (int(place.rest.max()) + 1) + place.rest).argsort()
-            sorted_ = part.movedim(place.dim, 0)[order]
+            sorted_ = part.movedim(place.dim, 0)[place.order]
             rows = sorted_.reshape(*matrices.shape[:2], -1)
             mixed = (matrices @ rows).reshape(sorted_.shape)
-            part.copy_(mixed[order.argsort()].movedim(0, place.dim))
+            part.copy_(mixed[place.order.argsort()].movedim(0, place.dim))
         return found
 
     @property

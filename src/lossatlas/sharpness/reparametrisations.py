@@ -123,8 +123,7 @@ class Reparametrisations:
         def change(scaling: Scaling) -> Apply | None:
             inner = self.symmetries.groups[scaling.group].size
             outer = scaling.size // inner
-            # Two units first: no large matrix is made for what passes through a ReLU.
-            if not scaling.can_mix or self._kept(_turned(scaling, outer, inner)) is None:
+            if not self._mixes(scaling, inner):  # no large matrix is made for what passes through a ReLU
                 return None
             drawn = [_well_conditioned(inner, generator) for _ in range(outer)]
             blocks, inverses = (torch.stack(each) for each in zip(*drawn, strict=True))
@@ -142,6 +141,19 @@ class Reparametrisations:
         return self._finished(state, [names[0].rpartition(".")[0] or names[0]], "", LOGIT_FACTOR)
 
     # How they are made
+
+    def mixing(self) -> list[tuple[Scaling, int]]:
+        """The scalings of units of which a change of basis keeps the function, and how many have one in common."""
+        several = [
+            (scaling, self.symmetries.groups[g].size) for g, all_ in self.scalings.groups.items() for scaling in all_
+        ]
+        return [(scaling, inner) for scaling, inner in several if self._mixes(scaling, inner)]
+
+    def _mixes(self, scaling: Scaling, inner: int) -> bool:
+        """Seen by two of its units."""
+        if not scaling.can_mix or inner < 2:
+            return False
+        return self._kept(_turned(scaling, scaling.size // inner, inner)) is not None
 
     def _scaled(self, factors: Callable[[Scaling], Tensor]) -> Reparametrised | Unavailable:
         def change(scaling: Scaling) -> Apply:

@@ -86,7 +86,7 @@ def first_step(posterior: Posterior, seed: int, scale: Tensor | float = 1.0) -> 
 
 def _trial(posterior: Posterior, step: float, scale: Tensor | float, seed: int) -> Trial:
     leaps = _leaps(posterior.gamma, step, scale)
-    samplers = tuple(Sampler(posterior, step, leaps, scale, CHAINS * seed + chain) for chain in range(CHAINS))
+    samplers = tuple(Sampler(posterior, step, leaps, scale, seed, chain) for chain in range(CHAINS))
     rises: list[list[float]] = []
     for sampler in samplers:
         rises.append(sampler.draw(SHORT) if sampler.burn_in(SETTLING) else [])

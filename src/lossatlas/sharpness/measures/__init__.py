@@ -9,6 +9,7 @@ from lossatlas.sharpness.measures import (
     critical,
     density,
     flatness,
+    geodesic,
     keskar,
     llc,
     pac_bayes,
@@ -16,5 +17,5 @@ from lossatlas.sharpness.measures import (
     worst,
 )
 
-_FILES = (worst, average, batches, keskar, spectral, density, flatness, pac_bayes, critical, llc)
+_FILES = (worst, average, batches, keskar, spectral, density, flatness, pac_bayes, critical, llc, geodesic)
 MEASURES: dict[str, Measure] = {measure.name: measure for file in _FILES for measure in file.MEASURES}

@@ -9,7 +9,7 @@ from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 from lossatlas.sharpness.trials import Outcome
 
-PASSES = 5000  # a sweep, and four chains of 100 draws at about ten gradients each
+PASSES = 7000  # a sweep, and four chains of 150 draws at about ten gradients each
 FORMULA = r"\frac{n}{\log n} \left( \mathbb{E}_{w'} L(w') - L(w) \right)"
 
 
@@ -19,7 +19,7 @@ def llc(problem: Problem, preconditioned: bool = False) -> Estimate:
     Lau et al. 2023, "The Local Learning Coefficient", section 4; see ``learning_coefficient``.
     """
     found = learning_coefficient(
-        problem.objective, preconditioned=preconditioned, tol=problem.tol, seed=problem.seed, count=problem.count
+        problem.objective, preconditioned=preconditioned, seed=problem.seed, count=problem.count
     )
     if found.outcome is not Outcome.VALID:
         return Estimate.missing(found.note)

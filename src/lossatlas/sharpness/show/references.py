@@ -75,6 +75,13 @@ REFERENCES = {
         "arXiv:2308.12108",
         "https://arxiv.org/abs/2308.12108",
     ),
+    "dasilva2025": Reference(
+        "M. F. da Silva, F. Dangel, S. Oore",
+        2025,
+        "Hide & seek: transformer symmetries obscure sharpness & Riemannian geometry finds it",
+        "ICML",
+        "https://arxiv.org/abs/2505.05409",
+    ),
     "vehtari2021": Reference(
         "A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Bürkner",
         2021,
