@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from oracles.plain import normal
 from oracles.quadratic import quadratic, symmetric
 from torch import Tensor, nn
 
-import lossatlas as la
 from lossatlas.errors import InputError
 from lossatlas.objective import Objective
 from lossatlas.sharpness.langevin import Posterior, Sampler
 from lossatlas.sharpness.learning_coefficient import LearningCoefficient, learning_coefficient
-from lossatlas.sharpness.measures import llc
-from lossatlas.sharpness.trials import Outcome, sweep
+from lossatlas.sharpness.measures import MEASURES, llc
+from lossatlas.sharpness.problem import Problem
+from lossatlas.sharpness.trials import Outcome, Trial, sweep
 
 CURVATURES = [4.0, 2.0, 1.0, 1.0]
 N_BETA = 100.0
@@ -83,18 +83,17 @@ def test_a_large_step_biases_draws_without_the_metropolis_test_and_none_with_it(
     objective = quadratic(matrix, torch.zeros(2, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     posterior = Posterior(objective, 99.0, 1.0)  # of variance 1 / 100
     sampler, unadjusted = Sampler(posterior, 0.02, 1, seed=1), Sampler(posterior, 0.02, 1, seed=1)
-    exact = sampler.draw(600)
+    exact = sampler.draw(300)
     rises = []
-    for _ in range(600):
+    for _ in range(300):
         unadjusted.burn_in(1)
         rises.append(unadjusted.place.rise)
-    assert np.mean(exact) == pytest.approx(0.005, rel=0.25)
-    assert np.mean(rises) == pytest.approx(0.005 / (1 - 0.02 * 100 / 4), rel=0.25)  # the known variance of SGLD
+    assert np.mean(exact) == pytest.approx(0.005, rel=0.35)
+    assert np.mean(rises) == pytest.approx(0.005 / (1 - 0.02 * 100 / 4), rel=0.35)  # the known variance of SGLD
 
 
-@pytest.mark.parametrize("preconditioned", [False, True])
-def test_on_a_quadratic_the_interval_holds_the_gaussian_expectation(preconditioned: bool) -> None:
-    found = learning_coefficient(full_rank(), n_beta=N_BETA, gamma=200.0, preconditioned=preconditioned)
+def test_on_a_quadratic_the_interval_of_preconditioned_steps_holds_the_gaussian_expectation() -> None:
+    found = learning_coefficient(full_rank(), n_beta=N_BETA, gamma=200.0, preconditioned=True)
     assert found.outcome is Outcome.VALID
     assert found.stderr < 0.1 * found.value
     assert covers(found, expected(200.0))
@@ -103,16 +102,16 @@ def test_on_a_quadratic_the_interval_holds_the_gaussian_expectation(precondition
 
 
 def test_the_sweep_halves_the_step_until_it_is_stable_and_then_weakens_the_localisation() -> None:
-    posterior = Posterior(full_rank(), 250.0, 0.0)  # curvatures 1000, 500, 250, 250
-    trials = sweep(posterior, None, seed=0)
-    steps, gammas = [trial.step for trial in trials], [trial.gamma for trial in trials]
-    assert (trials[0].outcome, trials[-1].outcome) == (Outcome.DIVERGED, Outcome.VALID)
-    assert steps == sorted(steps, reverse=True)
-    assert steps[-1] < 4 / 1000 < 4 * steps[0]  # where leapfrog steps are stable
-    assert gammas == sorted(gammas, reverse=True)
-    assert gammas[0] == 10 * gammas[-1]
-    assert trials[-1].leaps <= 20
-    assert 1 / math.sqrt(steps[-1] * gammas[-1] / 10) > 20
+    trials = sweep(Posterior(full_rank(), 250.0, 0.0), None, seed=0)  # curvatures 1000, 500, 250, 250
+    for one, other in itertools.pairwise(trials):
+        diverged = one.outcome is Outcome.DIVERGED
+        assert other.step == one.step * (0.5 if diverged else 4)
+        assert other.gamma == one.gamma / (1 if diverged else 10)
+    valid = [trial for trial in trials if trial.outcome is Outcome.VALID]
+    assert len(valid) >= 2
+    assert trials[0] not in valid
+    assert all(trial.step < 4 / 1000 and trial.leaps <= 40 for trial in valid)  # where leapfrog steps are stable
+    assert 1 / math.sqrt(valid[-1].step * valid[-1].gamma / 10) > 20
 
 
 def test_at_a_normal_crossing_the_interval_holds_the_quadrature() -> None:
@@ -123,12 +122,7 @@ def test_at_a_normal_crossing_the_interval_holds_the_quadrature() -> None:
 
 
 def test_every_gradient_pass_is_counted() -> None:
-    passes: list[float] = []
-    objective = objective_of(lambda w: (w**2).sum(), [0.0, 0.0])
-    found = learning_coefficient(objective, n_beta=N_BETA, gamma=50.0, draws=20, count=passes.append)
-    assert found.run is not None
-    assert sum(passes) > 4 * (26 + 20)
-    calls = 0
+    calls, passes = 0, list[float]()
 
     def counted(w: Tensor) -> Tensor:
         nonlocal calls
@@ -137,9 +131,9 @@ def test_every_gradient_pass_is_counted() -> None:
 
     objective = objective_of(counted, [0.0, 0.0])
     objective.gradient()  # the checks of a first derivative
-    calls, passes = 0, []
-    learning_coefficient(objective, n_beta=N_BETA, gamma=50.0, draws=20, count=passes.append)
-    assert calls == sum(passes)
+    calls = 0
+    learning_coefficient(objective, n_beta=N_BETA, gamma=50.0, draws=10, count=passes.append)
+    assert calls == sum(passes) > 4 * (26 + 10)
 
 
 def test_a_point_that_is_no_minimum_gives_no_number_and_the_reason() -> None:
@@ -172,16 +166,24 @@ def test_bad_input_is_refused_with_the_remedy() -> None:
             learning_coefficient(full_rank(), **wrong)
 
 
-def test_the_measure_is_the_estimate_with_the_errors_of_the_draws_and_its_whole_cost(monkeypatch) -> None:
-    short = functools.partial(learning_coefficient, gamma=200.0)
-    monkeypatch.setattr(llc, "learning_coefficient", short)
-    objective, passes = objective_of(lambda w: (w**2).sum(), [0.0, 0.0], n=100), list[float]()
-    expected = short(objective, seed=3, count=passes.append)
-    found = la.sharpness(objective, "llc", seed=3, progress=False).isel(measure=0)
-    assert (float(found["value"]), float(found["stderr"])) == (expected.value, expected.stderr)
-    assert float(found["high"] - found["low"]) == pytest.approx(2 * 1.96 * expected.stderr, rel=1e-3)
-    assert (found["note"].item(), found["errors"].item()) == (expected.note, "draws")
-    assert float(found["passes"]) == sum(passes)
+def test_the_measure_has_the_interval_of_the_draws_the_note_and_the_cost(monkeypatch) -> None:
+    def known(objective: Objective, *, preconditioned: bool, seed: int, count: Callable[[float], None]):
+        count(7.0)
+        bad = Outcome.DISAGREE if preconditioned else Outcome.VALID
+        value, stderr = (math.nan, math.nan) if preconditioned else (2.0, 0.5)
+        return LearningCoefficient(value, stderr, bad, (Trial(1.0, 0.1 * seed, 2, Outcome.VALID, 0.9),))
+
+    monkeypatch.setattr(llc, "learning_coefficient", known)
+    problem = Problem(full_rank(), seed=3)
+    with problem.metered() as meter:
+        found = MEASURES["llc"].of(problem)
+    assert (found.value, found.stderr, found.errors, meter.cost.passes) == (2.0, 0.5, ("draws",), 7.0)
+    assert (found.low, found.high) == pytest.approx((2 - 0.98, 2 + 0.98), abs=1e-3)
+    assert found.note == "Sweep: gamma 1, step 3.0e-01: 90% accepted, valid."
+    invalid = MEASURES["llc_rmsprop"].of(problem)
+    assert math.isnan(invalid.value)
+    assert invalid.note.startswith("Invalid: the chains disagree. Sweep")
+    assert not MEASURES["llc"].cheap
 
 
 @pytest.mark.slow

@@ -139,4 +139,4 @@ class Sampler:
 
 def squared(vector: Tensor) -> float:
     """|v|^2, summed in float64."""
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64)) ** 2
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64) ** 2)  # infinite where it is too large

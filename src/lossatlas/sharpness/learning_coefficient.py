@@ -61,7 +61,7 @@ def learning_coefficient(
     n_beta: float | None = None,
     gamma: float | None = None,
     preconditioned: bool = False,
-    draws: int = 150,
+    draws: int = 200,
     seed: int = 0,
     count: Callable[[float], None] = lambda passes: None,
 ) -> LearningCoefficient:

@@ -55,7 +55,7 @@ def sweep(posterior: Posterior, gamma: float | None, seed: int, scale: Tensor | 
     20 gradients. ``gamma``: the only one, in place of several.
     """
     first = first_step(posterior.localised(gamma or 0.0), seed, scale)
-    step, now = 8 * first, gamma or 10.0 ** math.floor(-1 - math.log10(first * _widest(scale) ** 2))
+    step, now = 8 * first, gamma or 10.0 ** math.floor(-math.log10(first * _widest(scale) ** 2))
     trials: list[Trial] = []
     while len(trials) < MOST:
         trials.append(_trial(posterior.localised(now), step, scale, seed))
@@ -64,7 +64,7 @@ def sweep(posterior: Posterior, gamma: float | None, seed: int, scale: Tensor | 
         elif gamma or trials[-1].outcome is not Outcome.VALID or _leaps(now / 10, step, scale) > LEAPS:
             break
         else:
-            now /= 10
+            now, step = now / 10, 4 * step  # which a strong localisation may have held down
     return trials
 
 

@@ -12,7 +12,7 @@ from lossatlas.sharpness.measure import BASIS, PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 from lossatlas.sharpness.reparametrisations import Reparametrisations
 
-PASSES = 120
+PASSES = 120  # an ascent, and what the search for the heads takes of time, on a few examples
 
 
 def geodesic(problem: Problem, rho: float) -> Estimate:
@@ -25,8 +25,10 @@ def geodesic(problem: Problem, rho: float) -> Estimate:
     """
     metric = problem.shared("metric", lambda: _metric(problem))
     found = worst_case(Normal(problem, metric), GeodesicBall(rho, metric))
-    heads = sum(side.shape[0] for side in metric.sides) // 2
-    return replace(found, note=f"{heads} heads, or other products of two matrices. {found.note}".rstrip())
+    pairs = sum(side.shape[0] for side in metric.sides) // 2
+    return replace(
+        found, note=f"{pairs} products of two matrices, as queries and keys of a head. {found.note}".rstrip()
+    )
 
 
 def _metric(problem: Problem) -> Metric:
