@@ -27,7 +27,7 @@ NETWORKS = {
 def test_what_theory_calls_invariant_stays(name):
     make, expected = NETWORKS[name]
     data, network = la.zoo.load("fashion-mnist"), make(seed=1)
-    la.zoo.fit(network, la.zoo.subset(data.train, 2000, seed=0), epochs=2, learning_rate=0.05, seed=1, progress=False)
+    la.zoo.fit(network, la.zoo.subset(data.train, 4000, seed=0), epochs=3, learning_rate=0.05, seed=1, progress=False)
     objective = la.Objective(network, F.cross_entropy, la.zoo.subset(data.test, 60, seed=0))
     found = la.invariance(objective, MEASURES, tol=0.2, progress=False)
     print(name, found["ratio"].to_pandas().round(5).to_string(), sep="\n")
