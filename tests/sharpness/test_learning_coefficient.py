@@ -111,7 +111,7 @@ def test_the_sweep_halves_the_step_until_it_is_stable_and_then_weakens_the_local
     assert len(valid) >= 2
     assert trials[0] not in valid
     assert all(trial.step < 4 / 1000 and trial.leaps <= 40 for trial in valid)  # where leapfrog steps are stable
-    assert 1 / math.sqrt(valid[-1].step * valid[-1].gamma / 10) > 20
+    assert 1 / math.sqrt(4 * valid[-1].step * valid[-1].gamma / 10) > 20
 
 
 def test_at_a_normal_crossing_the_interval_holds_the_quadrature() -> None:
