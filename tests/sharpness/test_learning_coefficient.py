@@ -102,7 +102,7 @@ def test_on_a_quadratic_the_interval_of_preconditioned_steps_holds_the_gaussian_
 
 
 def test_the_sweep_halves_the_step_until_it_is_stable_and_then_weakens_the_localisation(monkeypatch) -> None:
-    monkeypatch.setattr("lossatlas.sharpness.trials.LEAPS", 6)
+    monkeypatch.setitem(sweep.__globals__, "LEAPS", 6)
     trials = sweep(Posterior(full_rank(), 250.0, 0.0), None, seed=0)  # curvatures 1000, 500, 250, 250
     for one, other in itertools.pairwise(trials):
         diverged = one.outcome is Outcome.DIVERGED
