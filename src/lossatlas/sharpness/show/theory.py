@@ -200,6 +200,23 @@ GEODESIC = Topic(
 )
 
 
+GEODESIC = Topic(
+    "Geodesic sharpness of attention heads",
+    (
+        paragraph(
+            "In an attention head the matrices $G = W_Q$ and $H = W_K$ compute the same function as $A G$ and "
+            "$A^{-\\top} H$, which no scale of single weights follows. The ball is therefore one of a metric that no "
+            "such change of basis moves [@dasilva2025], and its points are reached along geodesics:"
+        ),
+        Formula(
+            r"\max_{\lVert v \rVert_w \leq \rho} L(\mathrm{Exp}_w(v)) - L(w), \qquad \lVert v \rVert_w^{2} = \sum_G "
+            r"\mathrm{tr}\, v_G^{\top} (G G^{\top})^{-1} v_G + \sum_i v_i^{2} / w_i^{2}."
+        ),
+    ),
+    needed=_has("geodesic_worst"),
+)
+
+
 def theory() -> tuple[Topic, ...]:
     """What the report explains where it holds measures of sharpness."""
     return (RESCALING, WORST, AVERAGE, PAC_BAYES, HESSIAN, DIMENSION, SIGNS, FLATNESS, TRAINING, LEARNING, GEODESIC)
