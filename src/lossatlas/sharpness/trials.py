@@ -61,7 +61,7 @@ def sweep(posterior: Posterior, gamma: float | None, seed: int, scale: Tensor | 
         trials.append(_trial(posterior.localised(now), step, scale, seed))
         if trials[-1].outcome is Outcome.DIVERGED:
             step /= 2
-        elif gamma or trials[-1].outcome is not Outcome.VALID or _leaps(now / 10, step, scale) > LEAPS:
+        elif gamma or trials[-1].outcome is not Outcome.VALID or _leaps(now / 10, 4 * step, scale) > LEAPS:
             break
         else:
             now, step = now / 10, 4 * step  # which a strong localisation may have held down
