@@ -257,7 +257,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "words"), REFUSED, ids=lambda each: str(each)[:50])
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=[", ".join(words) for _, words in REFUSED])
 def test_an_impossible_perturbation_is_refused_with_the_remedy(options: dict[str, Any], words: list[str]):
     given = dict(options)
     o = given.pop("o", lambda: mlp()[1])()
