@@ -264,6 +264,7 @@ def test_without_a_second_derivative_what_needs_none_comes_and_the_others_say_wh
         ({"rho": -1.0}, r"rho=-1.0 for 'sam'.*positive"),
         ({"rho": math.nan}, "positive"),
         ({"rho": {"lambda_max": 1.0}, "measures": ["sam", "lambda_max"]}, "those with one are sam"),
+        ({"rho": 0.1, "measures": ["trace"]}, "none of the measures asked for has a size"),
         ({"tol": 0.0}, "tol=0.0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"measures": ["pac_bayes"]}, "None of the measures.*There is no accuracy"),

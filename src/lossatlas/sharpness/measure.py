@@ -22,8 +22,8 @@ class Estimate:
 
     ``errors`` names what the interval is made of: ``"solver"``, ``"draws"``, ``"data"``; empty where there are none.
     ``bound`` is ``"lower"`` where the value is a lower bound of what is defined, which the interval does not undo.
-    ``note`` tells what a reader must know besides. ``drawn`` is half of the
-    interval that the draws alone give, where data and draws are both in it.
+    ``note`` tells what a reader must know besides. ``drawn`` is half of the interval that the draws alone
+    give, where data and draws are both in it.
     """
 
     value: float

@@ -129,12 +129,12 @@ def selected(measures: str | Sequence[str] | None, of_update: bool = False) -> l
 def sizes_of(chosen: Sequence[Measure], rho: Sizes) -> dict[str, float]:
     """Name -> rho, of those that have one."""
     own = {measure.name: measure.rho for measure in chosen if measure.rho is not None}
+    if rho is not None and not own:
+        raise InputError(f"rho={rho} is given, but none of the measures asked for has a size: leave it out.")
     given = dict(rho) if isinstance(rho, Mapping) else {} if rho is None else dict.fromkeys(own, rho)
     if without := [name for name in given if name not in own]:
-        names = ", ".join(own) or "none of those asked for"
-        raise InputError(
-            f"rho is given for {without[0]!r}{suggestion(without[0], own)}, but those with one are {names}."
-        )
+        close = suggestion(without[0], own)
+        raise InputError(f"rho is given for {without[0]!r}{close}, but those with one are {', '.join(own)}.")
     sizes = own | given
     for name, size in sizes.items():
         if not (size > 0 and math.isfinite(size)):
