@@ -184,23 +184,6 @@ LEARNING = Topic(
 )
 
 GEODESIC = Topic(
-    "Geodesic sharpness",
-    (
-        paragraph(
-            "The weights of an attention head are there as products $G^{\\top} H$ only, of queries and keys, and of "
-            "values and outputs: $G \\to A G$, $H \\to A^{-\\top} H$ changes nothing. The largest rise in a ball of "
-            "geodesics of a metric that $A$ leaves as it is [@dasilva2025], with other weights relative to their size:"
-        ),
-        Formula(
-            r"\lVert a \rVert_w^{2} = \sum_{G} \mathrm{tr}\, a_G^{\top} (G G^{\top})^{-1} a_G + \sum_i \frac{a_i^{2}}"
-            r"{w_i^{2}}, \qquad \max_{\lVert a \rVert_w \leq \rho} L(\mathrm{Exp}_w(a)) - L(w)."
-        ),
-    ),
-    needed=_has("geodesic_worst"),
-)
-
-
-GEODESIC = Topic(
     "Geodesic sharpness of attention heads",
     (
         paragraph(
