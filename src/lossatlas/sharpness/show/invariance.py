@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TICK, UNKNOWN = "✓", "#EEEEEE"
 MAP = "PuOr_r"  # diverging, told apart with any colour vision and in grey by its ends
 DARK = 0.6  # of the colour's half range: from there on text is white
+SIZE = 7.0  # of text, in points
 ROW, LABELS = 0.19, 0.95  # inches: of a row, and below and above them
 EXACT = 1e-3
 PITFALL = "A measure that these draws leave as it is may move under another reparametrisation."
@@ -149,7 +150,10 @@ def numbers(dataset: xr.Dataset) -> Iterator[Number]:
 
 @styled
 def invariance(dataset: xr.Dataset) -> Figure:
-    """A row a measure, a column a reparametrisation: the ratio as a colour, log10, and as text."""
+    """A row a measure, a column a reparametrisation: the ratio as a colour, log10, and as text.
+
+    In a column of a paper the numbers leave no room for a colour bar, which they replace.
+    """
     shown = _shown(dataset)
     ratios = shown["ratio"].transpose("measure", "reparametrisation").to_numpy().astype(float)
     narrow = asked_width() is not None and float(asked_width() or WIDTH) < WIDTH / 1.4
@@ -160,19 +164,20 @@ def invariance(dataset: xr.Dataset) -> Figure:
     reach = max(1.0, float(np.nanmax(np.abs(colours), initial=0.0)))
     axes.set_facecolor(UNKNOWN)
     drawn = axes.imshow(colours, cmap=MAP, norm=Normalize(-reach, reach), aspect="auto", interpolation="nearest")
-    _text(axes, shown, ratios, colours / reach, 5.5 if narrow else 7.0)
+    _text(axes, shown, ratios, colours / reach)
     _labels(axes, shown, narrow)
-    bar = figure.colorbar(drawn, ax=axes, orientation="vertical", fraction=0.04, pad=0.02, aspect=30)
-    bar.set_label(r"$\log_{10}$ (after / before)")
+    if not narrow:
+        bar = figure.colorbar(drawn, ax=axes, orientation="vertical", fraction=0.04, pad=0.02, aspect=30)
+        bar.set_label(r"$\log_{10}$ (after / before)")
     return figure
 
 
-def _text(axes: Axes, shown: xr.Dataset, ratios: FloatArray, share: FloatArray, size: float) -> None:
+def _text(axes: Axes, shown: xr.Dataset, ratios: FloatArray, share: FloatArray) -> None:
     moved, wrong = shown["moved"].to_numpy(), _contradicts(shown).to_numpy()
     for (row, column), value in np.ndenumerate(ratios):
         colour = "white" if abs(share[row, column]) > DARK else "black"
         word = _word(value, bool(moved[row, column]))
-        axes.text(column, row, word, ha="center", va="center", fontsize=size, color=colour)
+        axes.text(column, row, word, ha="center", va="center", fontsize=SIZE, color=colour)
         if wrong[row, column]:
             axes.add_patch(
                 Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, edgecolor=VERMILLION, linewidth=1.5)
@@ -194,9 +199,9 @@ def _word(value: float, moved: bool) -> str:
 
 def _labels(axes: Axes, shown: xr.Dataset, narrow: bool) -> None:
     """Measures on the left, reparametrisations above, where a column is read from."""
-    size = 6.0 if narrow else 7.5
+    size = SIZE if narrow else 7.5
     names = [str(title) for title in shown["title"].to_numpy()]
-    axes.set_yticks(range(len(names)), [textwrap.fill(n, 27) if narrow else n for n in names], fontsize=size)
+    axes.set_yticks(range(len(names)), [textwrap.fill(n, 24) if narrow else n for n in names], fontsize=size)
     columns = [name.replace(" ", "\n", 1) for name in _names(shown)]
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(columns)), columns, fontsize=size, rotation=90 if narrow else 0)
