@@ -25,8 +25,8 @@ class Metric:
     Both sides of a product G' H of layers are such matrices, W_Q and W_K or W_V and W_O of a head, so that G -> A G and
     H -> A^-T H leave every length as it is. ``sides``: which entries of theta they are, ``(heads, units, inputs)``.
 
-    Source: da Silva et al. 2025, "Hide & Seek: Transformer Symmetries Obscure Sharpness & Riemannian Geometry Finds
-    It", equation 15 (arXiv 2505.05409).
+    Source: da Silva, Dangel & Oore 2025, "Hide & Seek: Transformer Symmetries Obscure Sharpness & Riemannian Geometry
+    Finds It" (arXiv 2505.05409), the invariant metric of their attention layers.
     """
 
     point: Tensor
