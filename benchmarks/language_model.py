@@ -173,7 +173,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _today() -> str:
-    return f"language_model-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.txt"
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-language-model.txt"
 
 
 if __name__ == "__main__":
