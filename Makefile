@@ -1,4 +1,4 @@
-# make demo    train two small networks on real data and write a report about them (a minute and a half)
+# make demo    train two small networks on real data and write a report about them (under two minutes)
 # make test    what a change must pass: ruff, mypy, doctests, tests
 # make slow    the tests that take minutes
 # make bench   every benchmark in benchmarks/
