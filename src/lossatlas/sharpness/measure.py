@@ -73,7 +73,7 @@ class Measure:
     passes : about how many gradient passes over the data it takes alone; the default set is what takes fewer than 100.
     rho : the default of its size, in the units that ``formula`` gives it; None where it has none.
     sharper : whether a larger or a smaller value is the sharper one.
-    of_update : whether it is of the last update, which must be given.
+    needs : what not every problem has, so that it is by name only: the last ``"update"``, or attention ``"heads"``.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Measure:
     passes: float
     rho: float | None = None
     sharper: Literal["larger", "smaller"] = "larger"
-    of_update: bool = False
+    needs: Literal["", "update", "heads"] = ""
 
     @property
     def cheap(self) -> bool:

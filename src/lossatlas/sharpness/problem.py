@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +19,15 @@ from lossatlas.curvature.lanczos import Found, search
 from lossatlas.curvature.operators import Operator, hessian
 from lossatlas.curvature.progress import Budget, product_bar
 from lossatlas.curvature.trace import Known, NormEstimate, Probes
-from lossatlas.errors import InputError
+from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.model.loss.samples import Sample
 from lossatlas.objective import Objective
+from lossatlas.robustness.noise import normal
 
 Shared = TypeVar("Shared")
 FORWARD, GRADIENT, PRODUCT = 1 / 3, 1.0, 2.0  # in gradient passes: a backward pass takes twice a forward pass
-OFTEN = 10  # times, for what is not exact
+FINER = 10  # times: the tolerance of eigenvalues
+SEARCH, PRODUCTS = 38, 48  # for the ends of the spectrum, and with what follows: below 100 gradient passes
 
 
 @dataclass
@@ -76,12 +79,13 @@ class Problem:
         self._carry = carry
         self._kept: dict[str, tuple[Any, Cost, set[str]]] = {}
         self._meters = [_Meter()]
-        self._total = Cost()
+        self._inner = 0.0  # seconds of meters inside the current one
+        self.total = Cost()  # of all that was measured
 
     @property
     def point(self) -> Tensor:
-        """w ``(n,)``."""
-        return self.objective.point
+        """w ``(n,)``, not to be changed: no copy is made."""
+        return self.objective.function.point
 
     @property
     def n(self) -> int:
@@ -104,8 +108,6 @@ class Problem:
             self._inner = outside + whole
             self._meters.pop()
 
-    _inner = 0.0  # seconds of meters inside the current one
-
     def shared(self, name: str, compute: Callable[[], Shared]) -> Shared:
         """``compute()``, once, whoever asks for it."""
         if name not in self._kept:
@@ -125,24 +127,20 @@ class Problem:
 
     def count(self, passes: float = 0.0, products: float = 0.0) -> None:
         """So much more of the data has been passed through the model."""
-        for cost in (self._meters[-1].cost, self._total):
+        for cost in (self._meters[-1].cost, self.total):
             cost.add(Cost(products, passes))
-
-    @property
-    def total(self) -> Cost:
-        """Of all that was measured."""
-        return self._total
 
     # The loss and its derivatives
 
     @property
     def clean(self) -> dict[str, Sample]:
         """Loss and metrics at w."""
-        return self.shared("clean", partial(self._samples, self.point))
+        return self.shared("clean", partial(self.samples, self.point))
 
     def samples(self, point: Tensor) -> dict[str, Sample]:
         """Loss and metrics at ``point``: a forward pass."""
-        return self._samples(point)
+        self.count(FORWARD)
+        return self.objective.samples(point)
 
     def rise(self, delta: Tensor, name: str = "loss") -> Sample:
         """l_i(w + delta) - l_i(w), paired over the examples."""
@@ -153,10 +151,6 @@ class Problem:
         if delta is None:
             return self.shared("gradient", partial(self._gradient, self.point))
         return self._gradient(self.point + delta)
-
-    def hvp(self, vector: Tensor) -> Tensor:
-        """H v ``(n,)``."""
-        return self.hessian @ vector
 
     @property
     def outputs(self) -> int:
@@ -189,9 +183,8 @@ class Problem:
 
     def normal(self, draw: int, stream: int = 0) -> Tensor:
         """u ~ N(0, I) ``(n,)``: the same for every measure that asks for this draw."""
-        entropy = np.random.SeedSequence([self.seed, stream, draw]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(entropy))
-        noise = torch.randn(self.n, generator=generator).to(self.point)
+        own = int(np.random.SeedSequence([self.seed, stream]).generate_state(1, np.uint32)[0])
+        noise = normal(self.point, own, draw)
         return noise if self._carry is None else self._carry(noise)
 
     def batches(self) -> list[Objective]:
@@ -202,10 +195,6 @@ class Problem:
         return self.shared("batches", self._batches)
 
     # Inside
-
-    def _samples(self, point: Tensor) -> dict[str, Sample]:
-        self.count(FORWARD)
-        return self.objective.samples(point)
 
     def _gradient(self, point: Tensor) -> Tensor:
         self.count(GRADIENT)
@@ -218,7 +207,10 @@ class Problem:
         return found.numel() // self.objective.batches.sizes[0]
 
     def _ends(self) -> Found:
-        return search(self.hessian, 1, which="both", tol=self.tol / OFTEN, floor=self.tol / OFTEN, seed=self.seed)
+        tol = self.tol / FINER
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the residual is in the interval, and the note tells
+            return search(self.hessian, 1, which="both", tol=tol, floor=tol, max_products=SEARCH, seed=self.seed)
 
     def _probes(self) -> tuple[Probes, NormEstimate]:
         made = Probes(self.hessian, Known.of(self.ends.space), self.seed + 2)

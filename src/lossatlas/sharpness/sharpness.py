@@ -39,7 +39,8 @@ def sharpness(
 
     Parameters
     ----------
-    measures : names; all that take fewer than 100 gradient passes over the data by default. ``"all"`` are all.
+    measures : names; by default those that take fewer than 100 gradient passes over the data, on any network: a search
+        or an ascent that has not converged by then has a wider interval, or says so in ``note``. ``"all"`` are all.
     rho : the size of perturbations, for every measure that has one, or name -> size; each one's own by default.
     tol : the relative error that is enough for what is solved or drawn. Noise is drawn until its error is below that,
         or below half of the data's own.
@@ -112,11 +113,12 @@ class Measured:
 
 
 def selected(measures: str | Sequence[str] | None, of_update: bool = False) -> list[Measure]:
-    """The measures with these names, each once; the cheap ones for None, with those of the last update if there is one;
-    all for ``"all"``.
+    """The measures with these names, each once; all for ``"all"``; the cheap ones that need nothing special for None, and
+    with ``of_update`` those of the last update.
     """
     if measures is None:
-        return [each for each in MEASURES.values() if each.cheap and (of_update or not each.of_update)]
+        there = ("", "update") if of_update else ("",)
+        return [each for each in MEASURES.values() if each.cheap and each.needs in there]
     names = [measures] if isinstance(measures, str) else list(measures)
     names = list(MEASURES) if names == ["all"] else names
     unknown = [name for name in names if name not in MEASURES]

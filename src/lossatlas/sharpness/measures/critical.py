@@ -101,6 +101,6 @@ MEASURES = (
         critical_update,
         frozenset({PERMUTATION}),
         5,
-        of_update=True,
+        needs="update",
     ),
 )

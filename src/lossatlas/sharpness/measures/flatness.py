@@ -12,14 +12,15 @@ from scipy.stats import t
 from torch import Tensor, nn
 
 from lossatlas.curvature.activations import activation_hessian
-from lossatlas.curvature.krylov import unit
+from lossatlas.curvature.krylov import norms, unit
 from lossatlas.curvature.operators import drawn_batches, gauss_newton
 from lossatlas.errors import InputError
 from lossatlas.sharpness.measure import BASIS, BATCH_NORM, LAYER, NEURON, PERMUTATION, Estimate, Measure
-from lossatlas.sharpness.problem import PRODUCT, Problem
+from lossatlas.sharpness.problem import FORWARD, PRODUCT, Problem
 
-FIRST, MOST = 10, 100  # products
-OUTPUTS = 128  # of a layer, at most, for a product with each
+FIRST, MOST, ALL = 10, 45, 100  # products: at least, of one layer, of all layers together
+OUTPUTS = 45  # of a layer, at most, for a product with each
+AGREES = 1e-3  # of |v| |H v|
 QUANTILE = float(t.ppf(0.975, FIRST - 1))
 
 
@@ -54,36 +55,47 @@ def relative_flatness(problem: Problem) -> Estimate:
     name, _, kind = layer.name.rpartition(".")
     module = problem.objective.function.module.get_submodule(name)
     small = kind == "weight" and isinstance(module, nn.Linear) and len(module.weight) <= OUTPUTS
-    sizes = _input_sizes(problem, module) if small else None
-    return _flatness(problem, [layer]) if sizes is None else _exact(problem, layer, name, sizes)
+    inputs = _inputs(problem, module) if small else None
+    exact = None if inputs is None else _exact(problem, layer, name, inputs)
+    return _flatness(problem, [layer], MOST) if exact is None else exact
 
 
-def _input_sizes(problem: Problem, module: nn.Module) -> Tensor | None:
-    """``(N,)`` float64: |x_i| at a layer; None where it is not called once a batch with a vector for each example."""
-    sizes: list[Tensor] = []
+def _inputs(problem: Problem, module: nn.Module) -> Tensor | None:
+    """``(N, d)``: the inputs of a layer; None where it is not called once a batch with a vector for each example."""
+    found: list[Tensor] = []
 
     def seen(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes.append(inputs[0].detach().double().norm(dim=-1).cpu())
+        found.extend(each.detach() for each in inputs)
 
     handle = module.register_forward_hook(seen)
     try:
         problem.samples(problem.point)
     finally:
         handle.remove()
-    batches = problem.objective.batches.sizes
-    if [size.shape for size in sizes] != [(batch,) for batch in batches]:
+    if [each.shape[:-1] for each in found] != [(size,) for size in problem.objective.batches.sizes]:
         return None
-    return torch.cat(sizes)
+    return torch.cat(found)
 
 
-def _exact(problem: Problem, layer: _Layer, module: str, sizes: Tensor) -> Estimate:
-    """sum_r b_r u_r' A u_r, u_r = (|x_i| q_r)_i: A is the Hessian in the outputs, W W' = sum_r b_r q_r q_r'."""
-    weight = layer.rows(problem.point).double()
-    betas, vectors = torch.linalg.eigh(weight @ weight.T)
+def _exact(problem: Problem, layer: _Layer, module: str, inputs: Tensor) -> Estimate | None:
+    """sum_r b_r u_r' A u_r, u_r = (|x_i| q_r)_i: A is the Hessian in the outputs, W W' = sum_r b_r q_r q_r'.
+
+    None where the weight is used elsewhere too, as a tied one is: then (V x_i)' A (V x_i) is not vec(V)' H vec(V),
+    which is tried for a random V.
+    """
+    weight = layer.rows(problem.point)
     operator = activation_hessian(problem.objective, module)
-    value = 0.0
-    for beta, vector in zip(betas.tolist(), vectors.T, strict=True):
-        row = torch.outer(sizes.to(vector.device), vector).flatten()
+    matrix = layer.rows(problem.normal(0, stream=2))
+    row, vector = (inputs @ matrix.T).flatten(), torch.zeros_like(problem.point)
+    vector[layer.start : layer.stop] = layer.entries(matrix)
+    product = problem.hessian @ vector
+    off = abs(float(row.double() @ (operator @ row).double()) - float(vector.double() @ product.double()))
+    if not off <= AGREES * float(norms(vector) * norms(product)):
+        return None
+    betas, vectors = torch.linalg.eigh(weight.double() @ weight.double().T)
+    value, sizes = 0.0, norms(inputs)
+    for beta, one in zip(betas.tolist(), vectors.T, strict=True):
+        row = torch.outer(sizes, one).flatten()
         value += beta * float(row @ (operator @ row.to(operator.dtype)).double())
     problem.count(passes=PRODUCT * len(weight))
     return Estimate(value, 0.0, value, value, note=f"Of {layer.name}, exact.")
@@ -94,7 +106,7 @@ def relative_flatness_sum(problem: Problem) -> Estimate:
 
     Petzka et al. 2021, section 4.
     """
-    return _flatness(problem, _layers(problem))
+    return _flatness(problem, _layers(problem), ALL)
 
 
 def fisher_rao(problem: Problem) -> Estimate:
@@ -105,6 +117,7 @@ def fisher_rao(problem: Problem) -> Estimate:
     """
     objective = problem.objective
     drawn_batches(objective)  # refuses a loss that is no negative log-likelihood
+    problem.count(FORWARD)
     operator = gauss_newton(objective)
     assert operator.products is not None
     sample = operator.products.forms(problem.point[None])[0]
@@ -125,10 +138,10 @@ def _layers(problem: Problem) -> list[_Layer]:
     return found
 
 
-def _flatness(problem: Problem, layers: Sequence[_Layer]) -> Estimate:
-    """Products until their standard error is ``tol`` of the mean, or 100."""
+def _flatness(problem: Problem, layers: Sequence[_Layer], most: int) -> Estimate:
+    """Products until their standard error is ``tol`` of the mean, or so many."""
     operator, forms = problem.hessian, list[float]()
-    while len(forms) < FIRST or (len(forms) < MOST and _stderr(forms) > problem.tol * abs(np.mean(forms))):
+    while len(forms) < FIRST or (len(forms) < most and _stderr(forms) > problem.tol * abs(np.mean(forms))):
         vector = _probe(problem, layers, len(forms))
         forms.append(float(vector.double() @ (operator @ vector).double()))
     value, stderr = float(np.mean(forms)), _stderr(forms)

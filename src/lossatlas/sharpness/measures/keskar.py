@@ -12,7 +12,7 @@ from scipy.stats import t
 from torch import Tensor
 
 from lossatlas.sharpness.balls import Ball, Box, ascent
-from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure
+from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure, Z
 from lossatlas.sharpness.problem import Problem, joint
 
 COLUMNS, SUBSPACES = 100, 3
@@ -38,7 +38,7 @@ def keskar_subspace(problem: Problem, rho: float) -> Estimate:
     over_subspaces = float(values.std(ddof=1)) / math.sqrt(SUBSPACES)
     over_data = float(np.mean([each.stderr for each in every]))
     drawn = float(t.ppf(0.975, SUBSPACES - 1)) * over_subspaces
-    half = joint(drawn, 1.96 * over_data)
+    half = joint(drawn, Z * over_data)
     value = float(values.mean())
     stderr, note = joint(over_subspaces, over_data), f"{SUBSPACES} subspaces of {COLUMNS} dimensions."
     return Estimate(value, stderr, value - half, value + half, ("draws", "data"), "lower", note, drawn)

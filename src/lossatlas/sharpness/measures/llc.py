@@ -9,7 +9,7 @@ from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 from lossatlas.sharpness.trials import Outcome
 
-PASSES = 9000  # a sweep, and four chains of 200 draws at about ten gradients each
+PASSES = 15000  # a sweep, and four chains of 200 draws at about ten gradients each
 FORMULA = r"\frac{n}{\log n} \left( \mathbb{E}_{w'} L(w') - L(w) \right)"
 
 

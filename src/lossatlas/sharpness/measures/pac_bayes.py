@@ -10,7 +10,7 @@ from torch import Tensor
 from lossatlas.errors import InputError
 from lossatlas.model.loss.samples import Sample
 from lossatlas.robustness.crossing import Outcome, crossing
-from lossatlas.sharpness.measure import BATCH_NORM, LAYER, LOGITS, NEURON, PERMUTATION, Estimate, Measure
+from lossatlas.sharpness.measure import BATCH_NORM, LAYER, LOGITS, NEURON, PERMUTATION, Estimate, Measure, Z
 from lossatlas.sharpness.problem import Problem
 
 
@@ -43,8 +43,8 @@ def _sigma(problem: Problem, fall: float, scale: Tensor) -> Estimate:
 
     found = crossing(errors, fall)
     if found.outcome is not Outcome.CROSSED:
-        return Estimate.missing(f"The error does not rise by {fall:g} between the smallest and the largest noise.")
-    width = math.nan if math.isinf(found.high) else (found.high - found.low) / (2 * 1.96)
+        return Estimate.missing(f"The noise at which the error rises by {fall:g}: {found.outcome.value}.")
+    width = math.nan if math.isinf(found.high) else (found.high - found.low) / (2 * Z)
     note = f"{found.evaluations} passes over the data."
     return Estimate(found.value, width, found.low, found.high, ("draws", "data"), note=note)
 

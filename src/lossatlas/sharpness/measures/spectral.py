@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from functools import partial
 
 import torch
 
-from lossatlas.curvature.trace import COLUMNS, TraceEstimate, exact_trace
+from lossatlas.curvature.trace import COLUMNS, ROUND, TraceEstimate, exact_trace
+from lossatlas.errors import ConvergenceWarning
 from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure
-from lossatlas.sharpness.problem import Problem
+from lossatlas.sharpness.problem import PRODUCTS, Problem
 
 ENDS, TRACE, NORM = 30, 60, 50  # gradient passes
-MOST = 1000  # products for a trace
 
 
 def lambda_max(problem: Problem) -> Estimate:
@@ -23,7 +24,7 @@ def lambda_max(problem: Problem) -> Estimate:
     """
     pairs = problem.ends.pairs
     value, residual, stderr = (float(each[0]) for each in (pairs.values, pairs.residuals, pairs.stderrs))
-    return Estimate.normal(value, stderr, off=residual, errors=("solver", "data"))
+    return Estimate.normal(value, stderr, off=residual, errors=("solver", "data"), note=_unconverged(problem))
 
 
 def eigenvalue_ratio(problem: Problem) -> Estimate:
@@ -38,9 +39,8 @@ def eigenvalue_ratio(problem: Problem) -> Estimate:
     value = max(-low, 0.0) / high
     error = (off[1] + value * off[0]) / (high - off[0])
     stderrs = [float(each) for each in pairs.stderrs]
-    return Estimate.normal(
-        value, math.hypot(stderrs[1], value * stderrs[0]) / high, off=error, errors=("solver", "data")
-    )
+    stderr = math.hypot(stderrs[1], value * stderrs[0]) / high
+    return Estimate.normal(value, stderr, off=error, errors=("solver", "data"), note=_unconverged(problem))
 
 
 def trace(problem: Problem) -> Estimate:
@@ -89,7 +89,17 @@ def _computed_trace(problem: Problem) -> TraceEstimate:
     space = problem.ends.space
     if space.size == problem.n:
         return exact_trace(torch.from_numpy(space.ritz()[0]), COLUMNS)
-    return problem.probes[0].trace(problem.tol, MOST).of(operator).because(exact.reason)
+    most = max(PRODUCTS - problem.ends.pairs.products, ROUND)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the interval tells
+        return problem.probes[0].trace(problem.tol, most).of(operator).because(exact.reason)
+
+
+def _unconverged(problem: Problem) -> str:
+    pairs = problem.ends.pairs
+    if bool(pairs.converged.all()):
+        return ""
+    return f"Residuals are above the tolerance after {pairs.products} products: spectrum(objective, k=1) goes on."
 
 
 MEASURES = (
