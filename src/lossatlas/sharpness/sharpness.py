@@ -113,8 +113,8 @@ class Measured:
 
 
 def selected(measures: str | Sequence[str] | None, of_update: bool = False) -> list[Measure]:
-    """The measures with these names, each once; all for ``"all"``; the cheap ones that need nothing special for None, and
-    with ``of_update`` those of the last update.
+    """The measures with these names, each once; all for ``"all"``; for None the cheap ones, with those of the last
+    update if there is one.
     """
     if measures is None:
         there = ("", "update") if of_update else ("",)
