@@ -594,13 +594,18 @@ class Objective:
     # Derivatives
 
     @torch.inference_mode(False)  # a caller's own would leave no graph
-    def gradient(self, point: Tensor | None = None) -> Tensor:
-        """grad L(theta), ``(n,)``."""
-        theta = self._at(point)
+    def value_and_gradient(self, point: Tensor | None = None) -> tuple[float, Tensor]:
+        """L(theta), summed in float64, and grad L(theta) ``(n,)``, from one pass; NaN or infinite where they are."""
+        theta, value = self._at(point), 0.0
         total = torch.zeros_like(theta, requires_grad=False)
         for index, (weight, batch) in enumerate(zip(self.batches.weights, self.batches, strict=True)):
-            total += weight * loss_and_gradient(self.function, theta, batch, index)[1]
-        total /= self.batches.total
+            loss, gradient = loss_and_gradient(self.function, theta, batch, index)
+            value, total = value + weight * float(loss), total.add_(gradient, alpha=weight)
+        return value / self.batches.total, total / self.batches.total
+
+    def gradient(self, point: Tensor | None = None) -> Tensor:
+        """grad L(theta), ``(n,)``. Raises ``NumericalError`` where it is not finite."""
+        total = self.value_and_gradient(point)[1]
         if not bool(torch.isfinite(total).all()):
             raise NumericalError(
                 "The gradient holds NaN or infinite numbers at this point: the loss cannot be differentiated there."

@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lossatlas.evaluation.products.linearised import loss_and_gradient
 from lossatlas.model.loss.samples import Sample
 from lossatlas.objective import Objective
 from lossatlas.robustness.crossing import BOUNDS, FEWEST, Crossing, bracketed, crossing
@@ -78,11 +77,6 @@ class WorstDirection:
         unit: Tensor = math.sqrt(len(chosen)) * chosen / torch.linalg.vector_norm(chosen)
         return unit.to(self._point)
 
-    @torch.inference_mode(False)
     def _value_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         self.gradients += 1
-        batches, value, gradient = self._objective.batches, 0.0, torch.zeros_like(theta)
-        for index, (weight, batch) in enumerate(zip(batches.weights, batches, strict=True)):
-            loss, own = loss_and_gradient(self._objective.function, theta, batch, index)
-            value, gradient = value + weight * float(loss), gradient + weight * own
-        return value / batches.total, gradient / batches.total
+        return self._objective.value_and_gradient(theta)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossatlas.evaluation.products.linearised import loss_and_gradient
 from lossatlas.objective import Objective
 
 
@@ -56,15 +55,12 @@ class Posterior:
         return Place(delta, rise, energy, self.n_beta * gradient + self.gamma * delta)
 
     def _loss(self, delta: Tensor) -> tuple[float, Tensor]:
-        """L(w* + delta) - L(w*) and grad L; the loss is summed in float64, since n beta multiplies its error."""
-        objective, total = self.objective, torch.zeros_like(delta)
-        point, batches, loss = objective.point + delta, objective.batches, 0.0
-        for index, (weight, batch) in enumerate(zip(batches.weights, batches, strict=True)):
-            one, gradient = loss_and_gradient(objective.function, point, batch, index)
-            loss += weight * float(one)
-            total += weight * gradient
+        """L(w* + delta) - L(w*) and grad L; NaN where a chain has left all bounds."""
+        if not bool(torch.isfinite(delta).all()):
+            return math.nan, torch.full_like(delta, math.nan)
+        loss, gradient = self.objective.value_and_gradient(self.objective.function.point + delta)
         self._count(1.0)
-        return loss / batches.total - self._lowest, total / batches.total
+        return loss - self._lowest, gradient
 
 
 @dataclass
