@@ -232,6 +232,19 @@ def test_a_measure_that_needs_what_is_not_there_says_so_and_the_others_come():
     assert "previous=" in str(found["note"].sel(measure="critical_update").item())
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_of_one_or_two_parameters_every_measure_comes_or_says_why_not(n):
+    objective = Quadratic(rows=4, columns=n).objective()
+    names = [name for name in MEASURES if not name.startswith("llc")]
+    with pytest.warns(la.errors.ConvergenceWarning, match="critical_update"):
+        found = la.sharpness(objective, names, batch_size=2, progress=False)
+    missing = found["measure"].values[np.isnan(found["value"].values)]
+    assert set(missing) == {
+        *("pac_bayes", "pac_bayes_adaptive", "gabdullin_k", "gabdullin_k1", "critical_update", "geodesic_worst")
+    }
+    assert all(str(found["note"].sel(measure=name).item()) for name in missing)
+
+
 def test_without_a_second_derivative_what_needs_none_comes_and_the_others_say_why():
     class Once(torch.autograd.Function):
         @staticmethod

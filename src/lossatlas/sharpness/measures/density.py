@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 from scipy.stats import t
 
@@ -15,7 +16,7 @@ from lossatlas.curvature.density import Beyond, Prober, spectral_density, total
 from lossatlas.curvature.gabdullin import gabdullin
 from lossatlas.curvature.krylov import Floats
 from lossatlas.curvature.lanczos import search
-from lossatlas.errors import ConvergenceWarning
+from lossatlas.errors import ConvergenceWarning, InputError
 from lossatlas.sharpness.measure import PERMUTATION, Estimate, Measure
 from lossatlas.sharpness.problem import Problem
 
@@ -39,7 +40,7 @@ def effective_dimension(problem: Problem, rho: float) -> Estimate:
 
     found = _density(problem, counted)
     value, stderr = total(found, counted)
-    return Estimate.normal(value, stderr, errors=("solver", "draws"))
+    return Estimate.normal(value, stderr, errors=("solver", "draws") if found.rules else ("solver",))
 
 
 def gabdullin_k(problem: Problem) -> Estimate:
@@ -71,6 +72,8 @@ def _over_probes(value: float, stderr: float, note: str) -> Estimate:
 
 def _quadrature(problem: Problem) -> xr.Dataset:
     def compute() -> xr.Dataset:
+        if problem.n <= 2:
+            raise InputError(f"Of {problem.n} parameters all eigenvalues can be had: see spectrum(objective, k=1).")
         steps = min(STEPS, problem.n - 1)
         return spectral_density(problem.hessian, steps=steps, probes=PROBES, seed=problem.seed, progress=False)
 
@@ -80,9 +83,12 @@ def _quadrature(problem: Problem) -> xr.Dataset:
 def _density(problem: Problem, function: Callable[[Floats], Floats]) -> Beyond:
     """The largest eigenvalues one by one, which carry most of the sum, and random vectors for the others.
 
-    As many of these as make the standard error of the sum ``tol`` of it, from 2 to 10.
+    As many of these as make the standard error of the sum ``tol`` of it, from 2 to 10; none for a small matrix.
     """
-    operator, count = problem.hessian, max(min(PAIRS, problem.n // 3), 1)
+    operator, count = problem.hessian, min(PAIRS, problem.n // 3)
+    if problem.n <= PAIRS:
+        matrix = operator @ torch.eye(problem.n).to(problem.point)
+        return Beyond(problem.n, torch.linalg.eigvalsh(matrix.double()).cpu().numpy(), [], operator.errors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # residuals only change where the rest begins
         pairs = search(operator, count, tol=0.1, look=False, seed=problem.seed).pairs
