@@ -172,11 +172,7 @@ class FunctionalModel(States):
                 other.module.get_parameter(name).copy_(tensor)
         other.space = self.space.restricted(select)
         other.point = other.space.flatten(dict(other.module.named_parameters()))
-        other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
-        other._remember_own()
-        if self.derivatives is not None:
-            self.derivatives.pass_on(self.module, other.module)
-        return other
+        return self._renewed(other)
 
     def with_statistics(self, tensors: Mapping[str, Tensor]) -> FunctionalModel:
         """The same function on a module of its own, with these running statistics."""
@@ -184,6 +180,10 @@ class FunctionalModel(States):
         with torch.no_grad():
             for name, tensor in tensors.items():
                 other.module.get_buffer(name).copy_(tensor)
+        return self._renewed(other)
+
+    def _renewed(self, other: FunctionalModel) -> FunctionalModel:
+        """The other one, with tensors of its own by now, as complete as this one."""
         other.set_batch_norm(self.policy, self.norm_count, self.norm_data)
         other._remember_own()
         if self.derivatives is not None:
